@@ -1,0 +1,151 @@
+"""Errors that a client or a peer is told about.
+
+Each class carries its Matrix error code and HTTP status; `client_api` turns it into a JSON body and the mesh door into
+an error response. What is wrong with a peer's event is not an exception but a `Verdict`.
+
+    MatrixError
+    ├── BadJson, NotJson, MissingParam, InvalidParam, TooLarge
+    ├── Forbidden, NotFound, Unrecognized, LimitExceeded
+    ├── MissingToken, UnknownToken, GuestAccessForbidden
+    ├── UserInUse, InvalidUsername, Exclusive, RoomInUse, WeakPassword, UserDeactivated
+    ├── IncompatibleRoomVersion, UnsupportedRoomVersion, BadState, UnableToGrantJoin
+    └── PeerUnreachable                             a server that cannot be asked now
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, ClassVar
+
+
+class Verdict(Enum):
+    """What an event earned. Source: server-server API, "Checks performed on receipt of a PDU"."""
+
+    ACCEPTED = "accepted"
+    SOFT_FAILED = "soft_failed"
+    REJECTED = "rejected"
+    DROPPED = "dropped"
+
+
+class MatrixError(Exception):
+    """A request cannot be fulfilled; `errcode` and `http_status` say why in the field's own terms."""
+
+    errcode: ClassVar[str] = "M_UNKNOWN"
+    http_status: ClassVar[int] = 400
+
+    def __init__(self, message: str, **extra: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.extra = extra
+
+    def body(self) -> dict[str, Any]:
+        """The JSON object a client is sent: `errcode`, `error`, and the fields that belong to this code."""
+        return {"errcode": self.errcode, "error": self.message, **self.extra}
+
+
+class NotJson(MatrixError):
+    errcode = "M_NOT_JSON"
+
+
+class BadJson(MatrixError):
+    errcode = "M_BAD_JSON"
+
+
+class MissingParam(MatrixError):
+    errcode = "M_MISSING_PARAM"
+
+
+class InvalidParam(MatrixError):
+    errcode = "M_INVALID_PARAM"
+
+
+class TooLarge(MatrixError):
+    errcode, http_status = "M_TOO_LARGE", 413
+
+
+class Forbidden(MatrixError):
+    errcode, http_status = "M_FORBIDDEN", 403
+
+
+class NotFound(MatrixError):
+    errcode, http_status = "M_NOT_FOUND", 404
+
+
+class Unrecognized(MatrixError):
+    errcode, http_status = "M_UNRECOGNIZED", 404
+
+
+class MethodNotAllowed(MatrixError):
+    errcode, http_status = "M_UNRECOGNIZED", 405
+
+
+class MissingToken(MatrixError):
+    errcode, http_status = "M_MISSING_TOKEN", 401
+
+
+class UnknownToken(MatrixError):
+    errcode, http_status = "M_UNKNOWN_TOKEN", 401
+
+
+class GuestAccessForbidden(MatrixError):
+    errcode, http_status = "M_GUEST_ACCESS_FORBIDDEN", 403
+
+
+class LimitExceeded(MatrixError):
+    """Sent with a `Retry-After` header as well; `retry_after_ms` is what older clients read."""
+
+    errcode, http_status = "M_LIMIT_EXCEEDED", 429
+
+    def __init__(self, message: str, *, retry_after_ms: int) -> None:
+        super().__init__(message, retry_after_ms=retry_after_ms)
+        self.retry_after_ms = retry_after_ms
+
+
+class UserInUse(MatrixError):
+    errcode = "M_USER_IN_USE"
+
+
+class InvalidUsername(MatrixError):
+    errcode = "M_INVALID_USERNAME"
+
+
+class WeakPassword(MatrixError):
+    errcode = "M_WEAK_PASSWORD"
+
+
+class UserDeactivated(MatrixError):
+    errcode, http_status = "M_USER_DEACTIVATED", 403
+
+
+class RoomInUse(MatrixError):
+    errcode = "M_ROOM_IN_USE"
+
+
+class AliasInUse(MatrixError):
+    errcode, http_status = "M_UNKNOWN", 409
+
+
+class BadAlias(MatrixError):
+    errcode = "M_BAD_ALIAS"
+
+
+class BadState(MatrixError):
+    errcode = "M_BAD_STATE"
+
+
+class UnsupportedRoomVersion(MatrixError):
+    errcode = "M_UNSUPPORTED_ROOM_VERSION"
+
+
+class IncompatibleRoomVersion(MatrixError):
+    errcode = "M_INCOMPATIBLE_ROOM_VERSION"
+
+
+class InvalidRoomState(MatrixError):
+    errcode = "M_INVALID_ROOM_STATE"
+
+
+class PeerUnreachable(MatrixError):
+    """The other server cannot be asked at the moment; nothing waits for it."""
+
+    errcode, http_status = "M_UNREACHABLE", 502

@@ -1,0 +1,1 @@
+"""PDUs: canonical JSON, hashes, signatures, redaction, room versions. No I/O, no clock."""

@@ -1,0 +1,122 @@
+"""Names: servers, users, rooms, events, aliases.
+
+A node's `server_name` is its Ed25519 public key in lower-case unpadded base32 (52 characters), optionally followed by a
+domain. Only the canonical spelling counts: 52 base32 characters hold 260 bits, so 16 spellings decode to one key, and
+the 15 others are refused. Source: docs/identity.md; Matrix appendices, "Identifier Grammar".
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+
+KEY_ID = "ed25519:1"
+"""The one signing key of a self-certifying server, whatever a key server says."""
+
+SERVER_LABEL_LENGTH = 52
+IDENTIFIER_OCTETS_MAX = 255
+SERVER_NAME_LENGTH_MAX = 230
+
+_LABEL = re.compile(r"[a-z2-7]{52}")
+_DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_SERVER_NAME = re.compile(r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,255})(?::[0-9]{1,5})?")
+_LOCALPART = re.compile(r"[a-z0-9._=/+-]+")
+_HISTORICAL_LOCALPART = re.compile(r"[\x21-\x39\x3B-\x7E]+")
+_HASH_ID = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+class InvalidIdentifier(ValueError):
+    """The text does not follow the grammar of the identifier it is used as."""
+
+
+def server_name_of(public_key: bytes, domain: str | None = None) -> str:
+    """The server name of a 32-octet Ed25519 public key, with `.domain` behind it where one is given.
+
+    Raises: InvalidIdentifier, if `domain` is not a lower-case DNS name or the whole is over 230 characters.
+    """
+    label = base64.b32encode(public_key).decode("ascii").rstrip("=").lower()
+    if domain is None:
+        return label
+    check_domain(domain)
+    return f"{label}.{domain}"
+
+
+def check_domain(domain: str) -> None:
+    """Raises: InvalidIdentifier, unless `domain` is a lower-case DNS name that leaves room for the key before it."""
+    labels = domain.split(".")
+    if not all(_DNS_LABEL.fullmatch(label) for label in labels):
+        raise InvalidIdentifier(f"not a lower-case DNS name: {domain!r}")
+    if SERVER_LABEL_LENGTH + 1 + len(domain) > SERVER_NAME_LENGTH_MAX:
+        raise InvalidIdentifier(f"the domain is too long: {domain!r}")
+
+
+def public_key_of(server_name: str) -> bytes | None:
+    """The 32-octet key that a self-certifying server name spells canonically, or None for any other name."""
+    label, _, domain = server_name.partition(".")
+    if not _LABEL.fullmatch(label):
+        return None
+    if "." in server_name:
+        try:
+            check_domain(domain)
+        except InvalidIdentifier:
+            return None
+    key = base64.b32decode(label.upper() + "====")
+    if base64.b32encode(key).decode("ascii").rstrip("=").lower() != label:
+        return None
+    return key
+
+
+def is_server_name(text: str) -> bool:
+    """Whether the text follows the server name grammar of the specification (self-certifying or not)."""
+    return len(text) <= IDENTIFIER_OCTETS_MAX and _SERVER_NAME.fullmatch(text) is not None
+
+
+def split_identifier(identifier: str, sigil: str) -> tuple[str, str]:
+    """(localpart, server name) of `@user:server` or `#alias:server`.
+
+    Raises: InvalidIdentifier.
+    """
+    local, colon, server = identifier[1:].partition(":")
+    if not identifier.startswith(sigil) or not colon or not is_server_name(server) or "\0" in local:
+        raise InvalidIdentifier(f"not an identifier of the form {sigil}localpart:server: {identifier!r}")
+    if len(identifier.encode("utf-8", "surrogatepass")) > IDENTIFIER_OCTETS_MAX:
+        raise InvalidIdentifier("identifier is over 255 octets")
+    return local, server
+
+
+def server_of(user_id: str) -> str:
+    """The server name in a user ID or alias: what follows the first colon ("" where there is none)."""
+    return user_id.partition(":")[2]
+
+
+def is_user_id(text: object) -> bool:
+    """Whether `text` is a user ID by the historical grammar, which events may contain."""
+    if not isinstance(text, str) or not text.startswith("@"):
+        return False
+    local, colon, server = text[1:].partition(":")
+    return (
+        bool(colon)
+        and len(text.encode("utf-8", "surrogatepass")) <= IDENTIFIER_OCTETS_MAX
+        and (local == "" or _HISTORICAL_LOCALPART.fullmatch(local) is not None)
+        and is_server_name(server)
+    )
+
+
+def is_new_localpart(text: str) -> bool:
+    """Whether a user may be registered under this localpart today: `a-z 0-9 . _ = - / +`."""
+    return _LOCALPART.fullmatch(text) is not None
+
+
+def is_event_id(text: object) -> bool:
+    """Whether `text` is an event ID of room version 4 and later: `$` and 43 URL-safe base64 characters."""
+    return isinstance(text, str) and text.startswith("$") and _HASH_ID.fullmatch(text[1:]) is not None
+
+
+def is_room_id(text: object) -> bool:
+    """Whether `text` is a room ID: `!` and a hash (version 12), or `!opaque:server`."""
+    if not isinstance(text, str) or not text.startswith("!"):
+        return False
+    if _HASH_ID.fullmatch(text[1:]):
+        return True
+    opaque, colon, server = text[1:].partition(":")
+    return bool(opaque and colon) and is_server_name(server) and len(text.encode("utf-8", "surrogatepass")) <= 255
