@@ -1,0 +1,1 @@
+"""One SQLite file: migrations, the writer thread with shared commits, and what is kept in the tables."""

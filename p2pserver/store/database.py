@@ -1,0 +1,251 @@
+"""The database as the rest of the node sees it: units of work, durable when they return.
+
+    result = await database.write(lambda tx: rooms.send(tx, ...))
+
+Each unit is one plain function that runs on the database thread inside a savepoint. Units that arrive while a commit is
+under way share the next one, so that the cost of an fsync is shared. `write` returns after the commit, never before:
+nothing is acknowledged that a power cut could take back. There is one writer, so units need no locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import aiosqlite
+
+from p2pserver.store.migrations import migrate
+from p2pserver.store.tx import Tx
+
+T = TypeVar("T")
+UNITS_PER_COMMIT_MAX = 256
+_PRAGMAS = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA busy_timeout = 10000",
+    "PRAGMA temp_store = MEMORY",
+    "PRAGMA cache_size = -8192",
+)
+
+
+class Database(Protocol):
+    """What `rooms`, `client_api` and `node` ask of the store."""
+
+    @property
+    def position(self) -> int:
+        """The newest committed stream position."""
+
+    async def write(self, unit: Callable[[Tx], T]) -> T:
+        """Runs `unit` and returns what it returned, once that is durable. What it raises is raised here, undone."""
+
+    async def read(self, query: Callable[[Tx], T]) -> T:
+        """Runs `query` on one consistent snapshot of committed data."""
+
+    async def wait(self, topics: Collection[str], *, after: int, timeout_s: float) -> bool:
+        """True as soon as one of `topics` was notified by a commit newer than `after`; False at the timeout."""
+
+    async def close(self) -> None: ...
+
+
+class Unit:
+    """A function waiting for its turn on the database thread, and the caller waiting for it."""
+
+    __slots__ = ("error", "function", "future", "result")
+
+    def __init__(self, function: Callable[[Tx], Any], future: asyncio.Future[Any]) -> None:
+        self.function = function
+        self.future = future
+        self.result: Any = None
+        self.error: Exception | None = None
+
+    def run(self, tx: Tx) -> None:
+        mark = tx.mark()
+        tx.execute("SAVEPOINT unit")
+        try:
+            self.result = self.function(tx)
+        except Exception as error:  # noqa: BLE001  # the caller gets it, and this thread goes on
+            tx.execute("ROLLBACK TO unit")
+            tx.back_to(mark)
+            self.error = error
+        finally:
+            tx.execute("RELEASE unit")
+
+    def settle(self) -> None:
+        if self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+class Wakeups:
+    """Who waits for which topic. A topic remembers the position of its last notification."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}
+        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+
+    def notify(self, topics: Collection[str], position: int) -> None:
+        for topic in topics:
+            self._last[topic] = position
+            for future in self._waiting.pop(topic, ()):
+                if not future.done():
+                    future.set_result(None)
+
+    async def wait(self, topics: Collection[str], after: int, timeout_s: float) -> bool:
+        if any(self._last.get(topic, -1) > after for topic in topics):
+            return True
+        if timeout_s <= 0:
+            return False
+        future = asyncio.get_running_loop().create_future()
+        for topic in topics:
+            self._waiting.setdefault(topic, set()).add(future)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await future
+        except TimeoutError:
+            return False
+        finally:
+            for topic in topics:
+                waiting = self._waiting.get(topic)
+                if waiting is not None:
+                    waiting.discard(future)
+                    if not waiting:
+                        del self._waiting[topic]
+        return True
+
+
+class _DatabaseThread(aiosqlite.Connection):
+    """aiosqlite's connection and thread, with whole functions instead of single statements."""
+
+    async def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        result: T = await self._execute(function, self._conn)  # type: ignore[no-untyped-call]
+        return result
+
+    async def opened(self) -> _DatabaseThread:
+        await self
+        return self
+
+
+class SqliteDatabase:
+    """The real store: one file, one writer thread, one reader thread (WAL lets it read beside the writer)."""
+
+    def __init__(self, writer: _DatabaseThread, reader: _DatabaseThread, position: int) -> None:
+        self._writer, self._reader = writer, reader
+        self._writer_caches: dict[str, Any] = {}
+        self._reader_caches: dict[str, Any] = {}
+        self._position = position
+        self._pending: list[Unit] = []
+        self._flusher: asyncio.Task[None] | None = None
+        self._wakeups = Wakeups()
+        self._closed = False
+
+    @classmethod
+    async def open(cls, path: Path) -> SqliteDatabase:
+        """Opens (or makes) the file, brings its schema up to date.
+
+        Raises: SchemaTooNew; sqlite3.DatabaseError, if it is not a database.
+        """
+
+        def connect() -> sqlite3.Connection:
+            conn = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=512)
+            for pragma in _PRAGMAS:
+                conn.execute(pragma)
+            return conn
+
+        writer = await _DatabaseThread(connect, iter_chunk_size=64).opened()
+        try:
+            await writer.call(migrate)
+            reader = await _DatabaseThread(connect, iter_chunk_size=64).opened()
+            position = await writer.call(lambda conn: conn.execute("SELECT position FROM stream").fetchone()[0])
+        except BaseException:
+            await writer.close()
+            raise
+        return cls(writer, reader, position)
+
+    @property
+    def position(self) -> int:
+        return self._position
+
+    async def write(self, unit: Callable[[Tx], T]) -> T:
+        if self._closed:
+            raise sqlite3.ProgrammingError("the database is closed")
+        waiting = Unit(unit, asyncio.get_running_loop().create_future())
+        self._pending.append(waiting)
+        if self._flusher is None:
+            self._flusher = asyncio.create_task(self._flush(), name="database-flush")
+        result: T = await waiting.future
+        return result
+
+    async def read(self, query: Callable[[Tx], T]) -> T:
+        return await self._reader.call(lambda conn: run_read(conn, self._reader_caches, query))
+
+    async def wait(self, topics: Collection[str], *, after: int, timeout_s: float) -> bool:
+        return await self._wakeups.wait(topics, after, timeout_s)
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._flusher is not None:
+            await self._flusher
+        await self._reader.close()
+        await self._writer.call(lambda conn: conn.execute("PRAGMA optimize"))
+        await self._writer.close()
+
+    async def _flush(self) -> None:
+        while self._pending:
+            batch, self._pending = self._pending[:UNITS_PER_COMMIT_MAX], self._pending[UNITS_PER_COMMIT_MAX:]
+
+            def commit(conn: sqlite3.Connection, batch: list[Unit] = batch) -> Tx:
+                return run_commit(conn, self._writer_caches, batch)
+
+            try:
+                tx = await self._writer.call(commit)
+            except Exception as error:  # noqa: BLE001  # a failed commit fails each unit in it, no more
+                for unit in batch:
+                    unit.error = error
+                    unit.settle()
+                continue
+            self._position = tx.position()
+            announce(tx, self._wakeups, batch)
+        self._flusher = None
+
+
+def run_commit(conn: sqlite3.Connection, caches: dict[str, Any], batch: list[Unit]) -> Tx:
+    """Runs the units, each in its savepoint, and commits them together; all or nothing if the commit itself fails."""
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        tx = Tx(conn, caches)
+        for unit in batch:
+            unit.run(tx)
+        conn.execute("UPDATE stream SET position = ?", (tx.position(),))
+        conn.execute("COMMIT")
+    except BaseException:
+        caches.clear()
+        with contextlib.suppress(sqlite3.Error):
+            conn.execute("ROLLBACK")
+        raise
+    return tx
+
+
+def run_read(conn: sqlite3.Connection, caches: dict[str, Any], query: Callable[[Tx], T]) -> T:
+    """Runs `query` inside a read transaction, so that everything it sees is of one moment."""
+    conn.execute("BEGIN")
+    try:
+        return query(Tx(conn, caches))
+    finally:
+        conn.execute("COMMIT")
+
+
+def announce(tx: Tx, wakeups: Wakeups, batch: list[Unit]) -> None:
+    """After the commit: the callers get their results, then callbacks run and waiters wake."""
+    for unit in batch:
+        unit.settle()
+    callbacks, topics = tx.promises()
+    wakeups.notify(topics, tx.position())
+    for callback in callbacks:
+        callback()

@@ -1,0 +1,58 @@
+"""Numbered SQL files bring a database from any earlier state to the present one."""
+
+from __future__ import annotations
+
+import sqlite3
+from importlib import resources
+
+
+class SchemaTooNew(Exception):
+    """The file was written by a later version of p2pserver."""
+
+
+def _files() -> list[tuple[int, str, str]]:
+    folder = resources.files("p2pserver.store").joinpath("schema")
+    return sorted(
+        (int(entry.name.split("_", 1)[0]), entry.name, entry.read_text(encoding="utf-8"))
+        for entry in folder.iterdir()
+        if entry.name.endswith(".sql")
+    )
+
+
+def _statements(script: str) -> list[str]:
+    statements, current = [], ""
+    for line in script.splitlines(keepends=True):
+        current += line
+        if sqlite3.complete_statement(current):
+            statements.append(current)
+            current = ""
+    if current.strip() and not all(line.lstrip().startswith("--") for line in current.strip().splitlines()):
+        raise ValueError(f"unfinished statement in a migration: {current!r}")
+    return statements
+
+
+def migrate(conn: sqlite3.Connection) -> None:
+    """Applies, each in a transaction of its own, the migrations that `conn` has not seen.
+
+    Raises: SchemaTooNew.
+    """
+    conn.execute("CREATE TABLE IF NOT EXISTS schema_migrations (number INTEGER PRIMARY KEY, name TEXT NOT NULL)")
+    done = {number for (number,) in conn.execute("SELECT number FROM schema_migrations")}
+    files = _files()
+    unknown = done - {number for number, _, _ in files}
+    if unknown:
+        raise SchemaTooNew(
+            f"this database has migration {max(unknown)}, which this version does not know: run a newer p2pserver"
+        )
+    for number, name, script in files:
+        if number in done:
+            continue
+        conn.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in _statements(script):
+                conn.execute(statement)
+            conn.execute("INSERT INTO schema_migrations (number, name) VALUES (?, ?)", (number, name))
+        except BaseException:
+            conn.execute("ROLLBACK")
+            raise
+        conn.execute("COMMIT")

@@ -1,0 +1,71 @@
+"""One unit of work on the database: statements, stream positions, and what happens after the commit."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+class Tx:
+    """What a unit of work sees of the database.
+
+    `caches` lives as long as the connection and is emptied whenever anything is rolled back, so it may hold what was
+    read or written inside a unit. Reader and writer connections have one each: a reader's may hold only what never
+    changes.
+    """
+
+    __slots__ = ("_callbacks", "_position", "_topics", "caches", "conn")
+
+    def __init__(self, conn: sqlite3.Connection, caches: dict[str, Any]) -> None:
+        self.conn = conn
+        self.caches = caches
+        self._position: int = conn.execute("SELECT position FROM stream").fetchone()[0]
+        self._callbacks: list[Callable[[], None]] = []
+        self._topics: set[str] = set()
+
+    def execute(self, sql: str, params: Parameters = ()) -> sqlite3.Cursor:
+        return self.conn.execute(sql, params)
+
+    def many(self, sql: str, rows: Iterable[Parameters]) -> None:
+        self.conn.executemany(sql, rows)
+
+    def one(self, sql: str, params: Parameters = ()) -> tuple[Any, ...] | None:
+        """The first row, or None."""
+        row: tuple[Any, ...] | None = self.conn.execute(sql, params).fetchone()
+        return row
+
+    def all(self, sql: str, params: Parameters = ()) -> list[tuple[Any, ...]]:
+        return self.conn.execute(sql, params).fetchall()
+
+    def position(self) -> int:
+        """The newest stream position: of the snapshot in a read, counting this commit's own in a write."""
+        return self._position
+
+    def next_position(self) -> int:
+        """A stream position that nobody had before; it becomes visible with the commit, never earlier."""
+        self._position += 1
+        return self._position
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Runs `callback` on the event loop once this unit is durable; never, if it is rolled back."""
+        self._callbacks.append(callback)
+
+    def notify(self, topic: str) -> None:
+        """Wakes whoever waits for `topic`, once this unit is durable."""
+        self._topics.add(topic)
+
+    def mark(self) -> tuple[int, int, frozenset[str]]:
+        return self._position, len(self._callbacks), frozenset(self._topics)
+
+    def back_to(self, mark: tuple[int, int, frozenset[str]]) -> None:
+        """Forgets what was asked for since `mark`; the statements are rolled back by the savepoint."""
+        self._position, kept, topics = mark
+        del self._callbacks[kept:]
+        self._topics = set(topics)
+        self.caches.clear()
+
+    def promises(self) -> tuple[list[Callable[[], None]], set[str]]:
+        return self._callbacks, self._topics
