@@ -1,0 +1,313 @@
+"""What can be set, in one table: each option is a flag, a TOML key and an environment variable of the same name.
+
+The command line wins over the environment, that over the file given with `--config`, that over the default.
+`docs/configuration.md` and `p2pserver run --help` are made from `OPTIONS`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from p2pserver.events.versions import DEFAULT_ROOM_VERSION, ROOM_VERSIONS
+from p2pserver.identifiers import InvalidIdentifier, check_domain
+
+ENVIRONMENT_PREFIX = "P2PSERVER_"
+REGISTRATION_MODES = ("open", "token", "closed")
+
+
+class ConfigError(ValueError):
+    """A setting cannot be used; the message is one line that says which and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One setting. `name` is the TOML key; the flag and the variable follow from it."""
+
+    name: str
+    help: str
+    metavar: str
+    default_text: str
+    many: bool = False
+    flag: str | None = None
+    """Where the flag is not `--name`: a switch that turns a default off."""
+
+    @property
+    def cli_flag(self) -> str:
+        return self.flag or "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return ENVIRONMENT_PREFIX + self.name.upper()
+
+    @property
+    def is_switch(self) -> bool:
+        return self.metavar == ""
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        name="data_dir",
+        metavar="DIR",
+        default_text="the platform's data folder",
+        help="Where the key, the database and the lock are kept.",
+    ),
+    Option(
+        name="listen",
+        metavar="HOST:PORT",
+        default_text="127.0.0.1:8008",
+        help="Where clients reach this node. Beyond loopback, registration is by token unless you say otherwise.",
+    ),
+    Option(
+        name="registration",
+        metavar="|".join(REGISTRATION_MODES),
+        default_text="open on loopback, token beyond",
+        help="Who may make an account through a client.",
+    ),
+    Option(
+        name="registration_token",
+        metavar="TOKEN",
+        default_text="made at first need and printed",
+        help="The token that clients must present when registration is `token`.",
+    ),
+    Option(
+        name="rate_limits",
+        metavar="",
+        flag="--no-rate-limits",
+        default_text="true",
+        help="Whether clients that ask too often are slowed down; the flag turns it off.",
+    ),
+    Option(
+        name="transport",
+        metavar="KIND[:PARAMETERS]",
+        default_text="lan",
+        many=True,
+        help="A way to reach other nodes; may be repeated. `lan`, `lan:listen=HOST:PORT,peer=HOST:PORT`, `none`.",
+    ),
+    Option(
+        name="default_room_version",
+        metavar="VERSION",
+        default_text=DEFAULT_ROOM_VERSION,
+        help="The room version of new rooms: " + ", ".join(ROOM_VERSIONS) + ".",
+    ),
+    Option(
+        name="domain",
+        metavar="DOMAIN",
+        default_text="none",
+        help="Goes behind the key in the server name, as in <key>.mesh.example.org. Only at the first start, for ever.",
+    ),
+    Option(
+        name="private",
+        metavar="",
+        default_text="false",
+        help="Does not show this node's users and public rooms to nodes nearby.",
+    ),
+    Option(
+        name="ready_file",
+        metavar="PATH",
+        default_text="none",
+        help="A JSON file with client_url, server_name and pid, written once requests are answered.",
+    ),
+    Option(
+        name="log_level",
+        metavar="LEVEL",
+        default_text="warning",
+        help="debug, info, warning or error; logs go to standard error.",
+    ),
+    Option(
+        name="log_json",
+        metavar="",
+        default_text="false",
+        help="Writes logs as one JSON object per line.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The settings of one node, checked. Parts of the node are handed only the values that they use."""
+
+    data_dir: Path
+    listen_host: str = "127.0.0.1"
+    listen_port: int = 8008
+    registration: str = "open"
+    registration_token: str | None = None
+    rate_limits: bool = True
+    transports: tuple[str, ...] = ("lan",)
+    default_room_version: str = DEFAULT_ROOM_VERSION
+    domain: str | None = None
+    private: bool = False
+    ready_file: Path | None = None
+    log_level: str = "warning"
+    log_json: bool = False
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """For each option that was set, by whom: `flag`, `variable` or `file`."""
+
+    @property
+    def listens_beyond_loopback(self) -> bool:
+        return not is_loopback(self.listen_host)
+
+    @property
+    def database_path(self) -> Path:
+        return self.data_dir / "p2pserver.db"
+
+    @classmethod
+    def load(
+        cls,
+        file: Path | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        flags: Mapping[str, Any] | None = None,
+    ) -> Config:
+        """Reads the file, the environment and the flags (by option name; None means not given).
+
+        Raises: ConfigError.
+        """
+        values: dict[str, Any] = {}
+        origins: dict[str, str] = {}
+        sources = (
+            ("file", _from_file(file) if file is not None else {}),
+            ("variable", _from_environment(os.environ if environment is None else environment)),
+            ("flag", {name: value for name, value in (flags or {}).items() if value not in (None, ())}),
+        )
+        for source, given in sources:
+            values.update(given)
+            origins.update(dict.fromkeys(given, source))
+        return _build(values, origins)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a listening address can only be reached from this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """(host, port) of `HOST:PORT` or `[IPV6]:PORT`.
+
+    Raises: ConfigError.
+    """
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]]+)):([0-9]{1,5})", text)
+    if match is None or int(match[3]) > 65535:
+        raise ConfigError(f"{text!r} is not HOST:PORT, for example 127.0.0.1:8008 or [::1]:8008")
+    return match[1] or match[2], int(match[3])
+
+
+def options_markdown() -> str:
+    """The table of `docs/configuration.md`."""
+    rows = ["| flag | TOML key | variable | default | what it does |", "| --- | --- | --- | --- | --- |"]
+    for option in OPTIONS:
+        value = f" {option.metavar}" if option.metavar else ""
+        flag = f"{option.cli_flag}{value}".replace("|", "\\|")
+        help_text = option.help.replace("|", "\\|")
+        rows.append(f"| `{flag}` | `{option.name}` | `{option.variable}` | {option.default_text} | {help_text} |")
+    return "\n".join(rows) + "\n"
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    known = {option.name: option for option in OPTIONS}
+    for name, value in found.items():
+        if name not in known:
+            raise ConfigError(f"{path}: unknown key {name!r}; known are {', '.join(sorted(known))}")
+        option = known[name]
+        if option.many and isinstance(value, list) and all(isinstance(item, str) for item in value):
+            continue
+        expected = bool if option.is_switch else str
+        if not isinstance(value, expected):
+            kind = "true or false" if expected is bool else "a list of strings" if option.many else "a string"
+            raise ConfigError(f"{path}: {name} must be {kind}")
+    return {name: [value] if known[name].many and isinstance(value, str) else value for name, value in found.items()}
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for option in OPTIONS:
+        text = environment.get(option.variable)
+        if text is None or text == "":
+            continue
+        if option.is_switch:
+            if text.lower() not in ("1", "0", "true", "false", "yes", "no"):
+                raise ConfigError(f"{option.variable} must be 1 or 0, not {text!r}")
+            found[option.name] = text.lower() in ("1", "true", "yes")
+        elif option.many:
+            found[option.name] = text.split()
+        else:
+            found[option.name] = text
+    return found
+
+
+def default_data_dir() -> Path:
+    """The platform's folder for application data."""
+    from platformdirs import user_data_path
+
+    return user_data_path("p2pserver", appauthor=False)
+
+
+def _build(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
+    settings: dict[str, Any] = {"origins": dict(origins)}
+    known = {one.name for one in fields(Config)}
+    for name, value in values.items():
+        if name == "listen":
+            settings["listen_host"], settings["listen_port"] = split_address(value)
+        elif name == "transport":
+            settings["transports"] = _transports(tuple(value))
+        elif name in ("data_dir", "ready_file"):
+            settings[name] = Path(value).expanduser()
+        elif name in known:
+            settings[name] = value
+        else:
+            raise ConfigError(f"unknown option {name!r}")
+    settings.setdefault("data_dir", None)
+    if settings["data_dir"] is None:
+        settings["data_dir"] = default_data_dir()
+    config_host = settings.get("listen_host", "127.0.0.1")
+    settings.setdefault("registration", "open" if is_loopback(config_host) else "token")
+    _check(settings)
+    return Config(**settings)
+
+
+def _transports(given: tuple[str, ...]) -> tuple[str, ...]:
+    if "none" in given:
+        if len(given) > 1:
+            raise ConfigError("--transport none cannot stand beside another transport")
+        return ()
+    for item in given:
+        if not re.fullmatch(r"[a-z][a-z0-9_-]*(:.*)?", item):
+            raise ConfigError(
+                f"{item!r} is not a transport: write kind or kind:parameters, as in lan:peer=10.0.0.2:4001"
+            )
+    return given
+
+
+def _check(settings: Mapping[str, Any]) -> None:
+    if settings["registration"] not in REGISTRATION_MODES:
+        raise ConfigError(f"registration must be one of {', '.join(REGISTRATION_MODES)}")
+    version = settings.get("default_room_version", DEFAULT_ROOM_VERSION)
+    if version not in ROOM_VERSIONS:
+        raise ConfigError(f"room version {version!r} is not known here: use one of {', '.join(ROOM_VERSIONS)}")
+    if settings.get("domain") is not None:
+        try:
+            check_domain(settings["domain"])
+        except InvalidIdentifier as error:
+            raise ConfigError(f"--domain: {error}") from None
+    if settings.get("log_level", "warning") not in ("debug", "info", "warning", "error"):
+        raise ConfigError("log_level must be debug, info, warning or error")
+    token = settings.get("registration_token")
+    if token is not None and not re.fullmatch(r"[A-Za-z0-9._~-]{1,64}", token):
+        raise ConfigError("registration_token must be 1 to 64 characters of A-Z a-z 0-9 . _ ~ -")
