@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from p2pserver.config import OPTIONS, Config, ConfigError, options_markdown, split_address
+from p2pserver.events.versions import DEFAULT_ROOM_VERSION, ROOM_VERSIONS
 
 
 def load(tmp_path: Path, toml: str = "", environment: dict[str, str] | None = None, **flags: object) -> Config:
@@ -77,3 +78,9 @@ def test_the_documentation_lists_every_option_as_the_code_has_it() -> None:
     page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
     assert options_markdown() in page
     assert len({option.variable for option in OPTIONS}) == len(OPTIONS)
+
+
+def test_the_room_versions_offered_are_those_that_the_node_knows(tmp_path: Path) -> None:
+    for version in ROOM_VERSIONS:
+        assert load(tmp_path, default_room_version=version).default_room_version == version
+    assert load(tmp_path).default_room_version == DEFAULT_ROOM_VERSION
