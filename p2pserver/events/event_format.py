@@ -1,0 +1,123 @@
+"""The event format of room versions 10 to 12: types, sizes in octets, counts, identifier grammar.
+
+The fields are checked here; that the whole is canonical JSON and at most 65,536 octets is checked where it is encoded
+(`receipt`, `build`). Source: server-server API, "PDUs"; client-server API, "Size limits"; room versions 4, 6, 12.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from p2pserver.events.canonical import INTEGER_MAX
+from p2pserver.events.versions import RoomVersionRules
+from p2pserver.identifiers import IDENTIFIER_OCTETS_MAX, is_room_id, is_user_id
+
+EVENT_OCTETS_MAX = 65_536
+"""Canonical JSON in federation form, `signatures` and `hashes` included, `unsigned` left out."""
+
+PREV_EVENTS_MAX = 20
+AUTH_EVENTS_MAX = 10
+
+_EVENT_ID_LENGTH = 44
+_EVENT_IDS = re.compile(r"\$[A-Za-z0-9_-]{43}(?:\n\$[A-Za-z0-9_-]{43})*+")
+_ROOM_ID_V12 = re.compile(r"![A-Za-z0-9_-]{43}")
+
+
+class MalformedEvent(ValueError):
+    """The event does not follow the format of its room version."""
+
+
+class OversizedEvent(MalformedEvent):
+    """The event, or one of its fields, has more octets than the format allows."""
+
+
+def check_fields(raw: Mapping[str, Any], rules: RoomVersionRules, *, limit_references: bool = True) -> None:
+    """Check every field that the format names, in an object whose other fields may be anything.
+
+    With `limit_references=False` the counts of prev_events and auth_events are not limited (answers to /backfill).
+
+    Raises: OversizedEvent, MalformedEvent.
+    """
+    get = raw.get
+    event_type = get("type")
+    _short_string("type", event_type)
+    state_key = get("state_key")
+    if state_key is not None or "state_key" in raw:
+        _short_string("state_key", state_key)
+    if not _is_known_user_id(_short_string("sender", get("sender"))):
+        raise MalformedEvent("sender is not a user ID")
+
+    is_create = event_type == "m.room.create"
+    if is_create and state_key != "":
+        raise MalformedEvent("a create event has an empty state_key")
+    if rules.room_id_is_create_hash and is_create:
+        if "room_id" in raw:
+            raise MalformedEvent("the create event gives the room ID and has none")
+    else:
+        room_id = _short_string("room_id", get("room_id"))
+        if rules.room_id_is_create_hash:
+            if _ROOM_ID_V12.fullmatch(room_id) is None:
+                raise MalformedEvent("room_id is not the hash of a create event")
+        elif ":" not in room_id or not _is_known_room_id(room_id):
+            raise MalformedEvent("room_id is not a room ID")
+
+    if type(get("content")) is not dict:
+        raise MalformedEvent("content is not an object")
+    depth = get("depth")
+    if type(depth) is not int or not 0 <= depth <= INTEGER_MAX:
+        raise MalformedEvent("depth is not an integer from 0 to 2^53 - 1")
+    origin_server_ts = get("origin_server_ts")
+    if type(origin_server_ts) is not int or not -INTEGER_MAX <= origin_server_ts <= INTEGER_MAX:
+        raise MalformedEvent("origin_server_ts is not an integer in range")
+    _check_references("prev_events", get("prev_events"), PREV_EVENTS_MAX if limit_references else None)
+    _check_references("auth_events", get("auth_events"), AUTH_EVENTS_MAX if limit_references else None)
+
+    hashes = get("hashes")
+    if type(hashes) is not dict or type(hashes.get("sha256")) is not str:
+        raise MalformedEvent("hashes is not an object with a string sha256")
+    signatures = get("signatures")
+    if type(signatures) is not dict:
+        raise MalformedEvent("signatures is not an object")
+    for own in signatures.values():
+        if type(own) is not dict:
+            raise MalformedEvent("signatures is not an object of objects")
+        for signature in own.values():
+            if type(signature) is not str:
+                raise MalformedEvent("a signature is not a string")
+
+
+def octets_of_identifier(text: str) -> int:
+    """The size of a string in UTF-8; a lone surrogate, which has none, counts as three octets."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _short_string(name: str, value: object) -> str:
+    if type(value) is not str:
+        raise MalformedEvent(f"{name} is not a string")
+    if len(value) > IDENTIFIER_OCTETS_MAX or octets_of_identifier(value) > IDENTIFIER_OCTETS_MAX:
+        raise OversizedEvent(f"{name} is over {IDENTIFIER_OCTETS_MAX} octets")
+    return value
+
+
+def _check_references(name: str, event_ids: object, most: int | None) -> None:
+    if type(event_ids) is not list:
+        raise MalformedEvent(f"{name} is not a list")
+    count = len(event_ids)
+    if count == 0:
+        return
+    if most is not None and count > most:
+        raise OversizedEvent(f"{name} has more than {most} entries")
+    try:
+        joined = "\n".join(event_ids)
+    except TypeError:
+        raise MalformedEvent(f"{name} is not a list of strings") from None
+    # As many newlines as the join put in, so that each entry is one event ID and none is two.
+    if len(joined) != count * (_EVENT_ID_LENGTH + 1) - 1 or _EVENT_IDS.fullmatch(joined) is None:
+        raise MalformedEvent(f"{name} holds something that is not an event ID")
+
+
+_is_known_user_id = lru_cache(maxsize=4096)(is_user_id)
+_is_known_room_id = lru_cache(maxsize=4096)(is_room_id)

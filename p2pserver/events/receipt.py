@@ -1,0 +1,127 @@
+"""Checks 1 to 3 on receipt of a PDU: format, signature, content hash. A pure function of the object and the keys.
+
+Source: server-server API, "Checks performed on receipt of a PDU". What the signature covers: docs/identity.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from p2pserver.events.canonical import NotCanonical, check_canonical, encode_checked
+from p2pserver.events.event_format import EVENT_OCTETS_MAX, MalformedEvent, check_fields
+from p2pserver.events.hashing import OUTSIDE_CONTENT_HASH, reference_hash
+from p2pserver.events.pdu import Pdu
+from p2pserver.events.redaction import redact
+from p2pserver.events.signing import KeyLookup, server_has_signed
+from p2pserver.events.unpadded_base64 import decode_base64, encode_base64, encode_base64url
+from p2pserver.events.versions import RoomVersionRules
+from p2pserver.identifiers import is_user_id, server_of
+
+
+class PduDropped(Exception):
+    """The object is treated as if it had never arrived; `reason` is for the sender's answer and the log."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def check_on_receipt(obj: object, rules: RoomVersionRules, keys: KeyLookup, *, limit_references: bool = True) -> Pdu:
+    """The PDU that an object received from anybody is, or its redacted form where the content hash does not match.
+
+    `obj` is a decoded JSON value, which the Pdu keeps a reference to; `unsigned` is neither checked nor kept. The
+    signature that counts is that of the sender's server, and for a restricted join also that of the authorizing user's
+    server. The event ID does not cover `signatures` nor, where the hash lies, the content: a dropped copy and a
+    redacted copy say nothing about other copies with the same ID.
+
+    Raises: PduDropped.
+    """
+    if type(obj) is not dict:
+        raise PduDropped("not an object")
+    event = {key: value for key, value in obj.items() if key != "unsigned"} if "unsigned" in obj else obj
+    try:
+        check_fields(event, rules, limit_references=limit_references)
+        check_canonical(event, values_max=EVENT_OCTETS_MAX)
+        hashed = encode_checked({key: value for key, value in event.items() if key not in OUTSIDE_CONTENT_HASH})
+        _check_size(event, hashed)
+        redacted = redact(event, rules)
+        protected = encode_checked({key: value for key, value in redacted.items() if key != "signatures"})
+    except (MalformedEvent, NotCanonical) as error:
+        raise PduDropped(str(error)) from error
+
+    for server_name in _servers_that_must_sign(redacted):
+        if not server_has_signed(event["signatures"], server_name, protected, keys):
+            raise PduDropped(f"no valid signature of {server_name}")
+    event_id = "$" + encode_base64url(hashlib.sha256(protected).digest())
+    if _hash_matches(event["hashes"]["sha256"], hashlib.sha256(hashed).digest()):
+        return _pdu(event, rules, event_id, redacted_copy=False)
+    return _pdu(redacted, rules, event_id, redacted_copy=True)
+
+
+def load_pdu(
+    raw: Mapping[str, Any], rules: RoomVersionRules, *, redacted_copy: bool = False, event_id: str | None = None
+) -> Pdu:
+    """A PDU from our own store, which has passed `check_on_receipt` before; nothing is checked again.
+
+    `event_id` saves computing it where the store has it beside the event.
+    """
+    if event_id is None:
+        event_id = "$" + encode_base64url(reference_hash(raw, rules))
+    return _pdu(raw, rules, event_id, redacted_copy=redacted_copy)
+
+
+def _check_size(event: Mapping[str, Any], hashed: bytes) -> None:
+    """Add the two members that the hashed encoding lacks, instead of encoding the whole once more."""
+    octets = len(hashed)
+    for name in ("hashes", "signatures"):
+        octets += len(encode_checked(event[name])) + len(f',"{name}":')
+    if octets > EVENT_OCTETS_MAX:
+        raise MalformedEvent(f"the event is over {EVENT_OCTETS_MAX} octets")
+
+
+def _servers_that_must_sign(redacted: Mapping[str, Any]) -> tuple[str, ...]:
+    """The sender's server, and the one that let a user into a restricted room (room version 8 and later)."""
+    server_name = server_of(redacted["sender"])
+    if redacted["type"] != "m.room.member":
+        return (server_name,)
+    content = redacted["content"]
+    if content.get("membership") != "join" or "join_authorised_via_users_server" not in content:
+        return (server_name,)
+    authorizing_user = content["join_authorised_via_users_server"]
+    if not is_user_id(authorizing_user):
+        raise PduDropped("join_authorised_via_users_server is not a user ID")
+    return (server_name, server_of(authorizing_user))
+
+
+def _hash_matches(claimed: str, digest: bytes) -> bool:
+    if claimed == encode_base64(digest):
+        return True
+    try:
+        return decode_base64(claimed) == digest
+    except ValueError:
+        return False
+
+
+def _pdu(raw: Mapping[str, Any], rules: RoomVersionRules, event_id: str, *, redacted_copy: bool) -> Pdu:
+    event_type = raw["type"]
+    if rules.room_id_is_create_hash and event_type == "m.room.create":
+        room_id = "!" + event_id[1:]
+    else:
+        room_id = raw["room_id"]
+    return Pdu(
+        event_id=event_id,
+        room_id=room_id,
+        rules=rules,
+        raw=raw,
+        type=event_type,
+        sender=raw["sender"],
+        state_key=raw.get("state_key"),
+        content=raw["content"],
+        depth=raw["depth"],
+        origin_server_ts=raw["origin_server_ts"],
+        prev_events=tuple(dict.fromkeys(raw["prev_events"])),
+        auth_events=tuple(raw["auth_events"]),
+        redacted_copy=redacted_copy,
+    )

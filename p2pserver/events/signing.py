@@ -1,0 +1,170 @@
+"""Ed25519 signatures of JSON objects and events, and where the keys to check them come from.
+
+Source: Matrix appendices, "Signing JSON"; server-server API, "Signing Events".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Protocol
+
+from nacl.bindings import crypto_core_ed25519_is_valid_point, crypto_sign_open
+from nacl.exceptions import CryptoError
+from nacl.signing import SigningKey
+
+from p2pserver.events.canonical import NotCanonical, encode_canonical
+from p2pserver.events.hashing import content_hash, protected_octets
+from p2pserver.events.unpadded_base64 import decode_base64, encode_base64
+from p2pserver.events.versions import RoomVersionRules
+from p2pserver.identifiers import IDENTIFIER_OCTETS_MAX, KEY_ID, public_key_of
+
+SEED_OCTETS = 32
+VERIFY_KEY_OCTETS = 32
+SIGNATURE_OCTETS = 64
+
+
+class Signer:
+    """A server's signing key: its name, its key ID and a 32-octet Ed25519 seed, which is never shown."""
+
+    __slots__ = ("_signing_key", "key_id", "server_name")
+
+    def __init__(self, server_name: str, key_id: str, seed: bytes) -> None:
+        """Raises: ValueError, if the seed is not 32 octets or the key ID not of the algorithm `ed25519`."""
+        if not key_id.startswith("ed25519:"):
+            raise ValueError("only ed25519 keys sign")
+        if len(seed) != SEED_OCTETS:
+            raise ValueError(f"a seed has {SEED_OCTETS} octets")
+        self.server_name = server_name
+        self.key_id = key_id
+        self._signing_key = SigningKey(seed)
+
+    def __repr__(self) -> str:
+        return f"Signer({self.server_name!r}, {self.key_id!r})"
+
+    @property
+    def verify_key(self) -> bytes:
+        """The public key, 32 octets."""
+        return bytes(self._signing_key.verify_key)
+
+    def sign(self, data: bytes) -> bytes:
+        """The signature of `data`, 64 octets."""
+        return self._signing_key.sign(data).signature
+
+
+class KeyLookup(Protocol):
+    """Which key a server signs with, under a key ID."""
+
+    def verify_key(self, server_name: str, key_id: str) -> bytes | None:
+        """The 32-octet Ed25519 key, or None where this server has no such key as far as is known."""
+
+
+class SelfCertifyingKeys:
+    """Keys of servers whose name is their key: known without asking anybody, the same everywhere and for ever."""
+
+    def verify_key(self, server_name: str, key_id: str) -> bytes | None:
+        """The key spelled by the name under `ed25519:1`; None for other key IDs, other names and unsafe keys."""
+        if key_id != KEY_ID or len(server_name) > IDENTIFIER_OCTETS_MAX:
+            return None
+        return _safe_key_of(server_name)
+
+
+@lru_cache(maxsize=4096)
+def _safe_key_of(server_name: str) -> bytes | None:
+    key = public_key_of(server_name)
+    return key if key is not None and is_safe_key(key) else None
+
+
+def is_safe_key(verify_key: bytes) -> bool:
+    """Whether the octets are the canonical spelling of a point of the prime-order subgroup other than the neutral one.
+
+    Under any other key, implementations of Ed25519 disagree on which signatures are valid.
+    """
+    return len(verify_key) == VERIFY_KEY_OCTETS and crypto_core_ed25519_is_valid_point(verify_key)
+
+
+def signature_matches(signature: bytes, data: bytes, verify_key: bytes) -> bool:
+    """Whether this is the key's signature of the data: a pure function that refuses a non-canonical S."""
+    if len(signature) != SIGNATURE_OCTETS or len(verify_key) != VERIFY_KEY_OCTETS:
+        return False
+    try:
+        crypto_sign_open(signature + data, verify_key)
+    except CryptoError:
+        return False
+    return True
+
+
+def sign_json(obj: Mapping[str, Any], signer: Signer) -> dict[str, Any]:
+    """A copy of the object with the signer's signature added; other signatures and `unsigned` stay as they are.
+
+    Raises: NotCanonical.
+    """
+    return _with_signature(obj, signer, _signed_octets(obj))
+
+
+def signature_is_valid(obj: Mapping[str, Any], server_name: str, key_id: str, verify_key: bytes) -> bool:
+    """Whether a JSON object (not an event) carries this entity's signature under this key ID and key."""
+    signature = _signature_of(obj.get("signatures"), server_name, key_id)
+    if signature is None:
+        return False
+    try:
+        return signature_matches(signature, _signed_octets(obj), verify_key)
+    except NotCanonical:
+        return False
+
+
+def sign_event(raw: Mapping[str, Any], rules: RoomVersionRules, signer: Signer) -> dict[str, Any]:
+    """A copy of the event with its content hash and the signer's signature; other signatures stay as they are.
+
+    Raises: NotCanonical.
+    """
+    hashed = {**raw, "hashes": {"sha256": content_hash(raw)}}
+    return _with_signature(hashed, signer, protected_octets(hashed, rules))
+
+
+def server_has_signed(signatures: object, server_name: str, data: bytes, keys: KeyLookup) -> bool:
+    """Whether `signatures` holds one of this server's signatures of the data that verifies under a known key.
+
+    Key IDs that are unknown, of another algorithm, or hold no signature are skipped.
+    """
+    own = signatures.get(server_name) if isinstance(signatures, Mapping) else None
+    if not isinstance(own, Mapping):
+        return False
+    for key_id in own:
+        verify_key = keys.verify_key(server_name, key_id) if _is_ed25519(key_id) else None
+        if verify_key is None:
+            continue
+        signature = _decode_signature(own[key_id])
+        if signature is not None and signature_matches(signature, data, verify_key):
+            return True
+    return False
+
+
+def _is_ed25519(key_id: object) -> bool:
+    return isinstance(key_id, str) and key_id.startswith("ed25519:")
+
+
+def _signature_of(signatures: object, server_name: str, key_id: str) -> bytes | None:
+    own = signatures.get(server_name) if isinstance(signatures, Mapping) else None
+    return _decode_signature(own.get(key_id)) if isinstance(own, Mapping) else None
+
+
+def _decode_signature(text: object) -> bytes | None:
+    if not isinstance(text, str):
+        return None
+    try:
+        return decode_base64(text)
+    except ValueError:
+        return None
+
+
+def _signed_octets(obj: Mapping[str, Any]) -> bytes:
+    return encode_canonical({key: value for key, value in obj.items() if key not in {"signatures", "unsigned"}})
+
+
+def _with_signature(obj: Mapping[str, Any], signer: Signer, data: bytes) -> dict[str, Any]:
+    signatures = dict(obj.get("signatures", {}))
+    own = dict(signatures.get(signer.server_name, {}))
+    own[signer.key_id] = encode_base64(signer.sign(data))
+    signatures[signer.server_name] = own
+    return {**obj, "signatures": signatures}
