@@ -26,6 +26,21 @@ _EVENT_IDS = re.compile(r"\$[A-Za-z0-9_-]{43}(?:\n\$[A-Za-z0-9_-]{43})*+")
 _ROOM_ID_V12 = re.compile(r"![A-Za-z0-9_-]{43}")
 
 
+_FULLY_CHECKED = frozenset(
+    {
+        "type",
+        "state_key",
+        "room_id",
+        "sender",
+        "depth",
+        "origin_server_ts",
+        "prev_events",
+        "auth_events",
+        "signatures",
+    }
+)
+
+
 class MalformedEvent(ValueError):
     """The event does not follow the format of its room version."""
 
@@ -81,12 +96,21 @@ def check_fields(raw: Mapping[str, Any], rules: RoomVersionRules, *, limit_refer
     signatures = get("signatures")
     if type(signatures) is not dict:
         raise MalformedEvent("signatures is not an object")
-    for own in signatures.values():
-        if type(own) is not dict:
+    count = 0
+    for server_name, own in signatures.items():
+        if type(server_name) is not str or type(own) is not dict:
             raise MalformedEvent("signatures is not an object of objects")
-        for signature in own.values():
-            if type(signature) is not str:
+        count += len(own)
+        if count > EVENT_OCTETS_MAX:
+            raise OversizedEvent("too many signatures")
+        for key_id, signature in own.items():
+            if type(key_id) is not str or type(signature) is not str:
                 raise MalformedEvent("a signature is not a string")
+
+
+def unchecked_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of which `check_fields` does not know that they are JSON all the way down."""
+    return {key: value for key, value in raw.items() if key not in _FULLY_CHECKED}
 
 
 def octets_of_identifier(text: str) -> int:

@@ -15,12 +15,12 @@ from p2pserver.events.redaction import redact
 from p2pserver.events.unpadded_base64 import encode_base64, encode_base64url
 from p2pserver.events.versions import RoomVersionRules
 
-OUTSIDE_CONTENT_HASH = frozenset({"unsigned", "signatures", "hashes"})
+_OUTSIDE_CONTENT_HASH = frozenset({"unsigned", "signatures", "hashes"})
 
 
 def content_hash(raw: Mapping[str, Any]) -> str:
     """SHA-256 of the whole event less `unsigned`, `signatures` and `hashes`, in unpadded standard base64."""
-    hashed = {key: value for key, value in raw.items() if key not in OUTSIDE_CONTENT_HASH}
+    hashed = {key: value for key, value in raw.items() if key not in _OUTSIDE_CONTENT_HASH}
     return encode_base64(hashlib.sha256(encode_canonical(hashed)).digest())
 
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from p2pserver.events.canonical import NotCanonical, check_canonical, encode_checked
-from p2pserver.events.event_format import EVENT_OCTETS_MAX, MalformedEvent, check_fields
-from p2pserver.events.hashing import OUTSIDE_CONTENT_HASH, reference_hash
+from p2pserver.events.event_format import EVENT_OCTETS_MAX, MalformedEvent, check_fields, unchecked_fields
+from p2pserver.events.hashing import reference_hash
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.redaction import redact
 from p2pserver.events.signing import KeyLookup, server_has_signed
@@ -43,20 +43,22 @@ def check_on_receipt(obj: object, rules: RoomVersionRules, keys: KeyLookup, *, l
     event = {key: value for key, value in obj.items() if key != "unsigned"} if "unsigned" in obj else obj
     try:
         check_fields(event, rules, limit_references=limit_references)
-        check_canonical(event, values_max=EVENT_OCTETS_MAX)
-        hashed = encode_checked({key: value for key, value in event.items() if key not in OUTSIDE_CONTENT_HASH})
+        check_canonical(unchecked_fields(event), values_max=EVENT_OCTETS_MAX)
+        hashed = _hashed_octets(event)
         _check_size(event, hashed)
         redacted = redact(event, rules)
-        protected = encode_checked({key: value for key, value in redacted.items() if key != "signatures"})
+        signatures = redacted.pop("signatures")
+        protected = encode_checked(redacted)
     except (MalformedEvent, NotCanonical) as error:
         raise PduDropped(str(error)) from error
 
     for server_name in _servers_that_must_sign(redacted):
-        if not server_has_signed(event["signatures"], server_name, protected, keys):
+        if not server_has_signed(signatures, server_name, protected, keys):
             raise PduDropped(f"no valid signature of {server_name}")
     event_id = "$" + encode_base64url(hashlib.sha256(protected).digest())
     if _hash_matches(event["hashes"]["sha256"], hashlib.sha256(hashed).digest()):
         return _pdu(event, rules, event_id, redacted_copy=False)
+    redacted["signatures"] = signatures
     return _pdu(redacted, rules, event_id, redacted_copy=True)
 
 
@@ -72,12 +74,28 @@ def load_pdu(
     return _pdu(raw, rules, event_id, redacted_copy=redacted_copy)
 
 
+def _hashed_octets(event: Mapping[str, Any]) -> bytes:
+    """What the content hash covers, of an event that has both fields and no `unsigned`."""
+    hashed = dict(event)
+    del hashed["hashes"], hashed["signatures"]
+    return encode_checked(hashed)
+
+
 def _check_size(event: Mapping[str, Any], hashed: bytes) -> None:
-    """Add the two members that the hashed encoding lacks, instead of encoding the whole once more."""
-    octets = len(hashed)
-    for name in ("hashes", "signatures"):
-        octets += len(encode_checked(event[name])) + len(f',"{name}":')
-    if octets > EVENT_OCTETS_MAX:
+    """Encode only the two members that the hashed encoding lacks: `{A}` and `{B}` make `{A,B}`, one octet less.
+
+    Not even these where they are plainly short: Python's spelling of printable ASCII without backslashes is at least as
+    long as JSON's, but for quotation marks, which JSON doubles.
+    """
+    rest = {"hashes": event["hashes"], "signatures": event["signatures"]}
+    python_spelling = repr(rest)
+    if (
+        len(hashed) + 2 * len(python_spelling) <= EVENT_OCTETS_MAX
+        and "\\" not in python_spelling
+        and python_spelling.isascii()
+    ):
+        return
+    if len(hashed) + len(encode_checked(rest)) - 1 > EVENT_OCTETS_MAX:
         raise MalformedEvent(f"the event is over {EVENT_OCTETS_MAX} octets")
 
 

@@ -61,7 +61,7 @@ def redact(raw: Mapping[str, Any], rules: RoomVersionRules) -> dict[str, Any]:
 
 def redact_content(event_type: object, content: object, rules: RoomVersionRules) -> dict[str, Any]:
     """What remains of the content of an event of this type."""
-    if not isinstance(content, Mapping) or not isinstance(event_type, str):
+    if not isinstance(content, dict) or not isinstance(event_type, str):
         return {}
     if not rules.redaction_cleaned:
         return {key: content[key] for key in _CONTENT_KEPT_V10.get(event_type, ()) if key in content}
@@ -70,6 +70,6 @@ def redact_content(event_type: object, content: object, rules: RoomVersionRules)
     kept = {key: content[key] for key in _CONTENT_KEPT_V11.get(event_type, ()) if key in content}
     if event_type == "m.room.member":
         invite = content.get("third_party_invite")
-        if isinstance(invite, Mapping):
+        if isinstance(invite, dict):
             kept["third_party_invite"] = {"signed": invite["signed"]} if "signed" in invite else {}
     return kept

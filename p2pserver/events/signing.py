@@ -127,8 +127,8 @@ def server_has_signed(signatures: object, server_name: str, data: bytes, keys: K
 
     Key IDs that are unknown, of another algorithm, or hold no signature are skipped.
     """
-    own = signatures.get(server_name) if isinstance(signatures, Mapping) else None
-    if not isinstance(own, Mapping):
+    own = signatures.get(server_name) if isinstance(signatures, dict) else None
+    if not isinstance(own, dict):
         return False
     for key_id in own:
         verify_key = keys.verify_key(server_name, key_id) if _is_ed25519(key_id) else None
@@ -145,8 +145,8 @@ def _is_ed25519(key_id: object) -> bool:
 
 
 def _signature_of(signatures: object, server_name: str, key_id: str) -> bytes | None:
-    own = signatures.get(server_name) if isinstance(signatures, Mapping) else None
-    return _decode_signature(own.get(key_id)) if isinstance(own, Mapping) else None
+    own = signatures.get(server_name) if isinstance(signatures, dict) else None
+    return _decode_signature(own.get(key_id)) if isinstance(own, dict) else None
 
 
 def _decode_signature(text: object) -> bytes | None:
