@@ -13,15 +13,17 @@ import re
 KEY_ID = "ed25519:1"
 """The one signing key of a self-certifying server, whatever a key server says."""
 
+PUBLIC_KEY_OCTETS = 32
 SERVER_LABEL_LENGTH = 52
 IDENTIFIER_OCTETS_MAX = 255
 SERVER_NAME_LENGTH_MAX = 230
+"""What a server name should not exceed, so that user IDs have room for a localpart."""
 
 _LABEL = re.compile(r"[a-z2-7]{52}")
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _SERVER_NAME = re.compile(r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,255})(?::[0-9]{1,5})?")
 _LOCALPART = re.compile(r"[a-z0-9._=/+-]+")
-_HISTORICAL_LOCALPART = re.compile(r"[\x21-\x39\x3B-\x7E]+")
+_OPAQUE_PART = re.compile(r"[^\0:\ud800-\udfff]*")
 _HASH_ID = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -32,9 +34,12 @@ class InvalidIdentifier(ValueError):
 def server_name_of(public_key: bytes, domain: str | None = None) -> str:
     """The server name of a 32-octet Ed25519 public key, with `.domain` behind it where one is given.
 
-    Raises: InvalidIdentifier, if `domain` is not a lower-case DNS name or the whole is over 230 characters.
+    Raises: InvalidIdentifier, if the key has another length, `domain` is not a lower-case DNS name, or the whole is over
+    230 characters. Whether the key is a usable point of the curve is not looked at.
     """
-    label = base64.b32encode(public_key).decode("ascii").rstrip("=").lower()
+    if len(public_key) != PUBLIC_KEY_OCTETS:
+        raise InvalidIdentifier(f"a public key has {PUBLIC_KEY_OCTETS} octets")
+    label = _label_of(public_key)
     if domain is None:
         return label
     check_domain(domain)
@@ -52,6 +57,8 @@ def check_domain(domain: str) -> None:
 
 def public_key_of(server_name: str) -> bytes | None:
     """The 32-octet key that a self-certifying server name spells canonically, or None for any other name."""
+    if len(server_name) > SERVER_NAME_LENGTH_MAX:
+        return None
     label, _, domain = server_name.partition(".")
     if not _LABEL.fullmatch(label):
         return None
@@ -61,9 +68,11 @@ def public_key_of(server_name: str) -> bytes | None:
         except InvalidIdentifier:
             return None
     key = base64.b32decode(label.upper() + "====")
-    if base64.b32encode(key).decode("ascii").rstrip("=").lower() != label:
-        return None
-    return key
+    return key if _label_of(key) == label else None
+
+
+def _label_of(public_key: bytes) -> str:
+    return base64.b32encode(public_key).decode("ascii").rstrip("=").lower()
 
 
 def is_server_name(text: str) -> bool:
@@ -77,9 +86,14 @@ def split_identifier(identifier: str, sigil: str) -> tuple[str, str]:
     Raises: InvalidIdentifier.
     """
     local, colon, server = identifier[1:].partition(":")
-    if not identifier.startswith(sigil) or not colon or not is_server_name(server) or "\0" in local:
-        raise InvalidIdentifier(f"not an identifier of the form {sigil}localpart:server: {identifier!r}")
-    if len(identifier.encode("utf-8", "surrogatepass")) > IDENTIFIER_OCTETS_MAX:
+    if (
+        not identifier.startswith(sigil)
+        or not colon
+        or not is_server_name(server)
+        or _OPAQUE_PART.fullmatch(local) is None
+    ):
+        raise InvalidIdentifier(f"not an identifier of the form {sigil}localpart:server: {identifier[:300]!r}")
+    if len(identifier.encode("utf-8")) > IDENTIFIER_OCTETS_MAX:
         raise InvalidIdentifier("identifier is over 255 octets")
     return local, server
 
@@ -90,15 +104,18 @@ def server_of(user_id: str) -> str:
 
 
 def is_user_id(text: object) -> bool:
-    """Whether `text` is a user ID by the historical grammar, which events may contain."""
+    """Whether `text` is a user ID by the historical grammar, which events may contain.
+
+    A localpart of it has any characters but `:` and NUL, or none. Source: Matrix appendices, "Historical User IDs".
+    """
     if not isinstance(text, str) or not text.startswith("@"):
         return False
     local, colon, server = text[1:].partition(":")
     return (
         bool(colon)
-        and len(text.encode("utf-8", "surrogatepass")) <= IDENTIFIER_OCTETS_MAX
-        and (local == "" or _HISTORICAL_LOCALPART.fullmatch(local) is not None)
         and is_server_name(server)
+        and _OPAQUE_PART.fullmatch(local) is not None
+        and len(text.encode("utf-8")) <= IDENTIFIER_OCTETS_MAX
     )
 
 
@@ -119,4 +136,9 @@ def is_room_id(text: object) -> bool:
     if _HASH_ID.fullmatch(text[1:]):
         return True
     opaque, colon, server = text[1:].partition(":")
-    return bool(opaque and colon) and is_server_name(server) and len(text.encode("utf-8", "surrogatepass")) <= 255
+    return (
+        bool(opaque and colon)
+        and is_server_name(server)
+        and _OPAQUE_PART.fullmatch(opaque) is not None
+        and len(text.encode("utf-8")) <= IDENTIFIER_OCTETS_MAX
+    )
