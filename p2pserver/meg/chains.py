@@ -1,0 +1,147 @@
+"""Auth chains: closures over `auth_events`, what they differ in, and what lies between conflicted events.
+
+Everything is iterative and visits an event once, so that a chain of any length costs linear time and no stack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+from p2pserver.events.pdu import Pdu
+from p2pserver.meg.auth import create_id_of
+from p2pserver.meg.power import PowerLevels
+from p2pserver.meg.state import POWER_LEVELS, EventSource
+
+AUTH_TYPES = frozenset(
+    ("m.room.create", "m.room.member", "m.room.join_rules", "m.room.power_levels", "m.room.third_party_invite")
+)
+"""The types of events that other events may cite as auth events."""
+
+
+class AuthGraph:
+    """The auth events of one room as a graph, with what was looked up kept for the time of one resolution.
+
+    In version 12 every event but the create event also has an implied edge to the create event.
+    An auth event that the source does not know counts as not cited: in a complete room there is none.
+    """
+
+    def __init__(self, source: EventSource) -> None:
+        self._source = source
+        self._events: dict[str, Pdu | None] = {}
+        self._auth_ids: dict[str, tuple[str, ...]] = {}
+        self._rejected: dict[str, bool] = {}
+        self._power: dict[tuple[str | None, str | None], PowerLevels] = {}
+
+    def event(self, event_id: str) -> Pdu:
+        """Raises: KeyError, if the source does not know it."""
+        event = self.find(event_id)
+        if event is None:
+            raise KeyError(event_id)
+        return event
+
+    def find(self, event_id: str) -> Pdu | None:
+        if event_id not in self._events:
+            try:
+                self._events[event_id] = self._source.event(event_id)
+            except KeyError:
+                self._events[event_id] = None
+        return self._events[event_id]
+
+    def is_rejected(self, event_id: str) -> bool:
+        if event_id not in self._rejected:
+            self._rejected[event_id] = self._source.is_rejected(event_id)
+        return self._rejected[event_id]
+
+    def auth_ids(self, event_id: str) -> tuple[str, ...]:
+        """The known auth events of an event, as it lists them; in version 12 the create event comes last."""
+        known = self._auth_ids.get(event_id)
+        if known is None:
+            event = self.event(event_id)
+            listed = event.auth_events
+            if event.rules.room_id_is_create_hash and event.type != "m.room.create":
+                listed = (*listed, create_id_of(event.room_id))
+            known = tuple(cited for cited in listed if self.find(cited) is not None)
+            self._auth_ids[event_id] = known
+        return known
+
+    def cited(self, event_id: str, slot: tuple[str, str]) -> Pdu | None:
+        """The first auth event of an event that holds the given slot."""
+        for auth_id in self.auth_ids(event_id):
+            event = self.event(auth_id)
+            if event.state_slot == slot:
+                return event
+        return None
+
+    def cited_power_levels(self, event_id: str) -> str | None:
+        """The ID of the power levels event among the auth events of an event."""
+        event = self.cited(event_id, POWER_LEVELS)
+        return None if event is None else event.event_id
+
+    def power_levels_of(self, create: Pdu | None, power_levels: Pdu | None) -> PowerLevels:
+        """`PowerLevels.of`, once for each pair of events."""
+        pair = (create.event_id if create else None, power_levels.event_id if power_levels else None)
+        known = self._power.get(pair)
+        if known is None:
+            known = self._power[pair] = PowerLevels.of(create, power_levels)
+        return known
+
+    def closure(self, roots: Iterable[str]) -> list[str]:
+        """The roots and all events in their auth chains; each after all of its own auth events."""
+        order: list[str] = []
+        seen: set[str] = set()
+        for root in roots:
+            if root in seen:
+                continue
+            seen.add(root)
+            path = [(root, iter(self.auth_ids(root)))]
+            while path:
+                event_id, remaining = path[-1]
+                for cited in remaining:
+                    if cited not in seen:
+                        seen.add(cited)
+                        path.append((cited, iter(self.auth_ids(cited))))
+                        break
+                else:
+                    order.append(event_id)
+                    path.pop()
+        return order
+
+
+def conflicted_subgraph(graph: AuthGraph, chain: Iterable[str], conflicted: Collection[str]) -> set[str]:
+    """All events on a path of auth events from one conflicted event to another, ends included (MSC4297).
+
+    `chain` is the closure of the conflicted events, each event after its auth events.
+    """
+    leads_to_conflicted: set[str] = set()
+    for event_id in chain:
+        if event_id in conflicted or any(cited in leads_to_conflicted for cited in graph.auth_ids(event_id)):
+            leads_to_conflicted.add(event_id)
+    return leads_to_conflicted
+
+
+def auth_difference(
+    graph: AuthGraph,
+    chain: list[str],
+    conflicted: Mapping[str, int],
+    unconflicted: Collection[str],
+    every_set: int,
+    *,
+    complete: bool,
+) -> set[str]:
+    """The events that are in the auth chain of some, but not of all state sets; a set's own events count as its chain.
+
+    State sets are bits: `conflicted` maps each conflicted event to the sets that hold it, `every_set` has all bits.
+    `chain` is the closure of the conflicted events, each event after its auth events. `unconflicted` are the events
+    that all sets hold. Unless `complete`, conflicted events may be missing from the answer: whoever wants the full
+    conflicted set adds them anyway, and seldom has to walk the auth chains of the whole state then.
+    """
+    reached_from = dict(conflicted)
+    reached_from.update((event_id, every_set) for event_id in chain if event_id in unconflicted)
+    for event_id in reversed(chain):
+        mask = reached_from[event_id]
+        for cited in graph.auth_ids(event_id):
+            reached_from[cited] = reached_from.get(cited, 0) | mask
+    difference = {event_id for event_id, mask in reached_from.items() if mask != every_set}
+    if complete or any(event_id not in conflicted for event_id in difference):
+        difference.difference_update(graph.closure(unconflicted))
+    return difference if complete else difference.difference(conflicted)

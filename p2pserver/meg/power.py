@@ -1,0 +1,190 @@
+"""Power levels: who may do what, and which changes to them are allowed.
+
+Source: room versions 10 to 12, "Authorization rules" (rule 9 or 10 of each); client-server API, `m.room.power_levels`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from p2pserver.events.pdu import Pdu
+from p2pserver.identifiers import is_user_id
+from p2pserver.meg.state import NotAllowed
+
+Level: TypeAlias = int | float
+"""A user's power: an integer, or `CREATOR_LEVEL`. Totally ordered; a creator is above every integer, not above another
+creator."""
+
+CREATOR_LEVEL: Final[Level] = math.inf
+CREATOR_LEVEL_BEFORE_12: Final = 100
+"""What the creator has in rooms before version 12 as long as there is no power levels event."""
+
+DEFAULTS: Final[Mapping[str, int]] = {
+    "users_default": 0,
+    "events_default": 0,
+    "state_default": 50,
+    "ban": 50,
+    "redact": 50,
+    "kick": 50,
+    "invite": 0,
+}
+"""The value of each single level where the event, or its property, is missing."""
+
+
+def is_integer(value: object) -> bool:
+    """Whether a JSON value is an integer: `true` is not, although Python calls it an `int`."""
+    return type(value) is int
+
+
+def creators_of(create: Pdu) -> frozenset[str]:
+    """The room's creators: one user before version 12; from then on the sender and `additional_creators`."""
+    if create.rules.creator_in_content:
+        creator = create.content.get("creator")
+        return frozenset((creator,)) if isinstance(creator, str) else frozenset()
+    if not create.rules.creators_privileged:
+        return frozenset((create.sender,))
+    additional = create.content.get("additional_creators")
+    listed = [user for user in additional if isinstance(user, str)] if isinstance(additional, list) else []
+    return frozenset((create.sender, *listed))
+
+
+@dataclass(frozen=True, slots=True)
+class PowerLevels:
+    """The power levels of one state of a room. Made by `PowerLevels.of`; looking up a level is O(1).
+
+    Values that are not integers count as missing: an accepted event has none.
+    """
+
+    content: Mapping[str, Any]
+    users: Mapping[str, Any]
+    events: Mapping[str, Any]
+    creators: frozenset[str]
+    """The users whose power this state's event cannot change: all creators (12), or the creator of a room that has no
+    power levels event."""
+    creator_level: Level
+
+    @classmethod
+    def of(cls, create: Pdu | None, power_levels: Pdu | None) -> PowerLevels:
+        """The levels that a power levels event sets, or the defaults where there is none.
+
+        `create` may be missing only where events of a damaged auth chain are compared; nobody is a creator then.
+        """
+        content = {} if power_levels is None else power_levels.content
+        users = content.get("users")
+        events = content.get("events")
+        privileged = create is not None and create.rules.creators_privileged
+        return cls(
+            content=content,
+            users=users if isinstance(users, Mapping) else {},
+            events=events if isinstance(events, Mapping) else {},
+            creators=(
+                creators_of(create) if create is not None and (privileged or power_levels is None) else frozenset()
+            ),
+            creator_level=CREATOR_LEVEL if privileged else CREATOR_LEVEL_BEFORE_12,
+        )
+
+    def of_user(self, user_id: str) -> Level:
+        if user_id in self.creators:
+            return self.creator_level
+        level = self.users.get(user_id)
+        return level if type(level) is int else self._single("users_default")
+
+    def needed_for(self, event_type: str, is_state: bool) -> int:
+        """The required power level of an event type."""
+        level = self.events.get(event_type)
+        if type(level) is int:
+            return level
+        return self._single("state_default" if is_state else "events_default")
+
+    @property
+    def invite(self) -> int:
+        return self._single("invite")
+
+    @property
+    def kick(self) -> int:
+        return self._single("kick")
+
+    @property
+    def ban(self) -> int:
+        return self._single("ban")
+
+    @property
+    def redact(self) -> int:
+        return self._single("redact")
+
+    def may_redact(self, user_id: str) -> bool:
+        """Whether the user may redact events of others ("Handling redactions"; the auth rules do not ask this)."""
+        return self.of_user(user_id) >= self.redact
+
+    def _single(self, name: str) -> int:
+        level = self.content.get(name)
+        return level if type(level) is int else DEFAULTS[name]
+
+
+def check_power_levels(event: Pdu, create: Pdu, current: Pdu | None, level: Level) -> None:
+    """The rule about `m.room.power_levels` events; `level` is the sender's by the `current` power levels.
+
+    Raises: NotAllowed.
+    """
+    check_types(event)
+    if create.rules.creators_privileged:
+        for user_id in sorted(creators_of(create)):
+            if user_id in event.content.get("users", {}):
+                raise NotAllowed(f"{user_id} is a creator of the room and has no entry in users")
+    if current is not None:
+        check_change(current.content, event.content, event.sender, level)
+
+
+def check_types(event: Pdu) -> None:
+    """Integers where integers belong, user IDs as the keys of `users` (room version 10 and later).
+
+    Raises: NotAllowed.
+    """
+    content = event.content
+    for name in DEFAULTS:
+        if name in content and not is_integer(content[name]):
+            raise NotAllowed(f"{name} is not an integer")
+    for name in ("events", "notifications", "users"):
+        table = content.get(name, {})
+        if not isinstance(table, Mapping) or not all(map(is_integer, table.values())):
+            raise NotAllowed(f"{name} is not an object of integers")
+    for user_id in content.get("users", {}):
+        if not is_user_id(user_id):
+            raise NotAllowed("a key of users is not a user ID")
+
+
+def check_change(old: Mapping[str, Any], new: Mapping[str, Any], sender: str, level: Level) -> None:
+    """Nobody gives or takes more than he has: each altered value must not be above the sender's level, before or after.
+
+    Raises: NotAllowed.
+    """
+    for name in DEFAULTS:
+        _check_entry(name, _integer(old.get(name)), _integer(new.get(name)), level)
+    for table in ("events", "notifications", "users"):
+        before, after = _table(old, table), _table(new, table)
+        for name in sorted(before.keys() | after.keys()):
+            was, becomes = _integer(before.get(name)), _integer(after.get(name))
+            _check_entry(f"{table}: {name}", was, becomes, level)
+            if table == "users" and name != sender and was is not None and was != becomes and was >= level:
+                raise NotAllowed(f"{name} has a power level that is not below the sender's")
+
+
+def _table(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    table = content.get(name)
+    return table if isinstance(table, Mapping) else {}
+
+
+def _integer(value: object) -> int | None:
+    return value if type(value) is int else None
+
+
+def _check_entry(name: str, was: int | None, becomes: int | None, level: Level) -> None:
+    if was == becomes:
+        return
+    if was is not None and was > level:
+        raise NotAllowed(f"{name} is set higher than the sender's power level")
+    if becomes is not None and becomes > level:
+        raise NotAllowed(f"{name} would be higher than the sender's power level")
