@@ -34,8 +34,8 @@ class InvalidIdentifier(ValueError):
 def server_name_of(public_key: bytes, domain: str | None = None) -> str:
     """The server name of a 32-octet Ed25519 public key, with `.domain` behind it where one is given.
 
-    Raises: InvalidIdentifier, if the key has another length, `domain` is not a lower-case DNS name, or the whole is over
-    230 characters. Whether the key is a usable point of the curve is not looked at.
+    Raises: InvalidIdentifier, if the key has another length, `domain` is not a lower-case DNS name, or the whole is
+    over 230 characters. Whether the key is a usable point of the curve is not looked at.
     """
     if len(public_key) != PUBLIC_KEY_OCTETS:
         raise InvalidIdentifier(f"a public key has {PUBLIC_KEY_OCTETS} octets")
