@@ -1,0 +1,27 @@
+"""Secure conversations with neighbors over transports that lose, double and reorder datagrams.
+
+A `LinkEndpoint` is one pipe: handshake, encryption, acknowledgements. A `Conversation` is one peer: queues and whole
+messages, over one pipe after another. No clock, no randomness and no I/O: those are the owner's. See docs/link.md.
+"""
+
+from p2pserver.link.conversation import Conversation
+from p2pserver.link.endpoint import LinkEndpoint, LinkEvent, PeerAuthenticated, PipeDead
+from p2pserver.link.errors import LinkError, LocalLinkError, MessageSize, QueueFull, RemoteLinkError
+from p2pserver.link.limits import MESSAGE_OCTETS_MAX, QUEUE_OCTETS_MAX, LinkTimers, Priority
+
+__all__ = [
+    "Conversation",
+    "LinkEndpoint",
+    "LinkEvent",
+    "LinkTimers",
+    "PeerAuthenticated",
+    "PipeDead",
+    "Priority",
+    "LinkError",
+    "LocalLinkError",
+    "MessageSize",
+    "QueueFull",
+    "RemoteLinkError",
+    "MESSAGE_OCTETS_MAX",
+    "QUEUE_OCTETS_MAX",
+]

@@ -1,0 +1,122 @@
+"""A conversation with one peer, over any number of pipes one after another.
+
+It belongs to the peer and lives as long as the process. A pipe (`LinkEndpoint`) that is attached carries its
+fragments; when the pipe is lost, what was not acknowledged goes over the next one, and what the receiver already holds
+stays held. So while both processes live nothing is lost and nothing is delivered twice. A peer that restarted (another
+epoch) knows nothing of before: what it had not acknowledged is sent to it again as new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from p2pserver.link.frames import Fragment
+from p2pserver.link.incoming import Incoming
+from p2pserver.link.limits import Priority
+from p2pserver.link.outgoing import FragmentSent, Outgoing
+
+
+class Conversation:
+    """What the application sends to one peer and receives from it, in whole messages.
+
+    After `send` and `received` the attached endpoint has something to transmit: call its `poll_transmit`.
+    """
+
+    __slots__ = ("_incoming", "_leave", "_outgoing", "_peer_epoch", "local_epoch")
+
+    def __init__(self, local_epoch: int) -> None:
+        """`local_epoch` is the random 64-bit number of this process, the same for all conversations and endpoints."""
+        self.local_epoch = local_epoch
+        self._peer_epoch: int | None = None
+        self._incoming = Incoming()
+        self._outgoing = Outgoing()
+        self._leave: Callable[[], None] | None = None
+
+    # For the application.
+
+    def send(self, message: bytes, priority: Priority) -> int:
+        """Queue a message; its number comes back through `delivered`. With no pipe attached, it waits for one.
+
+        Raises: QueueFull; MessageSize.
+        """
+        return self._outgoing.send(bytes(message), priority)
+
+    def received(self) -> list[bytes]:
+        """Whole messages since the last call, each exactly once, urgent classes first, in order within a class.
+
+        The peer may send as much again as is taken here.
+        """
+        return self._incoming.received()
+
+    def delivered(self) -> list[int]:
+        """Numbers of messages that the peer's link layer holds completely, since the last call.
+
+        That is no promise that the peer has stored them.
+        """
+        return self._outgoing.delivered()
+
+    @property
+    def queued_octets(self) -> int:
+        """Octets of messages that the peer does not hold completely."""
+        return self._outgoing.queued_octets
+
+    @property
+    def octets_held(self) -> int:
+        """Octets of received messages that are incomplete or not yet taken; never over twice the credit."""
+        return self._incoming.octets_held
+
+    def can_send(self, octets: int) -> bool:
+        """Whether a message of that many octets would be taken now."""
+        return self._outgoing.can_send(octets)
+
+    @property
+    def attached(self) -> bool:
+        """Whether a pipe carries this conversation now."""
+        return self._leave is not None
+
+    # For the pipe.
+
+    def enter(self, peer_epoch: int, leave: Callable[[], None]) -> None:
+        """A pipe takes over; the one before, if any, is told by its `leave`."""
+        before, self._leave = self._leave, leave
+        if before is not None:
+            before()
+        restarted = self._peer_epoch is not None and self._peer_epoch != peer_epoch
+        self._peer_epoch = peer_epoch
+        self._outgoing.pipe_changed(peer_restarted=restarted)
+        self._incoming.pipe_changed(peer_restarted=restarted)
+
+    def left(self) -> None:
+        """The pipe is gone, or carries this conversation no more."""
+        self._leave = None
+        self._outgoing.pipe_changed(peer_restarted=False)
+
+    def has_fragments(self) -> bool:
+        return self._outgoing.has_fragments()
+
+    def take_fragments(self, octets: int) -> tuple[bytes, list[FragmentSent]]:
+        return self._outgoing.take(octets)
+
+    def fragments_acknowledged(self, fragments: Sequence[FragmentSent]) -> None:
+        for fragment in fragments:
+            self._outgoing.acknowledged(fragment)
+
+    def fragments_lost(self, fragments: Sequence[FragmentSent]) -> None:
+        for fragment in fragments:
+            self._outgoing.lost(fragment)
+
+    def fragment_received(self, fragment: Fragment) -> None:
+        """Raises: RemoteLinkError."""
+        self._incoming.fragment_received(fragment)
+
+    def credit_received(self, limit_octets: int) -> None:
+        self._outgoing.credit_received(limit_octets)
+
+    def credit_due(self) -> int | None:
+        return self._incoming.credit_due()
+
+    def credit_sent(self, limit_octets: int) -> None:
+        self._incoming.credit_sent(limit_octets)
+
+    def credit_lost(self) -> None:
+        self._incoming.credit_lost()

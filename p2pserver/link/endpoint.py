@@ -1,0 +1,423 @@
+"""One pipe: a secure datagram channel to one peer over one transport link.
+
+The owner hands in datagrams and the time, and takes out datagrams, deadlines and events; nothing here waits, reads a
+clock or raises for what the other side sends. The layout of datagrams and the rules are in docs/link.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from p2pserver.link.conversation import Conversation
+from p2pserver.link.errors import LocalLinkError, PeerRefused, RemoteLinkError
+from p2pserver.link.frames import (
+    PING,
+    Ack,
+    Credit,
+    Fragment,
+    Goodbye,
+    decode_frames,
+    decode_varint,
+    encode_ack,
+    encode_credit,
+    encode_goodbye,
+    encode_varint,
+    varint_octets,
+)
+from p2pserver.link.handshake import HANDSHAKE_KIND, Handshake
+from p2pserver.link.limits import (
+    BAD_DATAGRAMS_MAX,
+    COUNTER_MAX,
+    DATAGRAM_OCTETS_MAX,
+    DATAGRAM_OCTETS_MIN,
+    LinkTimers,
+)
+from p2pserver.link.node_key import Introduction, node_key_of
+from p2pserver.link.noise import TAG_OCTETS, Cipher, NoiseError
+from p2pserver.link.outgoing import FragmentSent
+from p2pserver.link.pipe_state import TRANSITIONS, PipeInput, PipeState
+from p2pserver.link.recovery import Recovery, SentDatagram
+from p2pserver.link.replay import Arrivals, ReplayWindow
+
+SECURED_KIND = 0x02
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAuthenticated:
+    """The other side holds this Ed25519 key. Attach its conversation now."""
+
+    peer_key: bytes
+    epoch: int
+    """The random number of the peer's process: another one than last time means that it restarted."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipeDead:
+    """The last event of a pipe: nothing more is sent or received. The conversation, if any, is detached."""
+
+    reason: str
+
+
+LinkEvent = PeerAuthenticated | PipeDead
+
+
+class LinkEndpoint:
+    """One end of a pipe. After each call that may change something, ask `poll_transmit` and `next_deadline`."""
+
+    def __init__(
+        self,
+        signer_seed: bytes,
+        initiator: bool,
+        datagram_octets_max: int,
+        random_bytes: Callable[[int], bytes],
+        now: float,
+        allow: Callable[[bytes], bool],
+        *,
+        local_epoch: int,
+        timers: LinkTimers | None = None,
+        bit_rate: int | None = None,
+    ) -> None:
+        """`signer_seed`: the 32 octets of the node's Ed25519 seed. `allow(key)`: may the node of that key talk to us?
+
+        `local_epoch`: the same as in `Conversation`. `bit_rate` (bits per second): datagrams are not given out faster.
+        Raises: LocalLinkError, if no datagram of that size can be made.
+        """
+        if not DATAGRAM_OCTETS_MIN <= datagram_octets_max <= DATAGRAM_OCTETS_MAX:
+            raise LocalLinkError(f"datagrams of {datagram_octets_max} octets")
+        self.local_epoch = local_epoch
+        self._timers = timers or LinkTimers()
+        self._octets_max = datagram_octets_max
+        self._allow = allow
+        self._own_key = node_key_of(signer_seed)
+        self._state = PipeState.AWAIT_SECOND if initiator else PipeState.AWAIT_FIRST
+        self._handshake = Handshake(
+            signer_seed,
+            Introduction(self._own_key, local_epoch),
+            initiator=initiator,
+            datagram_octets_max=datagram_octets_max,
+            random_bytes=random_bytes,
+            timers=self._timers,
+            now=now,
+        )
+        self._octet_s = 8 / bit_rate if bit_rate else 0.0
+        initial_rtt_s = max(self._timers.initial_rtt_s, 4 * datagram_octets_max * self._octet_s)
+        self._recovery = Recovery(datagram_octets_max, self._timers, initial_rtt_s)
+        self._replay = ReplayWindow()
+        self._arrivals = Arrivals()
+        self._send_cipher: Cipher | None = None
+        self._receive_cipher: Cipher | None = None
+        self._counter = 0
+        self._conversation: Conversation | None = None
+        self._peer: Introduction | None = None
+        self._events: list[LinkEvent] = []
+        self._last_words: list[bytes] = []
+        self._ping_due = False
+        self._heard_at = now
+        self._free_at = now
+        self._bad_datagrams = 0
+
+    # State
+
+    @property
+    def state(self) -> PipeState:
+        return self._state
+
+    @property
+    def peer_key(self) -> bytes | None:
+        """The Ed25519 key of the other side, once it is proved."""
+        return self._peer.node_key if self._peer else None
+
+    @property
+    def bad_datagrams(self) -> int:
+        """Datagrams with a wrong tag or without sense, so far."""
+        return self._bad_datagrams
+
+    @property
+    def round_trip_s(self) -> float:
+        """The smoothed round-trip time."""
+        return self._recovery.trip.smoothed
+
+    def events(self) -> list[LinkEvent]:
+        """What happened since the last call."""
+        drained, self._events = self._events, []
+        return drained
+
+    # The conversation
+
+    def attach(self, conversation: Conversation) -> None:
+        """Carry this peer's conversation from now on; the pipe that carried it before carries it no more.
+
+        Raises: LocalLinkError, if the peer is not known (yet), or the conversation is of another epoch of ours.
+        """
+        if self._peer is None or self._state is PipeState.DEAD:
+            raise LocalLinkError("no peer to talk to")
+        if conversation.local_epoch != self.local_epoch:
+            raise LocalLinkError("the conversation and the pipe differ in their epoch")
+        if conversation is self._conversation:
+            return
+        self.detach()
+        conversation.enter(self._peer.epoch, self._displaced)
+        self._conversation = conversation
+
+    def detach(self) -> None:
+        """Carry no conversation; what the peer did not acknowledge waits for the next pipe."""
+        if self._conversation is not None:
+            self._conversation.left()
+            self._displaced()
+
+    def close(self, reason: str, now: float) -> None:
+        """Say goodbye and end. The datagram that says it comes out of the next `poll_transmit`."""
+        del now
+        self._say_goodbye(reason)
+        self._step(PipeInput.CLOSE, f"closed here: {reason}")
+
+    # Datagrams and time
+
+    def datagram_received(self, data: bytes, now: float) -> None:
+        """Take a datagram from the transport. Never raises for what is in it."""
+        if self._state is PipeState.DEAD:
+            return
+        try:
+            if not 0 < len(data) <= DATAGRAM_OCTETS_MAX:
+                raise RemoteLinkError("a datagram of no or too many octets")
+            if data[0] == SECURED_KIND:
+                self._secured_received(bytes(data), now)
+            elif data[0] == HANDSHAKE_KIND:
+                self._handshake_received(bytes(data), now)
+            else:
+                raise RemoteLinkError("a datagram of unknown kind")
+        except PeerRefused as refused:
+            self._step(PipeInput.REFUSED, str(refused))
+        except RemoteLinkError:
+            self._bad_datagrams += 1
+            if self._bad_datagrams >= BAD_DATAGRAMS_MAX:
+                self._step(PipeInput.FAULT, "too many bad datagrams")
+
+    def poll_transmit(self, now: float) -> list[bytes]:
+        """Datagrams to hand to the transport now, in this order."""
+        if self._last_words or self._state is PipeState.DEAD:
+            words, self._last_words = self._last_words, []
+            return words
+        out = self._handshake.transmit(now)
+        if self._send_cipher is not None:
+            while (datagram := self._next_datagram(now)) is not None:
+                out.append(datagram)
+        return out
+
+    def next_deadline(self) -> float | None:
+        """When to call `handle_timeout` and `poll_transmit`, if nothing else happens before."""
+        if self._state is PipeState.DEAD:
+            return None
+        deadlines = [self._handshake.repeat_at]
+        if self._state is not PipeState.ESTABLISHED:
+            deadlines.append(self._handshake.fails_at)
+        if self._send_cipher is not None:
+            deadlines += [self._arrivals.due_at, self._recovery.next_deadline(), self._dead_at(), self._ping_at()]
+            if self._octet_s and self._has_data() and self._recovery.may_send:
+                deadlines.append(self._free_at)
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def handle_timeout(self, now: float) -> None:
+        """Do what is due; it does no harm to call it early."""
+        if self._state is PipeState.DEAD:
+            return
+        if self._state is not PipeState.ESTABLISHED and now >= self._handshake.fails_at:
+            self._step(PipeInput.SILENCE, "the handshake made no progress")
+        elif self._send_cipher is not None:
+            dead_at = self._dead_at()
+            if dead_at is not None and now >= dead_at:
+                self._step(PipeInput.SILENCE, "the peer is silent")
+                return
+            self._give_up(self._recovery.lost(now))
+            overdue = self._recovery.timed_out(now)
+            self._give_up(overdue)
+            ping_at = self._ping_at()
+            if overdue or (ping_at is not None and now >= ping_at):
+                self._ping_due = True
+
+    # Receiving
+
+    def _handshake_received(self, datagram: bytes, now: float) -> None:
+        if self._state is PipeState.ESTABLISHED:
+            self._ping_due = self._ping_due or not self._handshake.initiator
+            return
+        number = self._handshake.datagram_received(datagram, now)
+        if number == 1:
+            self._step(PipeInput.FIRST)
+        elif number is not None:
+            assert self._handshake.peer is not None
+            self._send_cipher, self._receive_cipher = self._handshake.split()
+            self._heard_at = now
+            if self._handshake.round_trip is not None:
+                self._recovery.trip.sample(self._handshake.round_trip, 0.0, now)
+            self._check_peer(self._handshake.peer.node_key)
+            self._peer = self._handshake.peer
+            if number == 3:
+                self._handshake.stop()
+                self._ping_due = True
+            self._step(PipeInput.SECOND if number == 2 else PipeInput.THIRD)
+            self._events.append(PeerAuthenticated(self._peer.node_key, self._peer.epoch))
+
+    def _check_peer(self, node_key: bytes) -> None:
+        """Raises: PeerRefused. A responder tells why; an initiator leaves without having said who it is."""
+        reason = ""
+        if node_key == self._own_key:
+            reason = "a node does not talk to itself"
+        elif not self._allow(node_key):
+            reason = "not allowed here"
+        if reason:
+            if not self._handshake.initiator:
+                self._say_goodbye(reason)
+            raise PeerRefused(reason)
+
+    def _secured_received(self, datagram: bytes, now: float) -> None:
+        if self._receive_cipher is None:
+            return
+        counter, header_octets = decode_varint(datagram, 1)
+        if not self._replay.is_new(counter):
+            return
+        payload = self._open(self._receive_cipher, counter, datagram[:header_octets], datagram[header_octets:])
+        self._heard_at = now
+        if self._state is PipeState.UNCONFIRMED:
+            self._handshake.stop()
+        self._step(PipeInput.SECURED)
+        try:
+            frames = decode_frames(payload)
+            if self._conversation is None and any(isinstance(frame, Fragment | Credit) for frame in frames):
+                return
+            self._replay.mark(counter)
+            asks = False
+            for frame in frames:
+                if isinstance(frame, Ack):
+                    self._ack_received(frame, now)
+                    continue
+                asks = True
+                if isinstance(frame, Goodbye):
+                    self._step(PipeInput.GOODBYE, f"the peer said: {frame.reason}")
+                    return
+                if self._conversation is not None:
+                    if isinstance(frame, Fragment):
+                        self._conversation.fragment_received(frame)
+                    elif isinstance(frame, Credit):
+                        self._conversation.credit_received(frame.limit_octets)
+        except RemoteLinkError as error:
+            self._say_goodbye("protocol error")
+            self._step(PipeInput.FAULT, f"protocol error of the peer: {error}")
+            return
+        timers = self._timers
+        self._arrivals.arrived(counter, now, asks=asks, delay_s=timers.ack_delay_s, every=timers.ack_every)
+
+    def _open(self, cipher: Cipher, counter: int, header: bytes, sealed: bytes) -> bytes:
+        """Raises: NoiseError, if the tag is wrong."""
+        return cipher.decrypt(counter, header, sealed)
+
+    def _ack_received(self, ack: Ack, now: float) -> None:
+        for datagram in self._recovery.acknowledged(ack.ranges, ack.delay_ms / 1000, self._counter, now):
+            if self._conversation is not None:
+                self._conversation.fragments_acknowledged(datagram.fragments)
+            self._arrivals.reported(datagram.ack_floor)
+        self._give_up(self._recovery.lost(now))
+
+    def _give_up(self, datagrams: list[SentDatagram]) -> None:
+        if self._conversation is not None:
+            for datagram in datagrams:
+                self._conversation.fragments_lost(datagram.fragments)
+                if datagram.credit:
+                    self._conversation.credit_lost()
+
+    # Sending
+
+    def _has_data(self) -> bool:
+        if self._ping_due:
+            return True
+        conversation = self._conversation
+        return conversation is not None and (conversation.credit_due() is not None or conversation.has_fragments())
+
+    def _next_datagram(self, now: float) -> bytes | None:
+        if self._counter >= COUNTER_MAX:
+            self._step(PipeInput.FAULT, "all counters are used")
+            return None
+        acks_due = self._arrivals.due_at is not None
+        if self._recovery.may_send and now >= self._free_at and self._has_data():
+            return self._data_datagram(now, with_ack=acks_due)
+        if acks_due and self._arrivals.due_at is not None and now >= self._arrivals.due_at:
+            ranges, delay_ms = self._arrivals.report(now)
+            if ranges:
+                return self._seal(encode_ack(ranges, delay_ms, self._room()), now)
+        return None
+
+    def _data_datagram(self, now: float, *, with_ack: bool) -> bytes:
+        room = self._room()
+        frames = bytearray()
+        ack_floor = -1
+        if with_ack:
+            ack_floor = self._arrivals.highest
+            ranges, delay_ms = self._arrivals.report(now)
+            if ranges:
+                frames += encode_ack(ranges, delay_ms, room // 2)
+        if self._ping_due:
+            frames.append(PING)
+            self._ping_due = False
+        fragments: list[FragmentSent] = []
+        credit: int | None = None
+        if self._conversation is not None:
+            credit = self._conversation.credit_due()
+            if credit is not None:
+                frames += encode_credit(credit)
+                self._conversation.credit_sent(credit)
+            octets, fragments = self._conversation.take_fragments(room - len(frames))
+            frames += octets
+        counter = self._counter
+        datagram = self._seal(bytes(frames), now)
+        self._recovery.sent(SentDatagram(counter, now, len(datagram), fragments, credit is not None, ack_floor))
+        return datagram
+
+    def _room(self) -> int:
+        """Octets for frames in the next datagram."""
+        return self._octets_max - 1 - varint_octets(self._counter) - TAG_OCTETS
+
+    def _seal(self, frames: bytes, now: float) -> bytes:
+        assert self._send_cipher is not None
+        header = bytes((SECURED_KIND,)) + encode_varint(self._counter)
+        datagram = header + self._send_cipher.encrypt(self._counter, header, frames)
+        self._counter += 1
+        self._free_at = max(self._free_at, now) + len(datagram) * self._octet_s
+        return datagram
+
+    def _say_goodbye(self, reason: str) -> None:
+        if self._send_cipher is not None and self._state is not PipeState.DEAD:
+            self._last_words = [self._seal(encode_goodbye(reason), self._heard_at)]
+
+    # Time
+
+    def _ping_at(self) -> float | None:
+        if self._ping_due or self._recovery.unanswered_since is not None:
+            return None
+        return self._heard_at + self._timers.idle_ping_s
+
+    def _dead_at(self) -> float | None:
+        since = self._recovery.unanswered_since
+        if since is None:
+            return None
+        timers = self._timers
+        return max(self._heard_at + timers.dead_after_s, since + timers.dead_after_s - timers.idle_ping_s)
+
+    # The end
+
+    def _displaced(self) -> None:
+        self._conversation = None
+        self._recovery.forget()
+
+    def _step(self, happened: PipeInput, reason: str = "") -> None:
+        after = TRANSITIONS.get((self._state, happened))
+        if after is None:
+            return
+        self._state = after
+        if after is PipeState.DEAD:
+            self.detach()
+            self._handshake.stop()
+            self._events.append(PipeDead(reason))
+
+
+__all__ = ["LinkEndpoint", "LinkEvent", "NoiseError", "PeerAuthenticated", "PipeDead"]

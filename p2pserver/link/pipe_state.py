@@ -1,0 +1,55 @@
+"""The states of a pipe and every way from one to another, in one table.
+
+An input that the table does not name in a state changes nothing there.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class PipeState(Enum):
+    """Named for what the pipe waits for."""
+
+    AWAIT_FIRST = "await first"
+    """Responder: nothing came yet."""
+    AWAIT_SECOND = "await second"
+    """Initiator: message 1 is out."""
+    AWAIT_THIRD = "await third"
+    """Responder: message 2 is out."""
+    UNCONFIRMED = "unconfirmed"
+    """Initiator: the responder is known and message 3 is out; data may flow."""
+    ESTABLISHED = "established"
+    """Both are known to both."""
+    DEAD = "dead"
+
+
+class PipeInput(Enum):
+    """What happens to a pipe."""
+
+    FIRST = "handshake message 1"
+    SECOND = "handshake message 2"
+    THIRD = "handshake message 3"
+    SECURED = "authentic datagram"
+    REFUSED = "key refused"
+    GOODBYE = "goodbye"
+    SILENCE = "silence"
+    FAULT = "protocol error"
+    CLOSE = "closed here"
+
+
+_DEATHS = (PipeInput.SILENCE, PipeInput.FAULT, PipeInput.CLOSE)
+
+TRANSITIONS: dict[tuple[PipeState, PipeInput], PipeState] = {
+    (PipeState.AWAIT_FIRST, PipeInput.FIRST): PipeState.AWAIT_THIRD,
+    (PipeState.AWAIT_THIRD, PipeInput.FIRST): PipeState.AWAIT_THIRD,
+    (PipeState.AWAIT_THIRD, PipeInput.THIRD): PipeState.ESTABLISHED,
+    (PipeState.AWAIT_THIRD, PipeInput.REFUSED): PipeState.DEAD,
+    (PipeState.AWAIT_SECOND, PipeInput.SECOND): PipeState.UNCONFIRMED,
+    (PipeState.AWAIT_SECOND, PipeInput.REFUSED): PipeState.DEAD,
+    (PipeState.UNCONFIRMED, PipeInput.SECURED): PipeState.ESTABLISHED,
+    (PipeState.UNCONFIRMED, PipeInput.GOODBYE): PipeState.DEAD,
+    (PipeState.ESTABLISHED, PipeInput.SECURED): PipeState.ESTABLISHED,
+    (PipeState.ESTABLISHED, PipeInput.GOODBYE): PipeState.DEAD,
+    **{(state, death): PipeState.DEAD for state in PipeState if state is not PipeState.DEAD for death in _DEATHS},
+}

@@ -1,0 +1,255 @@
+"""What is on its way over one pipe: round-trip time, losses, and how much may be on its way at once.
+
+After RFC 9002 (QUIC loss detection and congestion control), with two changes for radio: a loss shrinks the window
+strongly only when the round trip has grown as well, since at 20 % loss most losses say nothing about a full queue; and
+a datagram that was given up too early makes the pipe more patient, since some links reorder by dozens of places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from p2pserver.link.errors import RemoteLinkError
+from p2pserver.link.limits import CREDIT_OCTETS, IN_FLIGHT_MAX, LinkTimers
+from p2pserver.link.outgoing import FragmentSent
+
+_GIVEN_UP_MAX = 1_024
+_REORDER_MAX = 256
+_BEST_RTT_VALID_S = 30.0
+
+
+@dataclass(slots=True)
+class SentDatagram:
+    """A datagram that asks for an acknowledgement."""
+
+    counter: int
+    sent_at: float
+    octets: int
+    fragments: list[FragmentSent]
+    credit: bool
+    """Whether it told the peer our credit."""
+    ack_floor: int
+    """The counter up to which it acknowledged the peer's datagrams."""
+
+
+class RoundTrip:
+    """Smoothed round-trip time and its variation, in seconds (RFC 9002, section 5)."""
+
+    __slots__ = ("_best_at", "best", "smoothed", "variation")
+
+    def __init__(self, initial_s: float) -> None:
+        self.smoothed = initial_s
+        self.variation = initial_s / 2
+        self.best: float | None = None
+        self._best_at = 0.0
+
+    def sample(self, rtt: float, ack_delay: float, now: float) -> None:
+        if self.best is None:
+            self.best, self._best_at = rtt, now
+            self.smoothed, self.variation = rtt, rtt / 2
+            return
+        if rtt <= self.best or now - self._best_at > _BEST_RTT_VALID_S:
+            self.best, self._best_at = rtt, now
+        if rtt - ack_delay >= self.best:
+            rtt -= ack_delay
+        self.variation += (abs(self.smoothed - rtt) - self.variation) / 4
+        self.smoothed += (rtt - self.smoothed) / 8
+
+    @property
+    def timeout(self) -> float:
+        return self.smoothed + 4 * self.variation
+
+    @property
+    def queueing(self) -> bool:
+        """Whether datagrams seem to wait in a queue on the way."""
+        return self.best is not None and self.smoothed > 1.5 * self.best + 0.01
+
+
+class Window:
+    """How many octets may be on their way: slow start, then one datagram more a round trip, less after a loss."""
+
+    __slots__ = ("_datagram_octets", "_floor", "_recovery_since", "_slow_start", "octets")
+
+    def __init__(self, datagram_octets_max: int) -> None:
+        self._datagram_octets = datagram_octets_max
+        self._floor = max(4 * datagram_octets_max, min(16 * datagram_octets_max, 8_192))
+        self.octets = float(max(self._floor, min(10 * datagram_octets_max, 14_720)))
+        self._slow_start = True
+        self._recovery_since = float("-inf")
+
+    def acknowledged(self, octets: int, in_flight_octets: int, trip: RoundTrip) -> None:
+        """`octets` of `in_flight_octets` arrived; a window that was not half used says nothing of the link."""
+        if 2 * in_flight_octets < self.octets:
+            return
+        best = trip.best or 0.0
+        if self._slow_start and trip.smoothed > 2 * best + 0.02:
+            self._slow_start = False
+        if self._slow_start:
+            self.octets += octets
+        else:
+            step = self._datagram_octets * octets / self.octets
+            self.octets += step if trip.smoothed < 3 * best + 0.05 else -step
+        self.octets = min(max(self.octets, self._floor), CREDIT_OCTETS)
+
+    def lost(self, sent_at: float, trip: RoundTrip, now: float) -> None:
+        """At most one reduction a round trip."""
+        if sent_at <= self._recovery_since:
+            return
+        self._recovery_since = now
+        self._slow_start = False
+        self.octets = max(self.octets * (0.5 if trip.queueing else 0.85), self._floor)
+
+
+class Recovery:
+    """The sent datagrams of one pipe that ask for an acknowledgement."""
+
+    __slots__ = (
+        "_given_up",
+        "_last_sent_at",
+        "_lost_due_at",
+        "_reorder",
+        "_sent",
+        "_timeouts",
+        "_timers",
+        "highest_acknowledged",
+        "in_flight_octets",
+        "probes",
+        "trip",
+        "unanswered_since",
+        "window",
+    )
+
+    def __init__(self, datagram_octets_max: int, timers: LinkTimers, initial_rtt_s: float) -> None:
+        self._timers = timers
+        self.trip = RoundTrip(initial_rtt_s)
+        self.window = Window(datagram_octets_max)
+        self._sent: dict[int, SentDatagram] = {}
+        self._given_up: dict[int, SentDatagram] = {}
+        self._reorder = timers.reorder_datagrams
+        self._timeouts = 0
+        self._last_sent_at = 0.0
+        self._lost_due_at: float | None = None
+        self.in_flight_octets = 0
+        self.highest_acknowledged = -1
+        self.probes = 0
+        """Datagrams that may be sent though the window is full, because nothing was answered for a while."""
+        self.unanswered_since: float | None = None
+
+    @property
+    def may_send(self) -> bool:
+        return (self.probes > 0 or self.in_flight_octets < self.window.octets) and len(self._sent) < IN_FLIGHT_MAX
+
+    @property
+    def in_flight(self) -> int:
+        """The number of datagrams on their way."""
+        return len(self._sent)
+
+    def sent(self, datagram: SentDatagram) -> None:
+        self._sent[datagram.counter] = datagram
+        self.in_flight_octets += datagram.octets
+        self._last_sent_at = datagram.sent_at
+        self.probes = max(0, self.probes - 1)
+        if self.unanswered_since is None:
+            self.unanswered_since = datagram.sent_at
+
+    def acknowledged(
+        self, ranges: Iterable[tuple[int, int]], ack_delay_s: float, next_counter: int, now: float
+    ) -> list[SentDatagram]:
+        """The datagrams that these ranges of counters acknowledge for the first time, those given up included.
+
+        Raises: RemoteLinkError, if a range names a datagram that was never sent.
+        """
+        fresh: list[SentDatagram] = []
+        octets = 0
+        highest = -1
+        for start, end in ranges:
+            if end > next_counter:
+                raise RemoteLinkError("an acknowledgement of what was never sent")
+            highest = max(highest, end - 1)
+            for counter in self._known(start, end):
+                datagram = self._sent.pop(counter, None)
+                if datagram is not None:
+                    self.in_flight_octets -= datagram.octets
+                    octets += datagram.octets
+                else:
+                    datagram = self._given_up.pop(counter)
+                    self._reorder = min(max(self._reorder, highest - counter + 1), _REORDER_MAX)
+                fresh.append(datagram)
+                if counter == highest and counter > self.highest_acknowledged:
+                    self.trip.sample(now - datagram.sent_at, ack_delay_s, now)
+        self.highest_acknowledged = max(self.highest_acknowledged, highest)
+        if fresh:
+            self._timeouts = 0
+            self.probes = 0
+            self.unanswered_since = now if self._sent else None
+            self.window.acknowledged(octets, self.in_flight_octets + octets, self.trip)
+        return fresh
+
+    def lost(self, now: float) -> list[SentDatagram]:
+        """Datagrams given up since later ones were acknowledged."""
+        gone: list[SentDatagram] = []
+        self._lost_due_at = None
+        for datagram in self._sent.values():
+            if datagram.counter > self.highest_acknowledged - self._reorder:
+                break
+            due_at = datagram.sent_at + self._timers.reorder_wait_s
+            if due_at > now:
+                self._lost_due_at = due_at
+                break
+            gone.append(datagram)
+        for datagram in gone:
+            self._give_up(datagram)
+        if gone:
+            self.window.lost(gone[-1].sent_at, self.trip, now)
+        return gone
+
+    def timed_out(self, now: float) -> list[SentDatagram]:
+        """If nothing was acknowledged for too long: the two oldest, to be sent again at once."""
+        timeout_at = self._timeout_at()
+        if timeout_at is None or now < timeout_at:
+            return []
+        oldest = list(self._sent.values())[:2]
+        for datagram in oldest:
+            self._give_up(datagram)
+        self.window.lost(oldest[-1].sent_at, self.trip, now)
+        self._timeouts += 1
+        self._last_sent_at = now
+        self.probes = 2
+        return oldest
+
+    def next_deadline(self) -> float | None:
+        timeout_at = self._timeout_at()
+        if self._lost_due_at is not None and (timeout_at is None or self._lost_due_at < timeout_at):
+            return self._lost_due_at
+        return timeout_at
+
+    def forget(self) -> None:
+        """Nothing that was sent so far matters any more."""
+        self._sent.clear()
+        self._given_up.clear()
+        self._lost_due_at = None
+        self.in_flight_octets = 0
+        self.unanswered_since = None
+
+    def _timeout_at(self) -> float | None:
+        if not self._sent:
+            return None
+        timers = self._timers
+        patience = max(self.trip.timeout + timers.ack_delay_s, timers.timeout_min_s)
+        backed_off: float = min(patience * 2 ** min(self._timeouts, 16), max(timers.timeout_max_s, patience))
+        return self._last_sent_at + backed_off
+
+    def _known(self, start: int, end: int) -> list[int]:
+        if end - start <= len(self._sent) + len(self._given_up):
+            counters: Iterable[int] = range(start, end)
+        else:
+            counters = sorted(counter for counter in (*self._sent, *self._given_up) if start <= counter < end)
+        return [counter for counter in counters if counter in self._sent or counter in self._given_up]
+
+    def _give_up(self, datagram: SentDatagram) -> None:
+        del self._sent[datagram.counter]
+        self.in_flight_octets -= datagram.octets
+        self._given_up[datagram.counter] = datagram
+        if len(self._given_up) > _GIVEN_UP_MAX:
+            del self._given_up[next(iter(self._given_up))]

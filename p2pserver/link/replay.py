@@ -1,0 +1,72 @@
+"""Which datagrams of the peer arrived: so that none counts twice, and so that they can be acknowledged."""
+
+from __future__ import annotations
+
+from p2pserver.link.limits import ACK_RANGES_MAX, REPLAY_WINDOW
+from p2pserver.link.ranges import RangeSet
+
+
+class ReplayWindow:
+    """A bit for each of the last 1,024 counters; what is older counts as seen (RFC 4303, section 3.4.3)."""
+
+    __slots__ = ("_bits", "highest")
+
+    def __init__(self) -> None:
+        self.highest = -1
+        self._bits = 0
+        """Bit n: the counter `highest - n` arrived."""
+
+    def is_new(self, counter: int) -> bool:
+        if counter > self.highest:
+            return True
+        back = self.highest - counter
+        return back < REPLAY_WINDOW and not self._bits >> back & 1
+
+    def mark(self, counter: int) -> None:
+        """To be called only for an authentic datagram."""
+        if counter > self.highest:
+            ahead = counter - self.highest
+            self._bits = (self._bits << ahead & ((1 << REPLAY_WINDOW) - 1) if ahead < REPLAY_WINDOW else 0) | 1
+            self.highest = counter
+        else:
+            self._bits |= 1 << (self.highest - counter)
+
+
+class Arrivals:
+    """What to acknowledge, and when."""
+
+    __slots__ = ("_arrived", "_highest_at", "_pending", "due_at", "highest")
+
+    def __init__(self) -> None:
+        self._arrived = RangeSet()
+        self._pending = 0
+        self._highest_at = 0.0
+        self.highest = -1
+        self.due_at: float | None = None
+
+    def arrived(self, counter: int, now: float, *, asks: bool, delay_s: float, every: int) -> None:
+        """Note an authentic datagram; `asks`: it wants an acknowledgement, after `delay_s` or `every` such at most.
+
+        A datagram out of order is acknowledged at once, since it may tell of a loss.
+        """
+        in_order = counter == self.highest + 1
+        self._arrived.add(counter, counter + 1)
+        self._arrived.drop_lowest(ACK_RANGES_MAX)
+        if counter > self.highest:
+            self.highest = counter
+            self._highest_at = now
+        if asks:
+            self._pending += 1
+            due_at = now if self._pending >= every or not in_order else now + delay_s
+            self.due_at = due_at if self.due_at is None else min(self.due_at, due_at)
+
+    def report(self, now: float) -> tuple[list[tuple[int, int]], int]:
+        """(ranges, highest first; milliseconds since the highest arrived). Clears `due_at`."""
+        self._pending = 0
+        self.due_at = None
+        return list(self._arrived.descending()), max(0, min(int((now - self._highest_at) * 1000), 16_383))
+
+    def reported(self, floor: int) -> None:
+        """The peer knows of all our reports up to this counter of its own."""
+        if floor >= 0 and len(self._arrived):
+            self._arrived.remove(0, floor + 1)
