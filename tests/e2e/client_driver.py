@@ -125,6 +125,11 @@ class Driver:
             await asyncio.sleep(pause)
         return sent
 
+    async def send_concurrently(self, room: str, lists: list[list[str]]) -> list[str]:
+        """Several senders at once, each in its own order."""
+        sent = await asyncio.gather(*(self.send_many(room, bodies) for bodies in lists))
+        return [event_id for part in sent for event_id in part]
+
     async def send(self, room: str, body: str) -> str:
         self.next_txn += 1
         txn = f"m{self.next_txn}"
