@@ -1,0 +1,5 @@
+"""The LAN transport: multicast DNS finds neighbors, TCP carries datagrams."""
+
+from transports.lan.transport import LanParameters, LanTransport
+
+__all__ = ["LanParameters", "LanTransport"]
