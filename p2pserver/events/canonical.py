@@ -117,11 +117,16 @@ def _decode(data: bytes, decoder: json.JSONDecoder) -> Json:
     except json.JSONDecodeError as error:
         raise NotCanonical(f"not JSON: {error}") from error
     if _ESCAPED_SURROGATE.search(data):
-        try:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise NotCanonical("lone surrogate") from error
+        _check_encodable(value)
     return value
+
+
+def _check_encodable(value: Json) -> None:
+    """Only an escape can bring a lone surrogate into a text that is UTF-8, so few texts come here."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise NotCanonical("lone surrogate") from error
 
 
 def _check_nesting(data: bytes) -> None:

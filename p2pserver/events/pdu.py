@@ -16,7 +16,8 @@ class Pdu:
 
     `raw` is the JSON object as it travels (hashes and signatures included, `unsigned` and, in these versions, the
     event ID left out); treat it as immutable. `redacted_copy` says that the content hash did not match and `raw` is
-    therefore the redacted form ("Checks performed on receipt of a PDU", step 3).
+    therefore the redacted form ("Checks performed on receipt of a PDU", step 3). `prev_events` names each parent once,
+    also where `raw` repeats one; `auth_events` is verbatim, since a repetition there is against the auth rules.
     """
 
     event_id: str
