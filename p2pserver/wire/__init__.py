@@ -1,0 +1,1 @@
+"""Matrix values as few bytes, exact both ways."""

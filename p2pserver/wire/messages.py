@@ -1,0 +1,443 @@
+"""The messages of a conversation between two servers, as values and as octets.
+
+Each is a CBOR array whose first member is its number; docs/peering.md tells what each is for and draws who sends what.
+Event IDs travel as the 32 octets that they spell, many in one byte string; PDUs as maps, whole; what requests and
+queued items carry as JSON text, because it may hold what canonical JSON does not (floats).
+
+Whoever decodes gets a valid message or `WireError`: counts, sizes and grammars are checked here, meaning is not.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import cbor2
+
+from p2pserver.events.canonical import NotCanonical, check_canonical, decode_body
+from p2pserver.identifiers import is_event_id, is_room_id, public_key_of
+from p2pserver.wire.cbor import Cbor, CborError, decode_cbor
+
+VERSION: Final = 1
+MESSAGE_OCTETS_MAX: Final = 384 * 1024
+BEACONS_MAX: Final = 1024
+"""Rooms in one `Beacons`; more go into several."""
+EVENT_IDS_MAX: Final = 512
+"""Event IDs in one message."""
+PDUS_MAX: Final = 512
+WANT_MAX: Final = 128
+HAVE_MAX: Final = 128
+ITEMS_MAX: Final = 256
+ITEM_OCTETS_MAX: Final = 256 * 1024
+REQUEST_OCTETS_MAX: Final = 128 * 1024
+RESPONSE_PART_OCTETS_MAX: Final = 64 * 1024
+AGENT_LENGTH_MAX: Final = 64
+SALT_OCTETS: Final = 8
+TAG_OCTETS: Final = 4
+DIGEST_OCTETS: Final = 8
+NUMBER_MAX: Final = 2**53 - 1
+ITEM_KINDS: Final = ("edu", "invite")
+
+_HASH_OCTETS = 32
+_REQUEST_NAME = re.compile(r"[a-z][a-z_]{0,31}")
+
+
+class WireError(ValueError):
+    """Octets that are no message, or a message that cannot be written; the text says what is wrong with them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """The first message of each side, and of each new contact: who speaks, and salt for the keys of the beacons."""
+
+    server_name: str
+    agent: str
+    """The software, for people."""
+    salt: bytes
+    """8 random octets, new at each contact."""
+    clock_ms: int
+    """The sender's wall clock, in milliseconds since 1970."""
+    features: int = 0
+    """Bits for what later versions can do more; unknown ones are ignored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beacon:
+    """One room in 12 octets: a tag that only who knows the room can compute, and a digest of all its leaves."""
+
+    tag: bytes
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Beacons:
+    """Where the sender stands in rooms that both share. Equal digests mean that nothing is missing on either side."""
+
+    rooms: tuple[Beacon, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Leaves:
+    """The leaves of a room as the sender holds it; with `answer`, in reply to the receiver's own."""
+
+    room_id: str
+    event_ids: tuple[str, ...]
+    answer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Asks for the events `want` and their ancestors that are not ancestors of `have`: oldest first, up to a size."""
+
+    room_id: str
+    want: tuple[str, ...]
+    have: tuple[str, ...]
+    octets_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pdus:
+    """Events in federation form. `in_answer`: to a `Want`, and then `more` says that it was not all."""
+
+    room_id: str
+    pdus: tuple[Mapping[str, Any], ...]
+    more: bool
+    in_answer: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lacking:
+    """Events that the sender was asked for and does not hold, or may not show."""
+
+    room_id: str
+    event_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Events that the sender received from somebody else, for who lacks them."""
+
+    room_id: str
+    event_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Events that the sender now holds durably, or has refused for good: nobody need send them to it again."""
+
+    room_id: str
+    event_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something for the receiver alone: an EDU or an invite, `payload` being its JSON text."""
+
+    number: int
+    kind: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ItemsStored:
+    """Items that the sender has taken durably, or refused for good."""
+
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A question; `number` comes back in the response. `body` is the JSON text of an object."""
+
+    number: int
+    name: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A part of the answer, in order; `more` until the last. Joined, `part` is the JSON text of an object.
+
+    ok: True for an answer, False for a Matrix error object.
+    """
+
+    number: int
+    ok: bool
+    part: bytes
+    more: bool
+
+
+Message: TypeAlias = (
+    Hello | Beacons | Leaves | Want | Pdus | Lacking | Offer | Stored | Item | ItemsStored | Request | Response
+)
+
+
+def is_canonical_event_id(event_id: str) -> bool:
+    """Whether an event ID is the one spelling of 32 octets, so that it can be named on the wire (and ever exist)."""
+    return is_event_id(event_id) and _spell(_hash_of(event_id)) == event_id
+
+
+def encode_json(value: object) -> bytes:
+    """The JSON text of what a request, a response or an item carries.
+
+    Raises: WireError, if it is not JSON.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise WireError(f"not JSON: {error}") from None
+
+
+def decode_json_object(data: bytes) -> dict[str, Any]:
+    """The object that a request, a response or an item carries.
+
+    Raises: WireError.
+    """
+    try:
+        value = decode_body(data)
+    except NotCanonical as error:
+        raise WireError(str(error)) from None
+    if not isinstance(value, dict):
+        raise WireError("not a JSON object")
+    return value
+
+
+def pdu_octets(pdu: Mapping[str, Any]) -> int:
+    """How many octets one PDU takes in `Pdus`.
+
+    Raises: WireError, if it has no canonical JSON.
+    """
+    try:
+        check_canonical(pdu)
+        return len(cbor2.dumps(pdu))
+    except (NotCanonical, UnicodeEncodeError) as error:
+        raise WireError(f"a PDU without canonical form: {error}") from None
+
+
+def encode_message(message: Message) -> bytes:
+    """The octets of a message; what `decode_message` turns into an equal one.
+
+    Raises: WireError, if it is too large or holds what the wire cannot express.
+    """
+    number = _NUMBER_OF[type(message)]
+    try:
+        data = cbor2.dumps([number, *_FIELDS_OF[type(message)](message)])
+    except (NotCanonical, UnicodeEncodeError) as error:
+        raise WireError(f"a {type(message).__name__} that cannot be written: {error}") from None
+    if len(data) > MESSAGE_OCTETS_MAX:
+        raise WireError(f"a {type(message).__name__} of {len(data)} octets")
+    return data
+
+
+def decode_message(data: bytes) -> Message:
+    """The message that the octets hold.
+
+    Raises: WireError.
+    """
+    if len(data) > MESSAGE_OCTETS_MAX:
+        raise WireError(f"a message of {len(data)} octets")
+    try:
+        value = decode_cbor(data)
+    except CborError as error:
+        raise WireError(str(error)) from None
+    if not isinstance(value, list) or not value or type(value[0]) is not int:
+        raise WireError("not a message")
+    reader = _READER_OF.get(value[0])
+    if reader is None:
+        raise WireError(f"a message of unknown number {value[0]}")
+    kind, fields = reader
+    if len(value) - 1 != fields:
+        raise WireError("a message with too many or too few members")
+    return kind(value[1:])
+
+
+# Fields, out
+
+
+def _hash_of(event_id: str) -> bytes:
+    return base64.urlsafe_b64decode(event_id[1:] + "=")
+
+
+def _spell(octets: bytes) -> str:
+    return "$" + base64.urlsafe_b64encode(octets).decode("ascii").rstrip("=")
+
+
+def _packed(event_ids: Iterable[str]) -> bytes:
+    hashes = []
+    for event_id in event_ids:
+        if not is_canonical_event_id(event_id):
+            raise WireError(f"not an event ID that can travel: {event_id[:64]!r}")
+        hashes.append(_hash_of(event_id))
+    return b"".join(hashes)
+
+
+def _pdus_out(message: Pdus) -> list[Any]:
+    for pdu in message.pdus:
+        check_canonical(pdu)
+    return [message.room_id, list(message.pdus), message.more, message.in_answer]
+
+
+_FIELDS_OF: dict[type, Callable[[Any], Sequence[Any]]] = {
+    Hello: lambda m: [VERSION, m.server_name, m.agent, m.salt, m.clock_ms, m.features],
+    Beacons: lambda m: [b"".join(room.tag + room.digest for room in m.rooms)],
+    Leaves: lambda m: [m.room_id, _packed(m.event_ids), m.answer],
+    Want: lambda m: [m.room_id, _packed(m.want), _packed(m.have), m.octets_max],
+    Pdus: _pdus_out,
+    Lacking: lambda m: [m.room_id, _packed(m.event_ids)],
+    Offer: lambda m: [m.room_id, _packed(m.event_ids)],
+    Stored: lambda m: [m.room_id, _packed(m.event_ids)],
+    Item: lambda m: [m.number, m.kind, m.payload],
+    ItemsStored: lambda m: [list(m.numbers)],
+    Request: lambda m: [m.number, m.name, m.body],
+    Response: lambda m: [m.number, m.ok, m.part, m.more],
+}
+
+
+# Fields, in
+
+
+def _text(value: Cbor, length_max: int) -> str:
+    if type(value) is not str or len(value) > length_max:
+        raise WireError("a text is missing or too long")
+    return value
+
+
+def _octets(value: Cbor, octets_max: int, *, octets_min: int = 0) -> bytes:
+    if type(value) is not bytes or not octets_min <= len(value) <= octets_max:
+        raise WireError("a byte string is missing or of a wrong length")
+    return value
+
+
+def _number(value: Cbor, number_max: int = NUMBER_MAX) -> int:
+    if type(value) is not int or not 0 <= value <= number_max:
+        raise WireError("a number is missing or out of range")
+    return value
+
+
+def _flag(value: Cbor) -> bool:
+    if type(value) is not bool:
+        raise WireError("a truth value is missing")
+    return value
+
+
+def _list(value: Cbor, length_max: int) -> list[Cbor]:
+    if type(value) is not list or len(value) > length_max:
+        raise WireError("a list is missing or too long")
+    return value
+
+
+def _room_id(value: Cbor) -> str:
+    if not is_room_id(value):
+        raise WireError("not a room ID")
+    return str(value)
+
+
+def _event_ids(value: Cbor, count_max: int) -> tuple[str, ...]:
+    packed = _octets(value, count_max * _HASH_OCTETS)
+    if len(packed) % _HASH_OCTETS:
+        raise WireError("event IDs are cut off")
+    ids = tuple(_spell(packed[at : at + _HASH_OCTETS]) for at in range(0, len(packed), _HASH_OCTETS))
+    if len(set(ids)) != len(ids):
+        raise WireError("an event ID occurs twice")
+    return ids
+
+
+def _hello(fields: list[Cbor]) -> Hello:
+    version = _number(fields[0])
+    if version != VERSION:
+        raise WireError(f"version {version} of the messages is not spoken here")
+    server_name = _text(fields[1], 255)
+    if public_key_of(server_name) is None:
+        raise WireError("not the name of a node")
+    agent = _text(fields[2], AGENT_LENGTH_MAX)
+    if not agent.isprintable():
+        raise WireError("an agent that cannot be printed")
+    return Hello(
+        server_name=server_name,
+        agent=agent,
+        salt=_octets(fields[3], SALT_OCTETS, octets_min=SALT_OCTETS),
+        clock_ms=_number(fields[4]),
+        features=_number(fields[5]),
+    )
+
+
+def _beacons(fields: list[Cbor]) -> Beacons:
+    size = TAG_OCTETS + DIGEST_OCTETS
+    packed = _octets(fields[0], BEACONS_MAX * size)
+    if len(packed) % size:
+        raise WireError("beacons are cut off")
+    starts = range(0, len(packed), size)
+    return Beacons(tuple(Beacon(packed[at : at + TAG_OCTETS], packed[at + TAG_OCTETS : at + size]) for at in starts))
+
+
+def _leaves(fields: list[Cbor]) -> Leaves:
+    return Leaves(_room_id(fields[0]), _event_ids(fields[1], EVENT_IDS_MAX), _flag(fields[2]))
+
+
+def _want(fields: list[Cbor]) -> Want:
+    want = _event_ids(fields[1], WANT_MAX)
+    if not want:
+        raise WireError("nothing is wanted")
+    return Want(_room_id(fields[0]), want, _event_ids(fields[2], HAVE_MAX), _number(fields[3]))
+
+
+def _pdus(fields: list[Cbor]) -> Pdus:
+    pdus = []
+    for pdu in _list(fields[1], PDUS_MAX):
+        if type(pdu) is not dict:
+            raise WireError("a PDU is not a map")
+        pdus.append(_json(pdu))
+    return Pdus(_room_id(fields[0]), tuple(pdus), _flag(fields[2]), _flag(fields[3]))
+
+
+def _json(pdu: dict[str, Cbor]) -> dict[str, Any]:
+    """A map of JSON values: no byte strings, no more nesting than canonical JSON has."""
+    try:
+        check_canonical(pdu)
+    except NotCanonical as error:
+        raise WireError(f"a PDU is not JSON: {error}") from None
+    return pdu
+
+
+def _item(fields: list[Cbor]) -> Item:
+    kind = _text(fields[1], 16)
+    if kind not in ITEM_KINDS:
+        raise WireError("an item of unknown kind")
+    return Item(_number(fields[0]), kind, _octets(fields[2], ITEM_OCTETS_MAX))
+
+
+def _items_stored(fields: list[Cbor]) -> ItemsStored:
+    return ItemsStored(tuple(_number(number) for number in _list(fields[0], ITEMS_MAX)))
+
+
+def _request(fields: list[Cbor]) -> Request:
+    name = _text(fields[1], 32)
+    if not _REQUEST_NAME.fullmatch(name):
+        raise WireError("not the name of a request")
+    return Request(_number(fields[0]), name, _octets(fields[2], REQUEST_OCTETS_MAX))
+
+
+def _response(fields: list[Cbor]) -> Response:
+    part = _octets(fields[2], RESPONSE_PART_OCTETS_MAX)
+    return Response(_number(fields[0]), _flag(fields[1]), part, _flag(fields[3]))
+
+
+_READER_OF: dict[int, tuple[Callable[[list[Cbor]], Message], int]] = {
+    1: (_hello, 6),
+    2: (_beacons, 1),
+    3: (_leaves, 3),
+    4: (_want, 4),
+    5: (_pdus, 4),
+    6: (lambda fields: Lacking(_room_id(fields[0]), _event_ids(fields[1], EVENT_IDS_MAX)), 2),
+    7: (lambda fields: Offer(_room_id(fields[0]), _event_ids(fields[1], EVENT_IDS_MAX)), 2),
+    8: (lambda fields: Stored(_room_id(fields[0]), _event_ids(fields[1], EVENT_IDS_MAX)), 2),
+    9: (_item, 3),
+    10: (_items_stored, 1),
+    11: (_request, 3),
+    12: (_response, 4),
+}
+_NUMBER_OF: dict[type, int] = dict(zip(_FIELDS_OF, _READER_OF, strict=True))

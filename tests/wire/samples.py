@@ -1,0 +1,56 @@
+"""Hypothesis strategies for every message, with values up to the edges of what the wire takes."""
+
+import base64
+from typing import Any
+
+from hypothesis import strategies as st
+
+from p2pserver.events.canonical import INTEGER_MAX
+from p2pserver.identifiers import server_name_of
+from p2pserver.wire import messages as m
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-INTEGER_MAX, INTEGER_MAX) | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=20,
+)
+json_objects = st.dictionaries(texts, json_values, max_size=6)
+event_ids = st.binary(min_size=32, max_size=32).map(
+    lambda octets: "$" + base64.urlsafe_b64encode(octets).decode().rstrip("=")
+)
+room_ids = event_ids.map(lambda event_id: "!" + event_id[1:]) | st.just("!old:example.org")
+numbers = st.integers(0, m.NUMBER_MAX)
+
+
+def ids(count_max: int, *, count_min: int = 0) -> st.SearchStrategy[Any]:
+    return st.lists(event_ids, unique=True, min_size=count_min, max_size=count_max).map(tuple)
+
+
+bodies = json_objects.map(m.encode_json)
+messages: st.SearchStrategy[m.Message] = st.one_of(
+    st.builds(
+        m.Hello,
+        server_name=st.binary(min_size=32, max_size=32).map(server_name_of),
+        agent=st.just("p2pserver 0.1"),
+        salt=st.binary(min_size=8, max_size=8),
+        clock_ms=numbers,
+        features=numbers,
+    ),
+    st.builds(
+        m.Beacons,
+        st.lists(
+            st.builds(m.Beacon, st.binary(min_size=4, max_size=4), st.binary(min_size=8, max_size=8)), max_size=5
+        ).map(tuple),
+    ),
+    st.builds(m.Leaves, room_ids, ids(5), st.booleans()),
+    st.builds(m.Want, room_ids, ids(5, count_min=1), ids(5), numbers),
+    st.builds(m.Pdus, room_ids, st.lists(json_objects, max_size=4).map(tuple), st.booleans(), st.booleans()),
+    st.builds(m.Lacking, room_ids, ids(5)),
+    st.builds(m.Offer, room_ids, ids(5)),
+    st.builds(m.Stored, room_ids, ids(5)),
+    st.builds(m.Item, numbers, st.sampled_from(m.ITEM_KINDS), bodies),
+    st.builds(m.ItemsStored, st.lists(numbers, max_size=5).map(tuple)),
+    st.builds(m.Request, numbers, st.sampled_from(["join", "state_claim"]), bodies),
+    st.builds(m.Response, numbers, st.booleans(), st.binary(max_size=50), st.booleans()),
+)

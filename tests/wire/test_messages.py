@@ -1,0 +1,199 @@
+"""The octets of messages: exact both ways, strict on the way in."""
+
+import random
+import struct
+
+import cbor2
+import pytest
+from hypothesis import given, settings
+
+from p2pserver.events.canonical import encode_canonical
+from p2pserver.wire import messages as m
+from p2pserver.wire.cbor import CborError, decode_cbor
+from tests.wire.samples import json_objects, json_values, messages
+
+EVENT = "$" + "A" * 43
+ROOM = "!" + "A" * 43
+
+
+@given(messages)
+@settings(max_examples=500)
+def test_a_message_comes_back_equal(message: m.Message) -> None:
+    assert m.decode_message(m.encode_message(message)) == message
+
+
+@given(json_objects)
+@settings(max_examples=500)
+def test_a_pdu_comes_back_with_the_same_canonical_json(pdu: dict) -> None:
+    came = m.decode_message(m.encode_message(m.Pdus(ROOM, (pdu,), more=False, in_answer=True)))
+    assert isinstance(came, m.Pdus)
+    assert encode_canonical(came.pdus[0]) == encode_canonical(pdu)
+    assert m.pdu_octets(pdu) == len(cbor2.dumps(pdu))
+
+
+@given(json_values)
+def test_the_reader_agrees_with_cbor2(value: object) -> None:
+    assert decode_cbor(cbor2.dumps(value)) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",  # nothing
+        "c074323031332d30332d32315432303a30343a30305a",  # tag 0, a date
+        "c48221196ab3",  # tag 4, a decimal fraction
+        "d81c80",  # tag 28, a shared reference
+        "c249010000000000000000",  # tag 2, a bignum
+        "f97e00",  # NaN in 2 octets
+        "fb3ff0000000000000",  # 1.0
+        "f7",  # undefined
+        "f0",  # simple(16)
+        "f818",  # simple(24)
+        "a20101",  # a key that is no text
+        "a2616101616102",  # a key twice
+        "a1616101" + "00",  # octets after the end
+        "5f4101ff",  # an indefinite byte string
+        "9f01ff",  # an indefinite array
+        "bf616101ff",  # an indefinite map
+        "1801",  # 1 in 2 octets
+        "1900ff",  # 255 in 3
+        "1a0000ffff",
+        "1b00000000ffffffff",
+        "7801" + "61",  # a length in 2 octets
+        "1b0020000000000000",  # 2^53
+        "3b001fffffffffffff",  # -2^53
+        "62c328",  # not UTF-8
+        "63eda080",  # a surrogate
+        "6261",  # cut off
+        "1a00",
+        "9b7fffffffffffffff",  # an array longer than the message
+        "bbffffffffffffffff",
+        "5bffffffffffffffff",
+        "9a000fffff" + "80",
+        "1c",
+        "fc",
+        "ff",
+    ],
+)
+def test_what_is_not_of_the_used_part_of_cbor_is_refused(text: str) -> None:
+    with pytest.raises(CborError):
+        decode_cbor(bytes.fromhex(text))
+
+
+def test_depth_and_counts_are_bounded() -> None:
+    with pytest.raises(CborError, match="deeply"):
+        decode_cbor(b"\x81" * 5000 + b"\x80")
+    with pytest.raises(CborError, match="lists and maps"):
+        decode_cbor(b"\x9a" + struct.pack(">I", 70_000) + b"\x80" * 70_000)
+    with pytest.raises(CborError, match="values"):
+        decode_cbor(b"\x9a" + struct.pack(">I", 300_000) + b"\x00" * 300_000)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        7,
+        [],
+        [0],
+        [13],
+        ["1"],
+        [True, "x"],
+        [1, 2, "a" * 52, "agent", b"12345678", 0, 0],
+        [1, 1, "A" * 52, "agent", b"12345678", 0, 0],
+        [1, 1, "example.org", "agent", b"12345678", 0, 0],
+        [1, 1, "a" * 52, "agent\n", b"12345678", 0, 0],
+        [1, 1, "a" * 52, "agent", b"1234567", 0, 0],
+        [1, 1, "a" * 52, "agent", b"12345678", -1, 0],
+        [2, b"x" * 13],
+        [2, b"x" * 12 * 1025],
+        [3, "no room", b"", False],
+        [3, ROOM, b"x" * 33, False],
+        [3, ROOM, b"x" * 64, False],
+        [3, ROOM, b"", 0],
+        [4, ROOM, b"", b"", 1],
+        [4, ROOM, b"x" * 32, b"", True],
+        [5, ROOM, [[]], False, True],
+        [5, ROOM, [{"a": b"octets"}], False, True],
+        [5, ROOM, {}, False, True],
+        [9, 1, "pdu", b"{}"],
+        [9, 1, "edu", "{}"],
+        [10, [-1]],
+        [11, 1, "Join", b"{}"],
+        [11, 1, "join", b"{" * 200_000],
+        [12, 1, True, b"", 1],
+        [12, 1, True, b"", False, None],
+    ],
+)
+def test_a_value_that_is_no_message_is_refused(value: object) -> None:
+    with pytest.raises(m.WireError):
+        m.decode_message(cbor2.dumps(value))
+
+
+def test_what_cannot_travel_is_refused_before_it_is_sent() -> None:
+    for message in (
+        m.Leaves(ROOM, ("$" + "B" * 43,), answer=False),  # another spelling of the same octets
+        m.Leaves(ROOM, ("$short",), answer=False),
+        m.Pdus(ROOM, ({"a": 2**53},), more=False, in_answer=False),
+        m.Pdus(ROOM, ({"a": 1.5},), more=False, in_answer=False),
+        m.Pdus(ROOM, ({"a": "\ud800"},), more=False, in_answer=False),
+        m.Pdus(ROOM, ({"a": "x" * 400_000},), more=False, in_answer=False),
+    ):
+        with pytest.raises(m.WireError):
+            m.encode_message(message)
+    assert m.is_canonical_event_id(EVENT)
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"a":NaN}', b'{"a":1,"a":2}', b'{"a":"\\ud800"}', b"\xff"])
+def test_bodies_are_json_objects(text: bytes) -> None:
+    with pytest.raises(m.WireError):
+        m.decode_json_object(text)
+
+
+def test_bodies_may_hold_floats_but_nothing_that_is_not_json() -> None:
+    assert m.decode_json_object(m.encode_json({"volume": 0.5})) == {"volume": 0.5}
+    for value in ({"a": float("nan")}, {"a": b""}, {"a": "\ud800"}):
+        with pytest.raises(m.WireError):
+            m.encode_json(value)
+
+
+def mutated(rng: random.Random, data: bytes) -> bytes:
+    octets = bytearray(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 5))):
+        at = rng.randrange(len(octets) + 1)
+        match rng.randrange(5):
+            case 0 if at < len(octets):
+                octets[at] = rng.randrange(256)
+            case 1:
+                octets[at:at] = rng.randbytes(rng.choice((1, 4, 32)))
+            case 2:
+                del octets[at : at + rng.choice((1, 4, 32))]
+            case 3 if at < len(octets):
+                octets[at] ^= 1 << rng.randrange(8)
+            case _:
+                other = rng.randrange(len(octets) + 1)
+                octets[at:at] = octets[other : other + 16]
+    return bytes(octets)
+
+
+def test_mutations_of_valid_messages_earn_an_error_or_a_valid_message() -> None:
+    rng = random.Random(5)
+    originals = [
+        m.Hello(server_name="a" * 51 + "q", agent="p2pserver", salt=b"12345678", clock_ms=5),
+        m.Beacons((m.Beacon(b"1234", b"12345678"),) * 5),
+        m.Leaves(ROOM, (EVENT,), answer=False),
+        m.Want(ROOM, (EVENT,), (), 200_000),
+        m.Pdus(ROOM, ({"type": "m.room.message", "content": {"body": "hej", "n": [1, -2, None]}},), True, True),
+        m.Item(5, "edu", b"{}"),
+        m.ItemsStored((1, 2, 3)),
+        m.Request(1, "join", b'{"room_id":"!a"}'),
+        m.Response(1, True, b"{}", False),
+    ]
+    passed = 0
+    for _ in range(10_000):
+        try:
+            message = m.decode_message(mutated(rng, m.encode_message(rng.choice(originals))))
+        except m.WireError:
+            continue
+        passed += 1
+        assert m.decode_message(m.encode_message(message)) == message
+    assert passed > 1_000
