@@ -3,7 +3,9 @@ CREATE TABLE rooms (
     version         TEXT NOT NULL,
     create_event_id TEXT NOT NULL,
     complete        INTEGER NOT NULL,           -- 1: every ancestor of every event is held, back to create
-    published       INTEGER NOT NULL DEFAULT 0  -- listed in this node's public rooms
+    published       INTEGER NOT NULL DEFAULT 0, -- listed in this node's public rooms
+    current_group   INTEGER,                    -- state group that equals current_state
+    history_next    INTEGER NOT NULL DEFAULT 0  -- the next (negative) position for history that comes by backfill
 ) WITHOUT ROWID;
 
 -- Every event held: those with a place in the graph, and outliers (known only as auth events or as claimed state).
@@ -19,6 +21,7 @@ CREATE TABLE events (
     verdict          TEXT NOT NULL CHECK (verdict IN ('accepted', 'soft_failed', 'rejected')),
     reason           TEXT,                      -- why it was rejected or soft-failed
     outlier          INTEGER NOT NULL,          -- 1: no place in the graph (yet), verdict is by its auth events alone
+    grounded         INTEGER NOT NULL,          -- 1: its whole ancestry is held, so nothing that was claimed decided on it
     redacted_copy    INTEGER NOT NULL,          -- 1: the content hash did not match; only the redacted form is held
     redacted_by      TEXT,                      -- the redaction that was applied; raw is then the redacted form
     state_before     INTEGER,                   -- state groups; NULL for outliers
@@ -27,6 +30,8 @@ CREATE TABLE events (
 );
 CREATE UNIQUE INDEX events_by_position ON events (room_id, position);
 CREATE INDEX events_by_depth ON events (room_id, depth, position) WHERE outlier = 0;
+CREATE INDEX events_ungrounded ON events (room_id) WHERE grounded = 0;
+CREATE INDEX events_by_member ON events (room_id, state_key) WHERE type = 'm.room.member' AND outlier = 0;
 CREATE INDEX events_in_stream ON events (position) WHERE outlier = 0 AND verdict = 'accepted';
 
 CREATE TABLE event_edges (
@@ -51,7 +56,7 @@ CREATE TABLE leaves (
 ) WITHOUT ROWID;
 
 CREATE TABLE state_groups (
-    group_id   INTEGER PRIMARY KEY,
+    group_id   INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used twice: caches go by it
     room_id    TEXT NOT NULL,
     prev_group INTEGER,                         -- entries are a delta on this one; NULL: a full map
     hops       INTEGER NOT NULL                 -- length of the chain of deltas
@@ -85,6 +90,17 @@ CREATE TABLE current_state_deltas (
 CREATE INDEX current_state_deltas_by_room ON current_state_deltas (room_id, position);
 CREATE INDEX current_state_deltas_by_position ON current_state_deltas (position);
 
+-- Servers by their members in the current state. A server that was in the room at some time keeps its row.
+CREATE TABLE member_servers (
+    room_id TEXT NOT NULL,
+    server  TEXT NOT NULL,
+    joined  INTEGER NOT NULL,                   -- how many of its users are joined
+    invited INTEGER NOT NULL,
+    was_in  INTEGER NOT NULL,                   -- 1: a user of it is or was joined
+    PRIMARY KEY (room_id, server)
+) WITHOUT ROWID;
+CREATE INDEX member_servers_by_server ON member_servers (server);
+
 -- The rooms of this node's own users, invites included, whether or not the room itself is held.
 CREATE TABLE local_memberships (
     user_id    TEXT NOT NULL,
@@ -113,28 +129,41 @@ CREATE TABLE invites (
 
 -- Events with a parent that is not held. Bounded; they are applied when the parents are.
 CREATE TABLE parked_pdus (
-    event_id    TEXT PRIMARY KEY,
-    room_id     TEXT NOT NULL,
-    source      TEXT NOT NULL,                  -- the server that brought it
-    parked_ms   INTEGER NOT NULL,
-    raw         BLOB NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX parked_pdus_by_room ON parked_pdus (room_id, parked_ms);
+    number        INTEGER PRIMARY KEY AUTOINCREMENT,   -- order of arrival
+    event_id      TEXT NOT NULL UNIQUE,
+    room_id       TEXT NOT NULL,
+    source        TEXT NOT NULL,                -- the server that brought it
+    parked_ms     INTEGER NOT NULL,
+    redacted_copy INTEGER NOT NULL,
+    octets        INTEGER NOT NULL,
+    raw           BLOB NOT NULL
+);
+CREATE INDEX parked_pdus_by_room ON parked_pdus (room_id, source, number);
 CREATE TABLE parked_waits (
     missing_event_id TEXT NOT NULL,
     event_id         TEXT NOT NULL,
     PRIMARY KEY (missing_event_id, event_id)
 ) WITHOUT ROWID;
 CREATE INDEX parked_waits_by_event ON parked_waits (event_id);
+-- Who was asked in vain for an event that is waited for.
+CREATE TABLE missing_contacts (
+    room_id          TEXT NOT NULL,
+    missing_event_id TEXT NOT NULL,
+    source           TEXT NOT NULL,
+    PRIMARY KEY (room_id, missing_event_id, source)
+) WITHOUT ROWID;
 
--- Backward extremities: events that are cited and not held. A claim stands in for the state after them.
+-- Backward extremities: events that are cited and not held. A claim stands in for the state after them. A row without
+-- claimed_group is an event that is held as an outlier only, was used as an auth event, and is still to find its place.
 CREATE TABLE gaps (
     room_id          TEXT NOT NULL,
     missing_event_id TEXT NOT NULL,
-    contacts         INTEGER NOT NULL DEFAULT 0, -- how often somebody was asked in vain
-    claimed_group    INTEGER,                    -- state after the missing event, as claimed; NULL: no claim yet
+    claimed_group    INTEGER,                    -- state after the missing event, as claimed
     claimed_by       TEXT,
+    depth            INTEGER NOT NULL,           -- of the missing event, as claimed
+    history          INTEGER NOT NULL,           -- 1: what we did not see before we joined; 0: what should have come
     recorded_ms      INTEGER NOT NULL,
+    recorded_at      INTEGER NOT NULL,           -- stream position
     PRIMARY KEY (room_id, missing_event_id)
 ) WITHOUT ROWID;
 
@@ -142,8 +171,10 @@ CREATE TABLE redactions (
     target_event_id    TEXT NOT NULL,
     redaction_event_id TEXT NOT NULL,
     room_id            TEXT NOT NULL,
+    applied            INTEGER NOT NULL,        -- 0: held back from clients until the target is here and it is allowed
     PRIMARY KEY (target_event_id, redaction_event_id)
 ) WITHOUT ROWID;
+CREATE INDEX redactions_by_redaction ON redactions (redaction_event_id);
 
 CREATE TABLE aliases (
     alias   TEXT PRIMARY KEY,
@@ -160,8 +191,8 @@ CREATE TABLE outbox (
     kind        TEXT NOT NULL CHECK (kind IN ('pdu', 'edu', 'invite')),
     room_id     TEXT,
     event_id    TEXT,                           -- of a pdu
-    payload     BLOB,                           -- JSON of an edu {edu_type, content} or an invite
-    queued_ms   INTEGER NOT NULL
+    payload     BLOB,                           -- JSON of an edu {edu_type, content}, an invite, or a pdu that is not in events
+    queued_at   INTEGER NOT NULL                -- stream position
 );
 CREATE INDEX outbox_by_destination ON outbox (destination, number);
 CREATE INDEX outbox_by_event ON outbox (event_id, destination) WHERE event_id IS NOT NULL;
