@@ -1,0 +1,132 @@
+"""Drives one `LinkEndpoint` over one transport link: datagrams in and out, and the timer between them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+from p2pserver.link import Conversation, LinkEndpoint, PeerAuthenticated, PipeDead
+from transports.contract import Link, LinkDown
+
+log = logging.getLogger(__name__)
+
+TIMER_GRAIN_S = 0.001
+
+
+class PipeOwner(Protocol):
+    """Who hears of what happens on a pipe."""
+
+    def pipe_authenticated(self, pipe: Pipe, peer_key: bytes, epoch: int) -> None:
+        """The other side holds `peer_key`; attach its conversation, or close the pipe."""
+
+    def pipe_active(self, pipe: Pipe) -> None:
+        """The conversation may have messages to hand out, or room for more."""
+
+    def pipe_over(self, pipe: Pipe, reason: str) -> None:
+        """The last word of a pipe; once for each."""
+
+
+class Pipe:
+    """One link from its birth until it is down. `run` is its whole life."""
+
+    def __init__(self, link: Link, endpoint: LinkEndpoint, owner: PipeOwner, *, clock: Callable[[], float]) -> None:
+        self.link = link
+        self.endpoint = endpoint
+        self.peer_key: bytes | None = None
+        self.conversation: Conversation | None = None
+        self._owner = owner
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._over: str | None = None
+
+    @property
+    def initiator(self) -> bool:
+        return self.link.initiator
+
+    def attach(self, conversation: Conversation) -> None:
+        self.conversation = conversation
+        self.endpoint.attach(conversation)
+        self.wake()
+
+    def wake(self) -> None:
+        """The conversation has something new to send, or has made room."""
+        self._wake.set()
+
+    def close(self, reason: str) -> None:
+        """Says goodbye and ends soon."""
+        self.endpoint.close(reason, self._clock())
+        self.wake()
+
+    async def run(self) -> None:
+        """Carries datagrams until the link is down or the endpoint dead, then tells the owner."""
+        receiver = asyncio.create_task(self._receive(), name=f"receive {self.link.remote}")
+        reason = "stopped"
+        try:
+            reason = await self._send()
+        except LinkDown as down:
+            reason = str(down) or "link down"
+        finally:
+            receiver.cancel()
+            with suppress(asyncio.CancelledError):
+                await receiver
+            self.endpoint.detach()
+            self.conversation = None
+            await self.link.close()
+            self._owner.pipe_over(self, reason)
+
+    async def _receive(self) -> None:
+        try:
+            while True:
+                self.endpoint.datagram_received(await self.link.receive(), self._clock())
+                self._wake.set()
+                if self.conversation is not None:
+                    self._owner.pipe_active(self)
+        except LinkDown as down:
+            self._over = str(down) or "link down"
+            self._wake.set()
+
+    async def _send(self) -> str:
+        """Returns why the pipe is over."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._wake.clear()
+            now = self._clock()
+            deadline = self.endpoint.next_deadline()
+            if deadline is not None and deadline <= now:
+                self.endpoint.handle_timeout(now)
+            dead = self._events()
+            datagrams = self.endpoint.poll_transmit(now)
+            for datagram in datagrams:
+                await self.link.send(datagram)
+            dead = dead or self._events()
+            if dead is not None:
+                return dead
+            if self._over is not None:
+                return self._over
+            if datagrams:
+                continue
+            deadline = self.endpoint.next_deadline()
+            timer = None
+            if deadline is not None:
+                delay_s = max(deadline - self._clock(), TIMER_GRAIN_S)
+                timer = loop.call_later(delay_s, self._wake.set)
+            try:
+                await self._wake.wait()
+            finally:
+                if timer is not None:
+                    timer.cancel()
+
+    def _events(self) -> str | None:
+        """Tells the owner; returns the reason if the endpoint is dead."""
+        dead = None
+        for event in self.endpoint.events():
+            match event:
+                case PeerAuthenticated():
+                    self.peer_key = event.peer_key
+                    self._owner.pipe_authenticated(self, event.peer_key, event.epoch)
+                case PipeDead():
+                    dead = event.reason
+        return dead
