@@ -81,6 +81,7 @@ class Pipe:
         try:
             while True:
                 self.endpoint.datagram_received(await self.link.receive(), self._clock())
+                self._tell()
                 self._wake.set()
                 if self.conversation is not None:
                     self._owner.pipe_active(self)
@@ -97,13 +98,10 @@ class Pipe:
             deadline = self.endpoint.next_deadline()
             if deadline is not None and deadline <= now:
                 self.endpoint.handle_timeout(now)
-            dead = self._events()
             datagrams = self.endpoint.poll_transmit(now)
+            self._tell()
             for datagram in datagrams:
                 await self.link.send(datagram)
-            dead = dead or self._events()
-            if dead is not None:
-                return dead
             if self._over is not None:
                 return self._over
             if datagrams:
@@ -119,14 +117,12 @@ class Pipe:
                 if timer is not None:
                     timer.cancel()
 
-    def _events(self) -> str | None:
-        """Tells the owner; returns the reason if the endpoint is dead."""
-        dead = None
+    def _tell(self) -> None:
+        """Tells the owner what the endpoint has to say; notes its end."""
         for event in self.endpoint.events():
             match event:
                 case PeerAuthenticated():
                     self.peer_key = event.peer_key
                     self._owner.pipe_authenticated(self, event.peer_key, event.epoch)
                 case PipeDead():
-                    dead = event.reason
-        return dead
+                    self._over = event.reason
