@@ -3,7 +3,8 @@
     kind 0x01 | session 4 | message 1, 2 or 3 | part | parts | octets of the Noise message
 
 Each side repeats its last message, byte for byte, until the other's next one arrives; so the parts that did arrive stay
-good. The session is a random number of the initiator and keeps attempts apart.
+good. The session is a random number of the initiator and keeps attempts apart. Nothing protects message 1, so a
+responder begins anew when another one arrives.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Handshake:
 
     __slots__ = (
         "_datagrams",
+        "_first",
         "_introduction",
         "_noise",
         "_octets_max",
@@ -65,6 +67,7 @@ class Handshake:
         self._timers = timers
         self._secret = static_secret_of(seed)
         self._session = b""
+        self._first = b""
         self._sessions = 0
         self._noise: XxHandshake | None = None
         self._parts: dict[int, bytes] = {}
@@ -144,7 +147,8 @@ class Handshake:
         return self._noise.split()
 
     def _first_received(self, session: bytes, octets: bytes, now: float) -> int | None:
-        if session == self._session or self.peer is not None or self._sessions >= SESSIONS_MAX:
+        first = session + octets
+        if first == self._first or self.peer is not None or self._sessions >= SESSIONS_MAX:
             return None
         before = (self._session, self._noise)
         self._begin(session)
@@ -155,6 +159,7 @@ class Handshake:
         except NoiseError:
             self._session, self._noise = before
             raise
+        self._first = first
         self._sessions += 1
         if self._sessions == 1:
             self._progress_at = now

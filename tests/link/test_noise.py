@@ -1,0 +1,116 @@
+"""The Noise state machine against golden vectors and against a second implementation."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from p2pserver.link.noise import KEY_OCTETS, NoiseError, XxHandshake, public_key_of
+from tests.link.noise_reference import run_handshake, seal_transport
+
+VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "noise.json").read_text())["vectors"]
+
+
+def pair(prologue: bytes, secrets: list[bytes]) -> tuple[XxHandshake, XxHandshake]:
+    """`secrets`: static and ephemeral of the initiator, then of the responder."""
+    return (
+        XxHandshake(initiator=True, static=secrets[0], ephemeral=secrets[1], prologue=prologue),
+        XxHandshake(initiator=False, static=secrets[2], ephemeral=secrets[3], prologue=prologue),
+    )
+
+
+def run(initiator: XxHandshake, responder: XxHandshake, payloads: list[bytes]) -> list[bytes]:
+    messages = []
+    for index, payload in enumerate(payloads):
+        writer, reader = (initiator, responder) if index % 2 == 0 else (responder, initiator)
+        messages.append(writer.write(payload))
+        assert reader.read(messages[-1]) == payload
+    return messages
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
+def test_vector(vector: dict[str, object]) -> None:
+    def octets(name: str) -> bytes:
+        return bytes.fromhex(str(vector[name]))
+
+    initiator, responder = pair(
+        octets("prologue"),
+        [octets("init_static"), octets("init_ephemeral"), octets("resp_static"), octets("resp_ephemeral")],
+    )
+    messages = vector["messages"]
+    assert isinstance(messages, list)
+    payloads = [bytes.fromhex(message["payload"]) for message in messages]
+    expected = [bytes.fromhex(message["ciphertext"]) for message in messages]
+    assert run(initiator, responder, payloads[:3]) == expected[:3]
+    assert initiator.handshake_hash == responder.handshake_hash == octets("handshake_hash")
+    assert responder.remote_static == public_key_of(octets("init_static"))
+    assert initiator.remote_static == public_key_of(octets("resp_static"))
+    (i_send, i_receive), (r_send, r_receive) = initiator.split(), responder.split()
+    for index, (payload, sealed) in enumerate(zip(payloads[3:], expected[3:], strict=True)):
+        send, receive = (r_send, i_receive) if index % 2 == 0 else (i_send, r_receive)
+        assert send.encrypt(index // 2, b"", payload) == sealed
+        assert receive.decrypt(index // 2, b"", sealed) == payload
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_two_implementations_agree(seed: int) -> None:
+    rng = random.Random(seed)
+    prologue = rng.randbytes(rng.randrange(40))
+    secrets = [rng.randbytes(KEY_OCTETS) for _ in range(4)]
+    payloads = [rng.randbytes(rng.randrange(200)) for _ in range(3)]
+    expected = run_handshake(
+        prologue, (secrets[0], secrets[1]), (secrets[2], secrets[3]), (payloads[0], payloads[1], payloads[2])
+    )
+    initiator, responder = pair(prologue, secrets)
+    assert tuple(run(initiator, responder, payloads)) == expected.messages
+    assert initiator.handshake_hash == responder.handshake_hash == expected.handshake_hash
+    counter, associated, text = rng.randrange(1 << 62), rng.randbytes(9), rng.randbytes(100)
+    assert initiator.split()[0].encrypt(counter, associated, text) == seal_transport(
+        expected.initiator_key, counter, associated, text
+    )
+    assert responder.split()[0].encrypt(counter, associated, text) == seal_transport(
+        expected.responder_key, counter, associated, text
+    )
+
+
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_a_damaged_message_changes_nothing(damaged: int) -> None:
+    rng = random.Random(damaged)
+    initiator, responder = pair(b"", [rng.randbytes(KEY_OCTETS) for _ in range(4)])
+    for index in range(3):
+        writer, reader = (initiator, responder) if index % 2 == 0 else (responder, initiator)
+        message = writer.write(b"payload")
+        if index == damaged:
+            before = reader.handshake_hash
+            for at in range(len(message)):
+                with pytest.raises(NoiseError):
+                    reader.read(message[:at] + bytes([message[at] ^ 1]) + message[at + 1 :])
+                with pytest.raises(NoiseError):
+                    reader.read(message[:at])
+            assert reader.handshake_hash == before
+        assert reader.read(message) == b"payload"
+    assert initiator.handshake_hash == responder.handshake_hash
+
+
+SMALL_ORDER = [
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+    "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+]
+"""The u-coordinates of small order on Curve25519 and its twist, canonical and not."""
+
+
+@pytest.mark.parametrize("key", SMALL_ORDER)
+def test_a_key_of_small_order_is_refused(key: str) -> None:
+    rng = random.Random(1)
+    _, responder = pair(b"", [rng.randbytes(KEY_OCTETS) for _ in range(4)])
+    responder.read(bytes.fromhex(key))
+    with pytest.raises(NoiseError):
+        responder.write(b"")
