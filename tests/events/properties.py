@@ -1,4 +1,4 @@
-"""How property tests here run: the same on every run, and without a deadline, since a machine that tests may be slow."""
+"""How property tests here run: the same every time, and without a deadline, since a machine that tests may be slow."""
 
 from __future__ import annotations
 
