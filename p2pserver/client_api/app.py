@@ -1,0 +1,303 @@
+"""The Client-Server API as an ASGI application: what every request passes, whatever it asks.
+
+    routing -> access token -> rate limit -> body -> handler -> JSON with CORS headers
+
+Whatever goes wrong on the way becomes `{"errcode", "error"}`; nothing but such JSON leaves this file. A client that
+hangs up stops a handler that only waits and reads; one that changes something runs to its end.
+Source: client-server API, "API Standards".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from p2pserver.client_api.authentication import authenticate
+from p2pserver.client_api.interactive_auth import InteractiveAuth
+from p2pserver.client_api.password_checks import PasswordChecks
+from p2pserver.client_api.rate_limits import RateLimits
+from p2pserver.client_api.routing import ApiRequest, ApiResponse, Match, Router, parse_query
+from p2pserver.errors import BadJson, LimitExceeded, MatrixError, NotJson, TooLarge
+from p2pserver.events.canonical import NotCanonical, decode_body
+from p2pserver.rooms.remote import RemoteServers
+from p2pserver.rooms.service import Rooms
+from p2pserver.store.database import Database
+
+log = logging.getLogger(__name__)
+
+BODY_OCTETS_MAX = 1 << 20
+BODY_OCTETS_DRAINED = 4 << 20
+"""So much of a body that is too large is read and thrown away, so that the client gets to read the error."""
+BODY_SECONDS_MAX = 60.0
+
+CORS_HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, OPTIONS",
+    "Access-Control-Allow-Headers": "X-Requested-With, Content-Type, Authorization",
+}
+_AUTHORITY = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientApiConfig:
+    """What this folder uses of the node's configuration; the fields mean what they mean in `Config`."""
+
+    registration: str = "open"
+    registration_token: str | None = None
+    rate_limits: bool = True
+    default_room_version: str = "12"
+    private: bool = False
+
+
+class ClientApi:
+    """What handlers work with. One per node; `close` before the database is closed."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        rooms: Rooms,
+        remote: RemoteServers,
+        config: ClientApiConfig,
+        wall_ms: Callable[[], int],
+        monotonic_s: Callable[[], float] = time.monotonic,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self.database = database
+        self.rooms = rooms
+        self.remote = remote
+        self.config = config
+        self.wall_ms = wall_ms
+        self.random_bytes = random_bytes
+        self.rate_limits = RateLimits(monotonic_s, enabled=config.rate_limits)
+        self.interactive_auth = InteractiveAuth(monotonic_s, random_bytes)
+        self.passwords = PasswordChecks()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._waiting: set[asyncio.Task[Any]] = set()
+        self._closing = False
+
+    @property
+    def server_name(self) -> str:
+        return self.rooms.server_name
+
+    def asgi_app(self) -> ASGIApp:
+        """The application that uvicorn, or a test, calls."""
+        from p2pserver.client_api.endpoints import all_routes
+
+        return _Application(self, Router(all_routes()))
+
+    def start(self) -> None:
+        """Goes on with what the last run of the node left undone. Call inside the event loop."""
+        from p2pserver.client_api.profiles import spread_profiles
+
+        self.spawn(spread_profiles(self), name="spread-profiles")
+
+    def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+        """Runs `work` beside the requests; `close` cancels it. What it raises is logged."""
+        if self._closing:
+            work.close()
+            return
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("background work failed", exc_info=error, extra={"task": task.get_name()})
+
+    async def close(self) -> None:
+        """Ends long polls and background work; requests that come later are answered 503."""
+        self._closing = True
+        tasks = [*self._tasks, *self._waiting]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def run_handler(self, match: Match, request: ApiRequest, receive: Receive) -> Any:
+        """The handler's answer.
+
+        Raises: what the handler raises; ClientDisconnect, if the client hung up on a handler that may be stopped;
+        ShuttingDown, if the node ends meanwhile.
+        """
+        if self._closing:
+            raise ShuttingDown
+        if not match.route.cancelable:
+            return await match.route.handler(self, request)
+        answer = asyncio.ensure_future(match.route.handler(self, request))
+        hung_up = asyncio.ensure_future(_disconnected(receive))
+        self._waiting.add(answer)
+        try:
+            await asyncio.wait((answer, hung_up), return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                if answer.cancelled():
+                    raise ShuttingDown
+                return answer.result()
+            raise ClientDisconnect
+        finally:
+            self._waiting.discard(answer)
+            for task in (answer, hung_up):
+                if not task.done():
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
+
+
+class ShuttingDown(Exception):
+    """The node is ending; the client may ask again."""
+
+
+class _Application:
+    """The ASGI callable."""
+
+    def __init__(self, api: ClientApi, router: Router) -> None:
+        self._api = api
+        self._router = router
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            try:
+                response = await self._answer(Request(scope, receive))
+            except ClientDisconnect:
+                return
+            await response(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await _live(receive, send)
+        else:
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _answer(self, request: Request) -> Response:
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=CORS_HEADERS)
+        try:
+            return _response_of(await self._handle(request))
+        except LimitExceeded as error:
+            retry_after_s = -(-error.retry_after_ms // 1000)
+            return json_response(error.http_status, error.body(), {"Retry-After": str(retry_after_s)})
+        except MatrixError as error:
+            return json_response(error.http_status, error.body())
+        except ShuttingDown:
+            return json_response(503, {"errcode": "M_UNKNOWN", "error": "the node is shutting down"})
+        except ClientDisconnect:
+            raise
+        except Exception:
+            # The edge of the process: a mistake of ours in one request must not cost the client its connection, and
+            # never looks like a missing token or object, on which clients throw their keys away.
+            log.exception("request failed", extra={"method": request.method, "path": request.url.path})
+            return json_response(500, {"errcode": "M_UNKNOWN", "error": "internal error"})
+
+    async def _handle(self, request: Request) -> Any:
+        match = self._router.match(request.method, _raw_path(request.scope))
+        query = parse_query(request.scope["query_string"])
+        requester = await authenticate(self._api.database, match.route.auth, request.headers, query)
+        remote_address = request.client.host if request.client is not None else ""
+        self._api.rate_limits.take(match.route.pace, requester.user_id if requester is not None else remote_address)
+        body = {} if request.method == "GET" else parse_object(await _read_body(request))
+        api_request = ApiRequest(
+            method=request.method,
+            path=match.path,
+            params=match.params,
+            query_lists=query,
+            body=body,
+            authenticated=requester,
+            remote_address=remote_address,
+            base_url=_base_url(request),
+            user_agent=request.headers.get("user-agent", "")[:255],
+        )
+        return await self._api.run_handler(match, api_request, request.receive)
+
+
+def _raw_path(scope: Scope) -> bytes:
+    raw: bytes = scope["raw_path"]
+    return raw.partition(b"?")[0]
+
+
+def _base_url(request: Request) -> str:
+    """How the client reached us, since a node has no name that resolves: by the Host header, if that is sane."""
+    authority = request.headers.get("host", "")
+    if not _AUTHORITY.fullmatch(authority):
+        host, port = request.scope.get("server") or ("127.0.0.1", 8008)
+        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"{request.scope.get('scheme', 'http')}://{authority}"
+
+
+async def _read_body(request: Request) -> bytes:
+    """The whole body.
+
+    Raises: TooLarge, beyond `BODY_OCTETS_MAX`; ClientDisconnect.
+    """
+    parts: list[bytes] = []
+    octets = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS_MAX):
+            async for part in request.stream():
+                octets += len(part)
+                if octets <= BODY_OCTETS_MAX:
+                    parts.append(part)
+                elif octets > BODY_OCTETS_DRAINED:
+                    break
+    except TimeoutError as error:
+        raise ClientDisconnect from error
+    if octets > BODY_OCTETS_MAX:
+        raise TooLarge(f"the body is over {BODY_OCTETS_MAX} octets")
+    return b"".join(parts)
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """The JSON object in a body; `{}` for an empty body.
+
+    Raises: NotJson, if it is no JSON text; BadJson, if it is no object or holds what Matrix has no place for (duplicate
+    names, NaN, integers beyond 2^53, lone surrogates, deep nesting).
+    """
+    if not data.strip():
+        return {}
+    try:
+        value = decode_body(data)
+    except NotCanonical as error:
+        if isinstance(error.__cause__, json.JSONDecodeError | UnicodeDecodeError):
+            raise NotJson(str(error)) from error
+        raise BadJson(str(error)) from error
+    if not isinstance(value, dict):
+        raise BadJson("the body is not a JSON object")
+    return value
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    """Starting and stopping is the node's business; the server is only told that it may go on."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
+def json_response(status: int, body: Any, headers: dict[str, str] | None = None) -> Response:
+    """A JSON answer with CORS headers."""
+    content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    return Response(content, status, {**CORS_HEADERS, **(headers or {})}, "application/json")
+
+
+def _response_of(answer: Any) -> Response:
+    if not isinstance(answer, ApiResponse):
+        return json_response(200, answer)
+    if isinstance(answer.body, bytes):
+        return Response(answer.body, answer.status, {**CORS_HEADERS, **answer.headers})
+    return json_response(answer.status, answer.body, dict(answer.headers))

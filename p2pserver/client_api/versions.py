@@ -1,0 +1,84 @@
+"""What this server is and can do, and what it does not have: what clients ask before and right after they log in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from p2pserver.client_api.app import ClientApi
+from p2pserver.client_api.routing import ApiRequest, Routes
+from p2pserver.errors import NotFound
+from p2pserver.events.versions import ROOM_VERSIONS
+
+routes = Routes()
+
+VERSIONS = ["r0.6.1", *(f"v1.{minor}" for minor in range(1, 13))]
+"""Without holes, since clients test for single ones. docs/client-api.md says what of them is missing."""
+
+UNSTABLE_FEATURES = {"org.matrix.e2e_cross_signing": True}
+
+
+@routes.route("GET", "/versions", versions=("",), auth="optional")
+async def versions(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """`GET /versions`."""
+    return {"versions": VERSIONS, "unstable_features": UNSTABLE_FEATURES}
+
+
+@routes.route("GET", "/client", versions=("",), base="/.well-known/matrix", auth="none")
+async def well_known_client(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """`GET /.well-known/matrix/client`: the address by which the client came here is the one that works for it."""
+    return well_known(request)
+
+
+def well_known(request: ApiRequest) -> dict[str, Any]:
+    """The discovery object, also part of the answer to a login."""
+    return {"m.homeserver": {"base_url": request.base_url}}
+
+
+@routes.route("GET", "/capabilities")
+async def capabilities(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """`GET /capabilities`."""
+    return {
+        "capabilities": {
+            "m.room_versions": {
+                "default": api.config.default_room_version,
+                "available": dict.fromkeys(ROOM_VERSIONS, "stable"),
+            },
+            "m.change_password": {"enabled": True},
+            "m.set_displayname": {"enabled": True},
+            "m.set_avatar_url": {"enabled": True},
+            "m.profile_fields": {"enabled": True, "allowed": ["displayname", "avatar_url"]},
+            "m.3pid_changes": {"enabled": False},
+            "m.get_login_token": {"enabled": False},
+        }
+    }
+
+
+@routes.route("GET", "/voip/turnServer")
+async def turn_server(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """`GET /voip/turnServer`: none."""
+    return {}
+
+
+@routes.route("GET", "/thirdparty/protocols")
+async def third_party_protocols(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """`GET /thirdparty/protocols`: no bridges."""
+    return {}
+
+
+@routes.route("GET", "/pushers")
+async def pushers(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """`GET /pushers`: this node pushes to nobody."""
+    return {"pushers": []}
+
+
+@routes.route("GET", "/room_keys/version")
+async def key_backup_version(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """`GET /room_keys/version`: the user has no key backup."""
+    raise NotFound("no current backup version")
+
+
+@routes.route("GET", "/config", versions=("v3", "r0"), base="/_matrix/media")
+@routes.route("GET", "/media/config", versions=("v1",))
+async def media_config(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """`GET /media/config`: nothing can be uploaded, which clients then say before they try."""
+    return {"m.upload.size": 0}
