@@ -6,7 +6,7 @@ Source: Matrix appendices, "Signing JSON"; server-server API, "Signing Events".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Protocol
 
 from nacl.bindings import crypto_core_ed25519_is_valid_point, crypto_sign_open
@@ -22,6 +22,13 @@ from p2pserver.identifiers import IDENTIFIER_OCTETS_MAX, KEY_ID, public_key_of
 SEED_OCTETS = 32
 VERIFY_KEY_OCTETS = 32
 SIGNATURE_OCTETS = 64
+
+_MIXED_ORDER_KEY = bytes.fromhex("3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29")
+_MIXED_ORDER_SIGNATURE = bytes.fromhex(
+    "ec6952fb7b02f1921da51d8f00ca7e52037241ef0f1bf245e67d62139856678a"
+    "46993434a195266f383c19878866fb82100db90b38c18ffcd287e1cf67c4e207"
+)
+"""Of no octets; made by that key's rules but for a point of order 2 added to R, so valid only with the cofactor."""
 
 
 class Signer:
@@ -66,11 +73,11 @@ class SelfCertifyingKeys:
         """The key spelled by the name under `ed25519:1`; None for other key IDs, other names and unsafe keys."""
         if key_id != KEY_ID or len(server_name) > IDENTIFIER_OCTETS_MAX:
             return None
-        return _safe_key_of(server_name)
+        return _key_of_name(server_name)
 
 
 @lru_cache(maxsize=4096)
-def _safe_key_of(server_name: str) -> bytes | None:
+def _key_of_name(server_name: str) -> bytes | None:
     key = public_key_of(server_name)
     return key if key is not None and is_safe_key(key) else None
 
@@ -80,15 +87,34 @@ def is_safe_key(verify_key: bytes) -> bool:
 
     Under any other key, implementations of Ed25519 disagree on which signatures are valid.
     """
-    return len(verify_key) == VERIFY_KEY_OCTETS and crypto_core_ed25519_is_valid_point(verify_key)
+    return len(verify_key) == VERIFY_KEY_OCTETS and _is_proper_point(verify_key)
+
+
+@lru_cache(maxsize=4096)
+def _is_proper_point(octets: bytes) -> bool:
+    return crypto_core_ed25519_is_valid_point(octets)
 
 
 def signature_matches(signature: bytes, data: bytes, verify_key: bytes) -> bool:
-    """Whether this is the key's signature of the data: a pure function that refuses a non-canonical S."""
-    if len(signature) != SIGNATURE_OCTETS or len(verify_key) != VERIFY_KEY_OCTETS:
+    """Whether this is the key's signature of the data, by the strictest reading, whichever library is installed.
+
+    Refused are an unsafe key (`is_safe_key`), a non-canonical S, and an R of small order or with a part of small order.
+    The last is accepted by versions of libsodium that verify with the cofactor: two nodes would disagree about an event
+    whose author made it so.
+    """
+    if len(signature) != SIGNATURE_OCTETS or not is_safe_key(verify_key):
         return False
     try:
         crypto_sign_open(signature + data, verify_key)
+    except CryptoError:
+        return False
+    return not _library_verifies_with_cofactor() or crypto_core_ed25519_is_valid_point(signature[:32])
+
+
+@cache
+def _library_verifies_with_cofactor() -> bool:
+    try:
+        crypto_sign_open(_MIXED_ORDER_SIGNATURE, _MIXED_ORDER_KEY)
     except CryptoError:
         return False
     return True

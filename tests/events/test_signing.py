@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl import bindings
 
+from p2pserver.events import signing
 from p2pserver.events.signing import (
     SelfCertifyingKeys,
     Signer,
@@ -94,9 +95,29 @@ def test_a_part_of_small_order_in_r_is_refused():
         Ed25519PublicKey.from_public_bytes(key).verify(signature, b"data")
 
 
+def test_a_library_that_verifies_with_the_cofactor_makes_no_difference(monkeypatch):
+    """A model of one: what it does not object to is every signature here."""
+    good, key = forge(bytes(32), b"data")
+    mixed, _ = forge(bytes(32), b"data", torsion_in_r=True)
+    monkeypatch.setattr(signing, "crypto_sign_open", lambda signed, verify_key: signed[64:])
+    signing._library_verifies_with_cofactor.cache_clear()
+    try:
+        assert signature_matches(good, b"data", key)
+        assert not signature_matches(mixed, b"data", key)
+    finally:
+        signing._library_verifies_with_cofactor.cache_clear()
+
+
+def test_the_probe_is_a_signature_with_a_part_of_small_order():
+    assert forge(bytes(32), b"", torsion_in_r=True) == (signing._MIXED_ORDER_SIGNATURE, signing._MIXED_ORDER_KEY)
+
+
 def test_a_part_of_small_order_in_the_key_is_refused():
     """Under such a key half of the signatures verify without the cofactor and all with it, so it is no key."""
-    _, key = forge(bytes(32), b"data", torsion_in_key=True)
+    for number in range(8):
+        data = f"data {number}".encode()
+        signature, key = forge(bytes(32), data, torsion_in_key=True)
+        assert not signature_matches(signature, data, key)
     assert not is_safe_key(key)
     assert SelfCertifyingKeys().verify_key(server_name_of(key), "ed25519:1") is None
 
