@@ -26,6 +26,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from p2pserver.client_api.authentication import authenticate
 from p2pserver.client_api.interactive_auth import InteractiveAuth
+from p2pserver.client_api.joining import Joins, retry_pending_joins
+from p2pserver.client_api.lazy_members import LazyMembers
 from p2pserver.client_api.password_checks import PasswordChecks
 from p2pserver.client_api.rate_limits import RateLimits
 from p2pserver.client_api.routing import ApiRequest, ApiResponse, Match, Router, parse_query
@@ -84,6 +86,8 @@ class ClientApi:
         self.rate_limits = RateLimits(monotonic_s, enabled=config.rate_limits)
         self.interactive_auth = InteractiveAuth(monotonic_s, random_bytes)
         self.passwords = PasswordChecks()
+        self.lazy_members = LazyMembers()
+        self.joins = Joins()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waiting: set[asyncio.Task[Any]] = set()
         self._closing = False
@@ -103,6 +107,7 @@ class ClientApi:
         from p2pserver.client_api.profiles import spread_profiles
 
         self.spawn(spread_profiles(self), name="spread-profiles")
+        self.spawn(retry_pending_joins(self), name="retry-joins")
 
     def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
         """Runs `work` beside the requests; `close` cancels it. What it raises is logged."""
@@ -125,6 +130,7 @@ class ClientApi:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.joins.close()
 
     async def run_handler(self, match: Match, request: ApiRequest, receive: Receive) -> Any:
         """The handler's answer.

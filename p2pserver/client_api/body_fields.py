@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from p2pserver.errors import BadJson, MissingParam
+from p2pserver.errors import BadJson, InvalidParam, MissingParam
+from p2pserver.identifiers import is_user_id
 
 Body = Mapping[str, Any]
 
@@ -53,6 +54,24 @@ def optional_object(body: Body, name: str) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise BadJson(f"`{name}` is not an object")
+    return value
+
+
+def optional_list(body: Body, name: str) -> list[Any]:
+    """`[]` where it is absent or null. Raises: BadJson."""
+    value = body.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise BadJson(f"`{name}` is not a list")
+    return value
+
+
+def required_user_id(body: Body, name: str) -> str:
+    """Raises: MissingParam; BadJson, if it is not a string; InvalidParam, if it is no user ID."""
+    value = required_string(body, name)
+    if not is_user_id(value):
+        raise InvalidParam(f"`{name}` is not a user ID")
     return value
 
 

@@ -1,0 +1,210 @@
+"""The room directory: aliases, and the rooms that are published here and on the nodes nearby.
+
+Source: client-server API, "Room aliases", "Published room directory".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from p2pserver.client_api.app import ClientApi
+from p2pserver.client_api.body_fields import optional_object, optional_string, required_string
+from p2pserver.client_api.published_rooms import published_rooms
+from p2pserver.client_api.room_access import require_joined, view_of
+from p2pserver.client_api.room_aliases import aliases_of, check_alias, put_alias, resolve_alias
+from p2pserver.client_api.routing import ApiRequest, Routes
+from p2pserver.errors import BadJson, Forbidden, InvalidParam, MatrixError, NotFound
+from p2pserver.identifiers import is_room_id, is_server_name, server_of
+from p2pserver.store.tx import Tx
+
+ASK_NEIGHBORS_S = 2.0
+PUBLIC_ROOMS_MAX = 500
+NEIGHBORS_MAX = 50
+
+routes = Routes()
+
+
+@routes.route("GET", "/directory/room/{alias}", auth="none")
+async def get_alias(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    found = await resolve_alias(api, request.params["alias"])
+    return {"room_id": found.room_id, "servers": found.servers}
+
+
+@routes.route("PUT", "/directory/room/{alias}")
+async def set_alias(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    alias, user_id = request.params["alias"], request.requester.user_id
+    check_alias(alias)
+    if server_of(alias) != api.server_name:
+        raise InvalidParam("the alias is of another server")
+    room_id = required_string(request.body, "room_id")
+    if not is_room_id(room_id):
+        raise InvalidParam("room_id is not a room ID")
+
+    def unit(tx: Tx) -> None:
+        require_joined(tx, user_id, room_id)
+        put_alias(tx, alias, room_id, user_id)
+
+    await api.database.write(unit)
+    return {}
+
+
+@routes.route("DELETE", "/directory/room/{alias}")
+async def delete_alias(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """Who made the alias may delete it, and who may set the room's canonical alias."""
+    alias, user_id = request.params["alias"], request.requester.user_id
+    check_alias(alias)
+
+    def unit(tx: Tx) -> None:
+        row = tx.one("SELECT room_id, creator FROM aliases WHERE alias = ?", (alias,))
+        if row is None:
+            raise NotFound(f"there is no alias {alias}")
+        room_id, creator = row
+        if user_id != creator:
+            _require_directory_power(api, tx, user_id, room_id)
+        tx.execute("DELETE FROM aliases WHERE alias = ?", (alias,))
+
+    await api.database.write(unit)
+    return {}
+
+
+@routes.route("GET", "/rooms/{room_id}/aliases")
+async def get_aliases(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    room_id, user_id = request.params["room_id"], request.requester.user_id
+
+    def query(tx: Tx) -> list[str]:
+        view_of(tx, api.rooms, user_id, room_id, peek=True)
+        return aliases_of(tx, room_id)
+
+    return {"aliases": await api.database.read(query)}
+
+
+@routes.route("GET", "/directory/list/room/{room_id}", auth="none")
+async def get_visibility(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    room_id = request.params["room_id"]
+    row = await api.database.read(lambda tx: tx.one("SELECT published FROM rooms WHERE room_id = ?", (room_id,)))
+    if row is None:
+        raise NotFound("there is no such room")
+    return {"visibility": "public" if row[0] else "private"}
+
+
+@routes.route("PUT", "/directory/list/room/{room_id}")
+async def set_visibility(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    room_id, user_id = request.params["room_id"], request.requester.user_id
+    visibility = optional_string(request.body, "visibility") or "public"
+    if visibility not in ("public", "private"):
+        raise InvalidParam("visibility is neither public nor private")
+
+    def unit(tx: Tx) -> None:
+        if tx.one("SELECT 1 FROM rooms WHERE room_id = ?", (room_id,)) is None:
+            raise NotFound("there is no such room")
+        require_joined(tx, user_id, room_id)
+        _require_directory_power(api, tx, user_id, room_id)
+        tx.execute("UPDATE rooms SET published = ? WHERE room_id = ?", (int(visibility == "public"), room_id))
+
+    await api.database.write(unit)
+    return {}
+
+
+def _require_directory_power(api: ClientApi, tx: Tx, user_id: str, room_id: str) -> None:
+    levels = api.rooms.power_levels(tx, room_id)
+    if api.rooms.membership(tx, room_id, user_id) != "join" or levels.of_user(user_id) < levels.needed_for(
+        "m.room.canonical_alias", True
+    ):
+        raise Forbidden("you may not change how this room is listed")
+
+
+@routes.route("GET", "/publicRooms", auth="none")
+async def get_public_rooms(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    limit = request.query_integer("limit", default=PUBLIC_ROOMS_MAX, most=PUBLIC_ROOMS_MAX)
+    return await _public_rooms(api, request, limit=limit, since=request.query.get("since"), search=None, types=None)
+
+
+@routes.route("POST", "/publicRooms")
+async def search_public_rooms(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    limit = request.body.get("limit", PUBLIC_ROOMS_MAX)
+    if type(limit) is not int or limit < 0:
+        raise BadJson("limit is not a positive integer")
+    chosen = optional_object(request.body, "filter")
+    types = chosen.get("room_types")
+    if types is not None and not (
+        isinstance(types, list) and all(entry is None or isinstance(entry, str) for entry in types)
+    ):
+        raise BadJson("room_types is not a list of strings and null")
+    return await _public_rooms(
+        api,
+        request,
+        limit=min(limit, PUBLIC_ROOMS_MAX),
+        since=optional_string(request.body, "since"),
+        search=optional_string(chosen, "generic_search_term"),
+        types=types,
+    )
+
+
+async def _public_rooms(
+    api: ClientApi,
+    request: ApiRequest,
+    *,
+    limit: int,
+    since: str | None,
+    search: str | None,
+    types: list[str | None] | None,
+) -> dict[str, Any]:
+    """One page of the list, the largest rooms first. Without `server`, of this node and of those connected now."""
+    server = request.query.get("server")
+    if since is not None and not (since.isascii() and since.isdigit() and len(since) <= 9):
+        raise InvalidParam("since is not a token of this server")
+    question: dict[str, Any] = {"limit": PUBLIC_ROOMS_MAX}
+    if search is not None:
+        question["search"] = search
+    found: dict[str, dict[str, Any]] = {}
+    if server is None or server == api.server_name:
+        for room in await api.database.read(
+            lambda tx: published_rooms(tx, api.rooms, search=search, limit=PUBLIC_ROOMS_MAX)
+        ):
+            found[room["room_id"]] = room
+    neighbors = api.remote.connected()[:NEIGHBORS_MAX] if server is None else [server]
+    if server is not None and not is_server_name(server):
+        raise InvalidParam("server is not a server name")
+    asked = [_ask(api, name, question) for name in neighbors if name != api.server_name]
+    for answer in await asyncio.gather(*asked):
+        for room in answer:
+            found.setdefault(room["room_id"], room)
+    rooms = [room for room in found.values() if types is None or room.get("room_type") in types]
+    rooms.sort(key=lambda room: (-room["num_joined_members"], room["room_id"]))
+    start = int(since or "0")
+    page: dict[str, Any] = {"chunk": rooms[start : start + limit], "total_room_count_estimate": len(rooms)}
+    if start + limit < len(rooms) and limit > 0:
+        page["next_batch"] = str(start + limit)
+    if start > 0:
+        page["prev_batch"] = str(max(0, start - limit))
+    return page
+
+
+async def _ask(api: ClientApi, server: str, question: dict[str, Any]) -> list[dict[str, Any]]:
+    """Another node's public rooms, as far as they make sense; none, if it cannot be asked or refuses."""
+    try:
+        answer = await api.remote.ask(server, "public_rooms", question, timeout_s=ASK_NEIGHBORS_S)
+    except MatrixError:
+        return []
+    chunk = answer.get("chunk")
+    rooms = [_sane_room(room) for room in chunk[:PUBLIC_ROOMS_MAX]] if isinstance(chunk, list) else []
+    return [room for room in rooms if room is not None]
+
+
+_TEXTS = ("name", "topic", "canonical_alias", "avatar_url", "join_rule", "room_type")
+
+
+def _sane_room(room: object) -> dict[str, Any] | None:
+    """An entry of another node's list with the fields of the specification and nothing else; None if it is none."""
+    if not isinstance(room, dict) or not is_room_id(room.get("room_id")):
+        return None
+    members = room.get("num_joined_members")
+    sane: dict[str, Any] = {
+        "room_id": room["room_id"],
+        "num_joined_members": members if type(members) is int and 0 <= members < 2**53 else 0,
+        "world_readable": room.get("world_readable") is True,
+        "guest_can_join": room.get("guest_can_join") is True,
+    }
+    sane.update((name, room[name]) for name in _TEXTS if isinstance(room.get(name), str))
+    return sane

@@ -1,0 +1,211 @@
+"""Joining a room: here if this node is in it, else through a server that is; and later, if none can be asked now.
+
+    POST /join -> resident? one member event
+               -> else: pending row -> ask the servers that may know the room, the likeliest first
+                                       -> an offer: join event and partial room in one unit, row deleted
+                                       -> none reachable: the client is told so, the row stays and is tried again
+                                          whenever one of them is connected; the room then appears in /sync
+
+Source: server-server API, "Joining Rooms" (one round trip instead of two); DESIGN "Requests"; docs/sync.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from p2pserver.client_api.member_events import is_resident, profile_content, send_member_event
+from p2pserver.errors import BadState, Forbidden, InvalidParam, MatrixError, NotFound, PeerUnreachable
+from p2pserver.events.versions import ROOM_VERSIONS
+from p2pserver.identifiers import is_room_id, is_server_name, server_of
+from p2pserver.store.pending_joins import (
+    TOPIC,
+    PendingJoin,
+    drop_pending_join,
+    drop_pending_joins_before,
+    pending_join,
+    pending_joins,
+    put_pending_join,
+)
+from p2pserver.store.tx import Tx
+
+if TYPE_CHECKING:
+    from p2pserver.client_api.app import ClientApi
+
+ANSWER_S = 30.0
+"""A client that asks to join is answered within this time."""
+ASK_S = 20.0
+VIA_MAX = 50
+PENDING_MS_MAX = 7 * 24 * 3600 * 1000
+LOOK_S = 2.0
+"""How often the connected servers are looked at while joins are pending."""
+AGAIN_S = 60.0
+"""How soon a join is tried again while nobody new is connected."""
+IDLE_S = 3600.0
+
+_CONCLUSIVE = ("M_FORBIDDEN", "M_INCOMPATIBLE_ROOM_VERSION", "M_UNSUPPORTED_ROOM_VERSION")
+
+
+class Joins:
+    """The joins under way; one per node."""
+
+    def __init__(self) -> None:
+        self.running: dict[tuple[str, str], asyncio.Task[str]] = {}
+
+    async def attempt(self, api: ClientApi, user_id: str, room_id: str) -> str:
+        """Tries a pending join once; a second call while the first runs waits for the same result.
+
+        Raises: as `_join_through_others`.
+        """
+        key = (user_id, room_id)
+        task = self.running.get(key)
+        if task is None:
+            task = asyncio.create_task(_join_through_others(api, user_id, room_id), name="join")
+            self.running[key] = task
+            task.add_done_callback(lambda done: self._done(key, done))
+        return await asyncio.shield(task)
+
+    def _done(self, key: tuple[str, str], task: asyncio.Task[str]) -> None:
+        del self.running[key]
+        if not task.cancelled():
+            task.exception()
+
+    async def close(self) -> None:
+        tasks = list(self.running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def join_room(api: ClientApi, *, user_id: str, room_id: str, via: Iterable[str], reason: str | None) -> str:
+    """Joins a local user to a room and returns its ID.
+
+    Raises: InvalidParam; Forbidden; NotFound, if no server is known that could know the room; PeerUnreachable, if none
+    of them can be asked now: the join is then tried again in the background.
+    """
+    if not is_room_id(room_id):
+        raise InvalidParam("that is not a room ID")
+
+    def locally(tx: Tx) -> bool:
+        content = {"membership": "join", **profile_content(api, tx, user_id)}
+        if reason is not None:
+            content["reason"] = reason
+        if api.rooms.membership(tx, room_id, user_id) == "join" and is_resident(api, tx, room_id):
+            return True
+        if is_resident(api, tx, room_id):
+            try:
+                send_member_event(api, tx, room_id=room_id, sender=user_id, target=user_id, content=content)
+            except BadState:
+                if not api.rooms.member_servers(tx, room_id) - {api.server_name}:
+                    raise
+            else:
+                drop_pending_join(tx, user_id, room_id)
+                return True
+        servers = _candidates(api, tx, user_id, room_id, via)
+        if not servers and not api.remote.connected():
+            raise NotFound("no server is known that could know this room")
+        put_pending_join(tx, user_id=user_id, room_id=room_id, via=servers, content=content, requested_ms=api.wall_ms())
+        return False
+
+    if await api.database.write(locally):
+        return room_id
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            return await api.joins.attempt(api, user_id, room_id)
+    except TimeoutError as error:
+        raise PeerUnreachable("the room's servers are slow; the join goes on in the background") from error
+
+
+async def retry_pending_joins(api: ClientApi) -> None:
+    """Tries the pending joins, of this run and earlier ones, whenever a server is connected that was not before."""
+    tried_s: dict[tuple[str, str], float] = {}
+    known: frozenset[str] = frozenset()
+    loop = asyncio.get_running_loop()
+    while True:
+        position = api.database.position
+        waiting = await api.database.read(pending_joins)
+        if not waiting:
+            tried_s.clear()
+            known = frozenset()
+            await api.database.wait([TOPIC], after=position, timeout_s=IDLE_S)
+            continue
+        oldest_ms = api.wall_ms() - PENDING_MS_MAX
+        if waiting[0].requested_ms < oldest_ms:
+            await api.database.write(lambda tx, before=oldest_ms: drop_pending_joins_before(tx, before))  # type: ignore[misc]
+            continue
+        connected = frozenset(api.remote.connected())
+        newly, known = connected - known, connected
+        for join in waiting:
+            key = (join.user_id, join.room_id)
+            due = loop.time() - tried_s.get(key, -AGAIN_S) >= AGAIN_S
+            if connected and key not in api.joins.running and (newly or due):
+                tried_s[key] = loop.time()
+                api.spawn(_try_quietly(api, join), name="retry-join")
+        await asyncio.sleep(LOOK_S)
+
+
+async def _try_quietly(api: ClientApi, join: PendingJoin) -> None:
+    try:
+        await api.joins.attempt(api, join.user_id, join.room_id)
+    except MatrixError:
+        return  # the row stays or is gone, as the error deserves; nobody waits for the answer any more
+
+
+async def _join_through_others(api: ClientApi, user_id: str, room_id: str) -> str:
+    """Asks the servers of a pending join one after another; what is concluded, is deleted.
+
+    Raises: PeerUnreachable, with the row kept, if a server that may know the room cannot be asked; else the error of
+    the servers that could.
+    """
+    join = await api.database.read(lambda tx: pending_join(tx, user_id, room_id))
+    if join is None:
+        raise NotFound("this join was given up")
+    connected = api.remote.connected()
+    servers = list(dict.fromkeys((*join.via, *connected)))
+    error: MatrixError = NotFound("no server that can be asked knows this room")
+    unreachable = False
+    for server in servers:
+        if server not in connected:
+            unreachable = True
+            continue
+        try:
+            offer = await api.remote.ask(
+                server,
+                "join",
+                {"room_id": room_id, "user_id": user_id, "versions": list(ROOM_VERSIONS)},
+                timeout_s=ASK_S,
+            )
+            await api.database.write(lambda tx, offer=offer, server=server: _accept(api, tx, join, offer, server))  # type: ignore[misc]
+        except PeerUnreachable:
+            unreachable = True
+        except MatrixError as refused:
+            if refused.errcode in _CONCLUSIVE or error.errcode == "M_NOT_FOUND":
+                error = refused
+        else:
+            return room_id
+    if unreachable:
+        raise PeerUnreachable("no server that knows the room can be asked now; the join goes on in the background")
+    await api.database.write(lambda tx: drop_pending_join(tx, user_id, room_id))
+    raise error
+
+
+def _accept(api: ClientApi, tx: Tx, join: PendingJoin, offer: dict[str, Any], resident: str) -> None:
+    """Joins with an offer, unless the user has changed his mind or is in the room already."""
+    if pending_join(tx, join.user_id, join.room_id) is None:
+        raise Forbidden("this join was given up")
+    drop_pending_join(tx, join.user_id, join.room_id)
+    api.rooms.join_with(tx, user_id=join.user_id, offer=offer, resident=resident, content=join.content)
+
+
+def _candidates(api: ClientApi, tx: Tx, user_id: str, room_id: str, via: Iterable[str]) -> list[str]:
+    """Servers that may know the room: named by the client, the inviter's, the room ID's, those of past members."""
+    names = [server for server in via if is_server_name(server)]
+    invite = tx.one("SELECT inviter, via FROM invites WHERE room_id = ? AND user_id = ?", (room_id, user_id))
+    if invite is not None:
+        names += [server_of(invite[0]), invite[1]]
+    if ":" in room_id:
+        names.append(server_of(room_id))
+    if tx.one("SELECT 1 FROM rooms WHERE room_id = ?", (room_id,)) is not None:
+        names += sorted(api.rooms.member_servers(tx, room_id))
+    return [server for server in dict.fromkeys(names) if server != api.server_name][:VIA_MAX]

@@ -1,0 +1,134 @@
+"""Member events of our users: what goes into them, and who is told besides the members.
+
+Source: client-server API, "Room membership"; room version 8, "restricted" (`join_authorised_via_users_server`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from p2pserver.errors import BadState, Forbidden, InvalidParam
+from p2pserver.events.pdu import Pdu
+from p2pserver.identifiers import is_user_id, server_of
+from p2pserver.store.accounts import profile_of
+from p2pserver.store.outbox import queue_invite
+from p2pserver.store.tx import Tx
+
+if TYPE_CHECKING:
+    from p2pserver.client_api.app import ClientApi
+
+MEMBERSHIPS = ("join", "invite", "knock", "leave", "ban")
+
+
+def send_member_event(
+    api: ClientApi, tx: Tx, *, room_id: str, sender: str, target: str, content: Mapping[str, Any]
+) -> Pdu:
+    """Sends a member event of a room that this node is in. An invite goes to the invited server as well.
+
+    Raises: InvalidParam, if `target` or the membership is none; Forbidden; TooLarge, BadJson.
+    """
+    if not is_user_id(target):
+        raise InvalidParam("the state key of a member event is a user ID")
+    membership = content.get("membership")
+    if membership not in MEMBERSHIPS:
+        raise InvalidParam("membership is none of join, invite, knock, leave, ban")
+    if membership == "knock":
+        raise Forbidden("knocking is not supported by this server")
+    require_resident(api, tx, room_id)
+    if target == sender and membership == "join":
+        content = _with_authorizing_user(api, tx, room_id, sender, content)
+    event = api.rooms.send(
+        tx, room_id=room_id, sender=sender, event_type="m.room.member", state_key=target, content=dict(content)
+    )
+    if membership == "invite" and server_of(target) != api.server_name:
+        queue_invite(tx, server_of(target), room_id, api.rooms.invite_payload(tx, event.event_id))
+    return event
+
+
+def require_resident(api: ClientApi, tx: Tx, room_id: str) -> None:
+    """Knowing a room is not being in it: only while a local user is joined is our view of it kept up.
+
+    Raises: Forbidden.
+    """
+    if not is_resident(api, tx, room_id):
+        raise Forbidden("you are not in this room")
+
+
+def is_resident(api: ClientApi, tx: Tx, room_id: str) -> bool:
+    """Whether the node is in the room, or nobody else is, so that what it holds is all there is."""
+    row = tx.one("SELECT 1 FROM local_memberships WHERE room_id = ? AND membership = 'join' LIMIT 1", (room_id,))
+    if row is not None:
+        return True
+    held = tx.one("SELECT complete FROM rooms WHERE room_id = ?", (room_id,))
+    return held is not None and bool(held[0]) and not api.rooms.member_servers(tx, room_id) - {api.server_name}
+
+
+def change_membership(
+    api: ClientApi,
+    tx: Tx,
+    *,
+    room_id: str,
+    sender: str,
+    target: str,
+    membership: str,
+    reason: str | None,
+    only_from: tuple[str | None, ...] | None = None,
+) -> Pdu:
+    """An invite, kick, ban or unban by `sender`.
+
+    `only_from` are the memberships of `target` on which it makes sense: a kick must not lift a ban.
+
+    Raises: Forbidden, also if `target` has another membership.
+    """
+    require_resident(api, tx, room_id)
+    present = api.rooms.membership(tx, room_id, target)
+    if only_from is not None and present not in only_from:
+        raise Forbidden(f"{target} cannot be given membership {membership} here: it has {present or 'none'}")
+    content: dict[str, Any] = {"membership": membership}
+    if reason is not None:
+        content["reason"] = reason
+    if membership == "invite":
+        content.update(profile_content(api, tx, target))
+    return send_member_event(api, tx, room_id=room_id, sender=sender, target=target, content=content)
+
+
+def profile_content(api: ClientApi, tx: Tx, user_id: str) -> dict[str, str]:
+    """`displayname` and `avatar_url` of a local user; `{}` for others."""
+    profile = profile_of(tx, user_id) if server_of(user_id) == api.server_name else None
+    return {} if profile is None else profile.to_json()
+
+
+def _with_authorizing_user(
+    api: ClientApi, tx: Tx, room_id: str, user_id: str, content: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """For a restricted room that the user was not invited to: names a local member who may invite him.
+
+    Raises: Forbidden, if the user is in none of the rooms that open this one; BadState, if no local member may invite.
+    """
+    rules = api.rooms.current_event(tx, room_id, "m.room.join_rules")
+    kind = None if rules is None else rules.content.get("join_rule")
+    if rules is None or kind not in ("restricted", "knock_restricted"):
+        return {key: value for key, value in content.items() if key != "join_authorised_via_users_server"}
+    if api.rooms.membership(tx, room_id, user_id) in ("join", "invite"):
+        return {key: value for key, value in content.items() if key != "join_authorised_via_users_server"}
+    allow = rules.content.get("allow")
+    opening = {
+        entry.get("room_id")
+        for entry in (allow if isinstance(allow, list) else ())
+        if isinstance(entry, Mapping) and entry.get("type") == "m.room_membership"
+    }
+    own = {
+        room
+        for (room,) in tx.all(
+            "SELECT room_id FROM local_memberships WHERE user_id = ? AND membership = 'join'", (user_id,)
+        )
+    }
+    if not own & opening:
+        raise Forbidden("you are in none of the rooms whose members may join this one")
+    levels = api.rooms.power_levels(tx, room_id)
+    local = tx.all("SELECT user_id FROM local_memberships WHERE room_id = ? AND membership = 'join'", (room_id,))
+    for (member,) in sorted(local):
+        if levels.of_user(member) >= levels.invite:
+            return {**content, "join_authorised_via_users_server": member}
+    raise BadState("no member on this server may invite to the room")

@@ -1,0 +1,66 @@
+"""This node's published rooms, as entries of the public rooms list.
+
+Source: client-server API, "Published room directory" (`PublishedRoomsChunk`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from p2pserver.rooms.service import Rooms
+from p2pserver.store.tx import Tx
+
+_SHOWN = (
+    ("m.room.name", "name", "name"),
+    ("m.room.topic", "topic", "topic"),
+    ("m.room.canonical_alias", "alias", "canonical_alias"),
+    ("m.room.avatar", "url", "avatar_url"),
+    ("m.room.join_rules", "join_rule", "join_rule"),
+    ("m.room.create", "type", "room_type"),
+)
+
+
+def published_rooms(tx: Tx, rooms: Rooms, *, search: str | None, limit: int) -> list[dict[str, Any]]:
+    """The published rooms that this node is in and that match `search`, at most `limit`."""
+    rows = tx.all(
+        "SELECT room_id FROM rooms WHERE published = 1 AND EXISTS (SELECT 1 FROM local_memberships AS m "
+        "WHERE m.room_id = rooms.room_id AND m.membership = 'join') ORDER BY room_id"
+    )
+    found = []
+    for (room_id,) in rows:
+        entry = _entry(tx, rooms, room_id)
+        if search is None or _matches(entry, search):
+            found.append(entry)
+        if len(found) == limit:
+            break
+    return found
+
+
+def _entry(tx: Tx, rooms: Rooms, room_id: str) -> dict[str, Any]:
+    row = tx.one(
+        "SELECT COUNT(*) FROM current_state WHERE room_id = ? AND type = 'm.room.member' AND membership = 'join'",
+        (room_id,),
+    )
+    entry: dict[str, Any] = {
+        "room_id": room_id,
+        "num_joined_members": 0 if row is None else row[0],
+        "world_readable": _setting(tx, rooms, room_id, "history_visibility") == "world_readable",
+        "guest_can_join": _setting(tx, rooms, room_id, "guest_access") == "can_join",
+    }
+    for event_type, key, name in _SHOWN:
+        event = rooms.current_event(tx, room_id, event_type)
+        value = None if event is None else event.content.get(key)
+        if isinstance(value, str):
+            entry[name] = value
+    return entry
+
+
+def _setting(tx: Tx, rooms: Rooms, room_id: str, name: str) -> object:
+    event = rooms.current_event(tx, room_id, f"m.room.{name}")
+    return None if event is None else event.content.get(name)
+
+
+def _matches(entry: dict[str, Any], search: str) -> bool:
+    """The search term is in the name, the topic or the alias, whatever the case."""
+    wanted = search.casefold()
+    return any(wanted in str(entry.get(field, "")).casefold() for field in ("name", "topic", "canonical_alias"))

@@ -1,0 +1,98 @@
+"""`GET /sync`: long polling.
+
+An answer is built from one snapshot. If it would tell the client nothing, the request waits for a commit that concerns
+the user or one of his rooms, and looks again. Source: client-server API, "Syncing"; docs/sync.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from p2pserver.client_api.app import ClientApi
+from p2pserver.client_api.event_filter import SyncFilter, filter_text
+from p2pserver.client_api.routing import ApiRequest, Requester, Routes
+from p2pserver.client_api.stream_token import StreamToken
+from p2pserver.client_api.sync_response import SyncAnswer, sync_answer
+from p2pserver.client_api.sync_scope import SyncScope
+from p2pserver.errors import InvalidParam
+from p2pserver.store.filters import get_filter
+from p2pserver.store.to_device import delete_to_device, to_device_since
+from p2pserver.store.tx import Tx
+
+TIMEOUT_MS_MAX = 600_000
+
+routes = Routes()
+
+
+@routes.route("GET", "/sync")
+async def sync(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    requester = request.requester
+    since_text = request.query.get("since") or None
+    since = None if since_text is None else StreamToken.parse(since_text)
+    full_state = request.query_boolean("full_state")
+    request.query_boolean("use_state_after")
+    timeout_ms = request.query_integer("timeout", default=0, most=TIMEOUT_MS_MAX)
+    if request.query.get("set_presence", "online") not in ("online", "offline", "unavailable"):
+        raise InvalidParam("set_presence is none of online, offline, unavailable")
+    filter_query = request.query.get("filter")
+    sync_filter = await api.database.read(lambda tx: _filter_of(tx, requester.user_id, filter_query))
+    if since is not None:
+        await _delete_delivered(api, requester, since)
+    sent = api.lazy_members.sent(requester.user_id, requester.device_id, since_text)
+
+    def build(tx: Tx) -> SyncAnswer:
+        position = tx.position()
+        if since is not None and since.position > position:
+            raise InvalidParam("that token is not of this server")
+        scope = SyncScope(
+            tx=tx,
+            rooms=api.rooms,
+            requester=requester,
+            since=since,
+            upto=position,
+            sync_filter=sync_filter,
+            full_state=full_state,
+            wall_ms=api.wall_ms(),
+            sent_members=sent,
+        )
+        return sync_answer(scope)
+
+    at_once = since is None or full_state
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_ms / 1000
+    answer = await api.database.read(build)
+    while not (answer.eventful or at_once):
+        left_s = deadline - loop.time()
+        woken = left_s > 0 and await api.database.wait(
+            answer.topics, after=answer.next_batch.position, timeout_s=left_s
+        )
+        if not woken:
+            break
+        answer = await api.database.read(build)
+    api.lazy_members.remember(requester.user_id, requester.device_id, str(answer.next_batch), sent, answer.sent_members)
+    return answer.body
+
+
+def _filter_of(tx: Tx, user_id: str, query: str | None) -> SyncFilter:
+    """The filter that the query parameter holds or names.
+
+    Raises: InvalidParam, if it is not JSON or no filter of this user; BadJson, if a part of it has a wrong type.
+    """
+    if query is None:
+        return SyncFilter()
+    if query.startswith("{"):
+        return SyncFilter.of(filter_text(query))
+    definition = get_filter(tx, user_id, query)
+    if definition is None:
+        raise InvalidParam("there is no such filter")
+    return SyncFilter.of(definition)
+
+
+async def _delete_delivered(api: ClientApi, requester: Requester, since: StreamToken) -> None:
+    """Drops the to-device messages that the client has, as its token proves."""
+    upto = since.position if since.to_device is None else since.to_device
+    who = (requester.user_id, requester.device_id)
+    waiting = await api.database.read(lambda tx: to_device_since(tx, *who, -1, upto, limit=1))
+    if waiting:
+        await api.database.write(lambda tx: delete_to_device(tx, *who, upto))

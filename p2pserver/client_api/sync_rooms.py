@@ -1,0 +1,268 @@
+"""The rooms of a `/sync` answer: joined, left, invited.
+
+Source: client-server API, "Syncing", "Room summary"; docs/sync.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from p2pserver.client_api.client_events import client_event, client_events, stripped
+from p2pserver.client_api.room_access import end_of_membership, was_joined_at
+from p2pserver.client_api.stream_token import StreamToken
+from p2pserver.client_api.sync_scope import RoomSection, SyncScope
+from p2pserver.client_api.sync_state import changed_state, full_state, leaves_a_loser
+from p2pserver.client_api.timeline import FIRST, walk
+from p2pserver.events.pdu import Pdu
+from p2pserver.meg.state import StateSlot, member_slot
+from p2pserver.store.events import StoredEvent
+
+HEROES_MAX = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Timeline:
+    events: list[StoredEvent]
+    start: int
+    """The position just before the first event; the end of the range where there is none."""
+    limited: bool
+
+
+def joined_room(
+    scope: SyncScope, room_id: str, *, new: bool, account_data: Sequence[Mapping[str, Any]]
+) -> RoomSection | None:
+    """The section of a joined room, or None where there is nothing to tell.
+
+    `new`: the client does not know the room: this is its first sync, or the user joined after `since`.
+    """
+    since = None if new else scope.position
+    timeline = _timeline(scope, room_id, above=FIRST if since is None else since, upto=scope.upto)
+    if since is None or scope.full_state:
+        state = full_state(scope, room_id, timeline.events, start=timeline.start, end=scope.upto)
+    else:
+        state = changed_state(scope, room_id, timeline.events, since=since, start=timeline.start, end=scope.upto)
+    whole = since is None or scope.full_state
+    members_changed = whole or any(slot[0] == "m.room.member" for slot in state) or _holds_members(timeline.events)
+    if not (whole or timeline.events or state or timeline.limited or account_data):
+        return None
+    summary = _summary(scope, room_id) if members_changed else {}
+    shown, members = _shown_state(
+        scope, room_id, state, timeline.events, whole=whole, heroes=summary.get("m.heroes", ())
+    )
+    body = {
+        "summary": summary,
+        "state": {"events": shown},
+        "timeline": _timeline_body(scope, timeline),
+        "ephemeral": {"events": []},
+        "account_data": {"events": list(account_data)},
+        "unread_notifications": {"highlight_count": 0, "notification_count": 0},
+    }
+    loser = leaves_a_loser(scope, room_id, timeline.events)
+    return RoomSection(body=body, settle_from=timeline.start if loser else None, members=members)
+
+
+def left_room(scope: SyncScope, room_id: str, *, event_id: str, position: int) -> RoomSection:
+    """The section of a room that the user has left, was kicked or banned from, or whose invite is gone.
+
+    `event_id` is the member event that says so, in effect since `position`.
+    """
+    tx, rooms = scope.tx, scope.rooms
+    since = scope.position
+    ended = end_of_membership(tx, rooms, scope.user_id, room_id)
+    leave = rooms.stored(tx, event_id)
+    was_in_it = ended is not None and (since is None or ended > since)
+    if not was_in_it or ended is None:
+        events = [] if leave is None else [client_event(leave.pdu, wall_ms=scope.wall_ms)]
+        return RoomSection(
+            body=_left_body({"events": [], "limited": False, "prev_batch": _prev_batch(position)}, events)
+        )
+    known = since is not None and was_joined_at(tx, rooms, scope.user_id, room_id, since)
+    end = max(position, leave.position) if leave is not None and not leave.outlier else position
+    timeline = _timeline(scope, room_id, above=since if known and since is not None else FIRST, upto=end)
+    if known and since is not None and not scope.full_state:
+        state = changed_state(scope, room_id, timeline.events, since=since, start=timeline.start, end=end)
+    else:
+        state = full_state(scope, room_id, timeline.events, start=timeline.start, end=end)
+    own = member_slot(scope.user_id)
+    if not any(event.pdu.event_id == event_id for event in timeline.events):
+        state[own] = event_id
+    shown, members = _shown_state(scope, room_id, state, timeline.events, whole=not known, heroes=())
+    return RoomSection(body=_left_body(_timeline_body(scope, timeline), shown), members=members)
+
+
+def invited_room(scope: SyncScope, room_id: str, *, event_id: str) -> RoomSection:
+    """The section of an invite: stripped state, with `m.room.create` and the user's own member event."""
+    tx, rooms = scope.tx, scope.rooms
+    row = tx.one("SELECT raw, room_state FROM invites WHERE room_id = ? AND user_id = ?", (room_id, scope.user_id))
+    if row is not None:
+        raws = [*json.loads(row[1]), json.loads(row[0])]
+        events = [_stripped_raw(raw) for raw in raws]
+    else:
+        invite = rooms.stored(tx, event_id)
+        events = [*rooms.stripped_state(tx, room_id), *([] if invite is None else [stripped(invite.pdu)])]
+    slots = {(event["type"], event["state_key"]): event for event in events}
+    return RoomSection(body={"invite_state": {"events": list(slots.values())}})
+
+
+def _stripped_raw(raw: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: raw[key] for key in ("content", "sender", "state_key", "type")}
+
+
+def _left_body(timeline: Mapping[str, Any], state: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {"state": {"events": list(state)}, "timeline": timeline, "account_data": {"events": []}}
+
+
+def _prev_batch(position: int) -> str:
+    return str(StreamToken(position))
+
+
+def _timeline(scope: SyncScope, room_id: str, *, above: int, upto: int) -> _Timeline:
+    """The newest events, no more than the filter's limit, and none from before a gap in this node's own knowledge."""
+    event_filter = scope.sync_filter.timeline
+    if not event_filter.wants_room(room_id):
+        return _Timeline([], upto, limited=False)
+    found = walk(
+        scope.tx,
+        scope.rooms,
+        room_id=room_id,
+        user_id=scope.user_id,
+        above=above,
+        upto=upto,
+        forward=False,
+        limit=event_filter.limit + 1,
+        event_filter=event_filter,
+    )
+    newest_first = found.events[: event_filter.limit]
+    limited = len(found.events) > event_filter.limit or found.more
+    gap = _newest_gap(scope, room_id, above=above, upto=upto)
+    if gap is not None:
+        newest_first = [event for event in newest_first if event.position >= gap]
+        limited = True
+    events = [event for event in reversed(newest_first) if event.pdu.is_state or event.pdu.sender not in scope.ignored]
+    start = newest_first[-1].position - 1 if newest_first else upto
+    return _Timeline(events, start, limited)
+
+
+def _newest_gap(scope: SyncScope, room_id: str, *, above: int, upto: int) -> int | None:
+    """The position of the newest event in the range that cites an event which is not held."""
+    row = scope.tx.one(
+        "SELECT MAX(e.position) FROM gaps AS g JOIN event_edges AS x ON x.prev_event_id = g.missing_event_id "
+        "JOIN events AS e ON e.event_id = x.event_id WHERE g.room_id = ? AND e.outlier = 0 AND e.position > ? "
+        "AND e.position <= ?",
+        (room_id, above, upto),
+    )
+    return None if row is None or row[0] is None else int(row[0])
+
+
+def _timeline_body(scope: SyncScope, timeline: _Timeline) -> dict[str, Any]:
+    events = client_events(scope.tx, scope.rooms, timeline.events, requester=scope.requester, wall_ms=scope.wall_ms)
+    return {"events": events, "limited": timeline.limited, "prev_batch": _prev_batch(timeline.start)}
+
+
+def _holds_members(events: Sequence[StoredEvent]) -> bool:
+    return any(event.pdu.type == "m.room.member" for event in events)
+
+
+def _shown_state(
+    scope: SyncScope,
+    room_id: str,
+    state: Mapping[StateSlot, str],
+    timeline: Sequence[StoredEvent],
+    *,
+    whole: bool,
+    heroes: Sequence[str],
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The `state` events in client format, and which member events the client has now got in this room.
+
+    With lazy loading: of a whole state only the members that matter (senders in the timeline, heroes, the user), of a
+    change all members that changed; besides, the senders that this device has not been sent.
+    """
+    event_filter = scope.sync_filter.state
+    chosen = dict(state)
+    in_timeline = {event.pdu.state_key: event.pdu.event_id for event in timeline if event.pdu.type == "m.room.member"}
+    if scope.sync_filter.lazy_load_members:
+        needed = dict.fromkeys((*(event.pdu.sender for event in timeline), *heroes))
+        if whole:
+            needed[scope.user_id] = None
+            chosen = {
+                slot: event_id for slot, event_id in state.items() if slot[0] != "m.room.member" or slot[1] in needed
+            }
+        chosen.update(_senders_to_send(scope, room_id, chosen, needed, in_timeline, whole=whole))
+    events = [event for event_id in chosen.values() if (event := scope.rooms.stored(scope.tx, event_id)) is not None]
+    events.sort(key=lambda event: (event.pdu.type != "m.room.create", event.position))
+    pdus = [event.pdu for event in events]
+    if not event_filter.wants_room(room_id):
+        pdus = []
+    pdus = [pdu for pdu in pdus if event_filter.wants(pdu.type, pdu.sender, pdu.content)]
+    members = {slot[1]: event_id for slot, event_id in chosen.items() if slot[0] == "m.room.member"}
+    members.update((user_id, event_id) for user_id, event_id in in_timeline.items() if user_id is not None)
+    return [_state_event(scope, pdu) for pdu in pdus], members
+
+
+def _senders_to_send(
+    scope: SyncScope,
+    room_id: str,
+    chosen: Mapping[StateSlot, str],
+    needed: Mapping[str, None],
+    in_timeline: Mapping[str | None, str],
+    *,
+    whole: bool,
+) -> dict[StateSlot, str]:
+    """The current member events of `needed` users that are neither in the answer nor with the device already."""
+    found: dict[StateSlot, str] = {}
+    for user_id in needed:
+        slot = member_slot(user_id)
+        if slot in chosen or user_id in in_timeline:
+            continue
+        row = scope.tx.one(
+            "SELECT event_id FROM current_state WHERE room_id = ? AND type = ? AND state_key = ?", (room_id, *slot)
+        )
+        if row is None:
+            continue
+        redundant = scope.sent_members.get((room_id, user_id)) == row[0]
+        if whole or not redundant or scope.sync_filter.state.include_redundant_members:
+            found[slot] = row[0]
+    return found
+
+
+def _state_event(scope: SyncScope, pdu: Pdu) -> dict[str, Any]:
+    return client_event(pdu, wall_ms=scope.wall_ms)
+
+
+def _summary(scope: SyncScope, room_id: str) -> dict[str, Any]:
+    """Member counts, and up to five members after whom a client may name a room that has no name."""
+    counts = dict(
+        scope.tx.all(
+            "SELECT membership, COUNT(*) FROM current_state WHERE room_id = ? AND type = 'm.room.member' "
+            "GROUP BY membership",
+            (room_id,),
+        )
+    )
+    summary: dict[str, Any] = {
+        "m.joined_member_count": counts.get("join", 0),
+        "m.invited_member_count": counts.get("invite", 0),
+    }
+    if not _has_name(scope, room_id):
+        summary["m.heroes"] = _heroes(scope, room_id, ("join", "invite")) or _heroes(scope, room_id, ("leave", "ban"))
+    return summary
+
+
+def _has_name(scope: SyncScope, room_id: str) -> bool:
+    for event_type, key in (("m.room.name", "name"), ("m.room.canonical_alias", "alias")):
+        event = scope.rooms.current_event(scope.tx, room_id, event_type)
+        if event is not None and event.content.get(key):
+            return True
+    return False
+
+
+def _heroes(scope: SyncScope, room_id: str, memberships: tuple[str, str]) -> list[str]:
+    rows = scope.tx.all(
+        "SELECT c.state_key FROM current_state AS c JOIN events AS e ON e.event_id = c.event_id WHERE c.room_id = ? "
+        "AND c.type = 'm.room.member' AND c.membership IN (?, ?) AND c.state_key != ? "
+        f"ORDER BY e.position, c.state_key LIMIT {HEROES_MAX}",
+        (room_id, *memberships, scope.user_id),
+    )
+    return [user_id for (user_id,) in rows]

@@ -1,0 +1,54 @@
+"""Transaction IDs of clients: a repeated request gets the first answer and does nothing.
+
+The row is written in the same unit of work as the event, and there is one writer, so a repeat that arrives while the
+first is still running waits for its turn and then finds the row. Source: client-server API, "Transaction
+identifiers": scoped to the device and the path, not to the access token; r0 and v3 are one path.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote, unquote
+
+from p2pserver.client_api.routing import Requester
+from p2pserver.store.tx import Tx
+
+
+def transaction_path(*segments: str) -> str:
+    """The path of a request, each segment percent-encoded so that no two requests share it."""
+    return "/".join(quote(segment, safe="") for segment in segments)
+
+
+def transaction_id_of(path: str) -> str:
+    """The transaction ID in what `transaction_path` made: the last segment."""
+    return unquote(path.rpartition("/")[2])
+
+
+def answered_once(
+    tx: Tx,
+    requester: Requester,
+    path: str,
+    *,
+    wall_ms: int,
+    act: Callable[[], tuple[dict[str, Any], str | None]],
+) -> dict[str, Any]:
+    """The answer of the first request on `path` by this device; calls `act` for it if this is the first.
+
+    `act` returns the response and the ID of the event that it made. What it raises is not remembered.
+    """
+    row = tx.one(
+        "SELECT response FROM client_transactions WHERE user_id = ? AND device_id = ? AND path = ?",
+        (requester.user_id, requester.device_id, path),
+    )
+    if row is not None:
+        answer: dict[str, Any] = json.loads(row[0])
+        return answer
+    response, event_id = act()
+    tx.execute(
+        "INSERT INTO client_transactions (user_id, device_id, path, response, event_id, done_ms) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        (requester.user_id, requester.device_id, path, json.dumps(response), event_id, wall_ms),
+    )
+    return response

@@ -1,0 +1,74 @@
+"""Joins that wait until a server is met that knows the room."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from p2pserver.store.tx import Tx
+
+PENDING_PER_USER_MAX = 100
+TOPIC = "pending_joins"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingJoin:
+    """`via` are servers that may know the room, the likeliest first."""
+
+    user_id: str
+    room_id: str
+    via: list[str]
+    content: dict[str, Any]
+    requested_ms: int
+
+
+def put_pending_join(
+    tx: Tx, *, user_id: str, room_id: str, via: Sequence[str], content: Mapping[str, Any], requested_ms: int
+) -> None:
+    """Remembers a join; a newer request for the same room replaces the older, the oldest of a user give way."""
+    tx.execute(
+        "INSERT OR REPLACE INTO pending_joins (user_id, room_id, via, content, requested_ms) VALUES (?, ?, ?, ?, ?)",
+        (user_id, room_id, json.dumps(list(via)), json.dumps(content), requested_ms),
+    )
+    tx.execute(
+        "DELETE FROM pending_joins WHERE user_id = :user AND room_id NOT IN (SELECT room_id FROM pending_joins "
+        "WHERE user_id = :user ORDER BY requested_ms DESC LIMIT :most)",
+        {"user": user_id, "most": PENDING_PER_USER_MAX},
+    )
+    tx.notify(TOPIC)
+
+
+def drop_pending_join(tx: Tx, user_id: str, room_id: str) -> None:
+    tx.execute("DELETE FROM pending_joins WHERE user_id = ? AND room_id = ?", (user_id, room_id))
+
+
+def pending_join(tx: Tx, user_id: str, room_id: str) -> PendingJoin | None:
+    row = tx.one(
+        "SELECT user_id, room_id, via, content, requested_ms FROM pending_joins WHERE user_id = ? AND room_id = ?",
+        (user_id, room_id),
+    )
+    return None if row is None else _of(row)
+
+
+def pending_joins(tx: Tx) -> list[PendingJoin]:
+    """All of them, oldest first."""
+    rows = tx.all("SELECT user_id, room_id, via, content, requested_ms FROM pending_joins ORDER BY requested_ms")
+    return [_of(row) for row in rows]
+
+
+def drop_pending_joins_before(tx: Tx, requested_ms: int) -> None:
+    """Gives up what was asked for before that time."""
+    tx.execute("DELETE FROM pending_joins WHERE requested_ms < ?", (requested_ms,))
+
+
+def _of(row: tuple[Any, ...]) -> PendingJoin:
+    user_id, room_id, via, content, requested_ms = row
+    return PendingJoin(
+        user_id=user_id,
+        room_id=room_id,
+        via=json.loads(via),
+        content=json.loads(content),
+        requested_ms=requested_ms,
+    )
