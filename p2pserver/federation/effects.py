@@ -1,0 +1,218 @@
+"""What a `Peering` asks of the node, and the views of a room that it gets back.
+
+An effect that reads or writes is answered by the method of `Peering` that its docstring names; the node may take as
+long as it likes, but answers in the order of asking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from p2pserver.errors import Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomView:
+    """A room that this server is in, as one read saw it, with respect to the peer."""
+
+    room_id: str
+    leaves: tuple[str, ...]
+    shared: bool
+    """The peer has a joined or invited member, as far as is known here."""
+    may_see: bool
+    """The peer may be told event IDs and events of the room."""
+    owed: bool = False
+    """The outbox holds events of the room for the peer."""
+    wanted: tuple[str, ...] = ()
+    """Events that are cited and not held."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwedItem:
+    """A row of the outbox. `payload` is the PDU (kind `pdu`), else the JSON object of the edu or invite."""
+
+    number: int
+    kind: str
+    room_id: str | None
+    event_id: str | None
+    payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PduResult:
+    """What became of one received PDU; verdict None: parked until its parents are here. event_id None: unreadable."""
+
+    event_id: str | None
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True, slots=True)
+class Greeted:
+    """The peer said its name; the node remembers it, and takes its clock as a neighbor's."""
+
+    server_name: str
+    agent: str
+    clock_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The peer broke the protocol or may not talk to us: the node ends the conversation."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRooms:
+    """Asks for the views of all rooms that this server is in. Answer: `rooms_read`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLeaves:
+    """Asks for the views of some rooms. Answer: `leaves_read`, with this effect."""
+
+    digests: Mapping[str, bytes | None]
+    """By room ID, the digest that the peer told; None: the peer is to be told ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class FindUnknown:
+    """Asks which events are not held. Answer: `unknown_found`, with this effect."""
+
+    room_id: str
+    event_ids: tuple[str, ...]
+    as_leaves: bool
+    """They are the peer's leaves, and it did not have ours yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadHave:
+    """Asks which of the events are still not held, and for a sample of what is. Answer: `have_read`."""
+
+    room_id: str
+    event_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadMissing:
+    """Asks for what the peer wants. Answer: `missing_read`."""
+
+    room_id: str
+    want: tuple[str, ...]
+    have: tuple[str, ...]
+    octets_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receive:
+    """PDUs to be judged and stored. Answer, after the commit and never before: `received`, with this effect."""
+
+    room_id: str
+    pdus: tuple[Mapping[str, Any], ...]
+    in_answer: bool
+    more: bool
+    asked: tuple[str, ...]
+    """What had been wanted, if this is the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Events of a room came by push from the peer: others may lack them."""
+
+    room_id: str
+    event_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A room grew by an exchange with the peer: others may want to compare."""
+
+    room_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NobodyHas:
+    """The peer was asked for events in vain. The node counts it, asks others, or goes on without them."""
+
+    room_id: str
+    event_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOutbox:
+    """Asks for a page of what is owed to the peer. Answer: `outbox_read`."""
+
+    after: int
+    octets_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetOwed:
+    """The peer holds these durably. No answer."""
+
+    event_ids: tuple[str, ...]
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetRoom:
+    """The peer's leaves are `leaves`: if ours are still the same, no event of the room is owed. No answer."""
+
+    room_id: str
+    leaves: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreItems:
+    """EDUs and invites for this server: (number, kind, JSON text). Answer, after the commit: `items_stored`."""
+
+    items: tuple[tuple[int, str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """A question of the peer. Answer: `served`."""
+
+    number: int
+    name: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer to a question of ours; ok: False with a Matrix error object."""
+
+    number: int
+    ok: bool
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """A question of ours will not be answered: the peer is gone, or said too much."""
+
+    number: int
+
+
+Effect: TypeAlias = (
+    Greeted
+    | Leave
+    | ReadRooms
+    | ReadLeaves
+    | FindUnknown
+    | ReadHave
+    | ReadMissing
+    | Receive
+    | Forward
+    | Changed
+    | NobodyHas
+    | ReadOutbox
+    | ForgetOwed
+    | ForgetRoom
+    | StoreItems
+    | Serve
+    | Answered
+    | Unanswered
+)

@@ -1,0 +1,65 @@
+"""Limits and times of one peering. The limits bound what a hostile peer can cost; the times fit a LAN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeeringTimers:
+    """Times in seconds."""
+
+    compare_all_s: float = 60.0
+    """How often all shared rooms are compared while connected."""
+    quiet_s: float = 2.0
+    """How long after the last pushed event a room is compared."""
+    recheck_s: float = 0.2
+    """How long after an exchange a room is compared again; four times longer after each that brought nothing."""
+    settle_s: float = 2.0
+    """How long owed events of a room wait at a contact, while an exchange may show that they are not needed."""
+    answer_s: float = 30.0
+    """How long a wanted event may take."""
+    reload_s: float = 5.0
+    """How often, at most, unknown room tags make us look at our rooms again."""
+    forget_s: float = 0.25
+    """How long acknowledgements are collected before the outbox is told."""
+    offer_s: tuple[float, float] = (0.02, 0.15)
+    """The jitter before what came from one peer is offered to another."""
+    resend_s: float = 30.0
+    """How long something sent may stay unacknowledged before the next contact sends it again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeeringLimits:
+    """Counts and octets, per peer."""
+
+    answer_octets: int = 200 * 1024
+    """PDUs in one answer."""
+    push_octets: int = 48 * 1024
+    """PDUs in one pushed message."""
+    window_octets: int = 256 * 1024
+    """Pushed and not yet acknowledged."""
+    window_count: int = 512
+    unacknowledged_count: int = 4096
+    """Sent in this contact without an acknowledgement, timed out or not."""
+    early_octets: int = 256 * 1024
+    """Messages that overtook the peer's Hello."""
+    wants_waiting: int = 32
+    """Unanswered `Want`s of the peer."""
+    waiting_ids: int = 1024
+    """Event IDs of one room that we still mean to ask for."""
+    parked_max: int = 1000
+    """Events of one room in a row that could not be judged, after which the peer is asked for no more of it."""
+    known_ids: int = 4096
+    served_ids: int = 8192
+    strange_tags: int = 4096
+    serving: int = 8
+    """Questions of the peer that are being answered."""
+    asking: int = 64
+    """Questions of ours that are open."""
+    response_octets: int = 4 * 1024 * 1024
+    queue_octets: int = 512 * 1024
+    """Octets ready to be sent, beyond which nothing new is begun."""
+    credits: float = 400.0
+    """What the peer's messages may cost at once."""
+    credits_per_s: float = 200.0

@@ -1,0 +1,422 @@
+"""One conversation between two servers: who says what, when. No clock, no database, no socket.
+
+    peering = Peering(our_name, their_key, ...)
+    peering.contact(now)                                 # a pipe to the peer is up
+    for data in conversation.received():
+        peering.receive(data, now)
+    for effect in peering.effects():                     # what the node is to do; its results come back as calls
+        ...
+    for data, priority in peering.messages_to_send(now, octets):
+        conversation.send(data, priority)
+    wake_at = peering.next_deadline()                    # seconds on the same clock, or None
+
+A peering lives as long as the link's conversation with the same process of the peer; pipes come and go under it. The
+messages are drawn in docs/peering.md.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from typing import Any
+
+from p2pserver.federation.beacons import BeaconKey
+from p2pserver.federation.channel import Channel
+from p2pserver.federation.effects import (
+    Effect,
+    FindUnknown,
+    Greeted,
+    Leave,
+    OwedItem,
+    PduResult,
+    ReadHave,
+    ReadLeaves,
+    ReadMissing,
+    Receive,
+    RoomView,
+    StoreItems,
+)
+from p2pserver.federation.limits import PeeringLimits, PeeringTimers
+from p2pserver.federation.outbox_window import OutboxWindow
+from p2pserver.federation.questions import Questions
+from p2pserver.federation.recent_ids import RecentIds
+from p2pserver.federation.reconciliation import Reconciliation
+from p2pserver.identifiers import public_key_of
+from p2pserver.link.limits import Priority
+from p2pserver.wire.messages import (
+    EVENT_IDS_MAX,
+    PDUS_MAX,
+    Beacons,
+    Hello,
+    Item,
+    ItemsStored,
+    Lacking,
+    Leaves,
+    Message,
+    Offer,
+    Pdus,
+    Request,
+    Response,
+    Stored,
+    Want,
+    WireError,
+    decode_message,
+    is_canonical_event_id,
+    pdu_octets,
+)
+
+
+class PeeringState(Enum):
+    """`contact` leads to GREETING, the peer's Hello to TALKING, a breach of the protocol to LEFT, for ever."""
+
+    GREETING = "greeting"
+    TALKING = "talking"
+    LEFT = "left"
+
+
+class Peering:
+    """What this server and one other say to each other. Whatever arrives costs bounded memory and work."""
+
+    def __init__(
+        self,
+        *,
+        our_name: str,
+        their_key: bytes,
+        known_name: str | None,
+        agent: str,
+        salt: bytes,
+        rng: random.Random,
+        now: float,
+        limits: PeeringLimits | None = None,
+        timers: PeeringTimers | None = None,
+    ) -> None:
+        """`their_key`: the key that the link proved. `known_name`: the server name it had before; another is refused.
+
+        `salt`: 8 random octets.
+        """
+        self._limits = limits or PeeringLimits()
+        self._timers = timers or PeeringTimers()
+        self._our_name, self._their_key, self._known_name = our_name, their_key, known_name
+        self._agent, self._salt, self._rng = agent, salt, rng
+        self._channel = Channel(
+            rng=rng, limits=self._limits, timers=self._timers, known=RecentIds(self._limits.known_ids)
+        )
+        self._state = PeeringState.GREETING
+        self._said_hello = False
+        self._beacon_key: BeaconKey | None = None
+        self._early: list[bytes] = []
+        self._early_octets = 0
+        self._credits = self._limits.credits
+        self._credits_at = now
+        self._wants: deque[Want] = deque()
+        self._reading_missing = False
+        self._items: list[tuple[int, str, bytes]] = []
+        self._offers: dict[str, dict[str, None]] = {}
+        self._offer_at: float | None = None
+        self._outbox = OutboxWindow(self._channel, self._is_settling)
+        self._questions = Questions(self._channel)
+        self._rooms = Reconciliation(self._channel, settled=self._outbox.settled, room_equal=self._outbox.room_equal)
+        self.server_name: str | None = None
+
+    def _is_settling(self, room_id: str, now: float) -> bool:
+        return self._rooms.is_settling(room_id, now)
+
+    # The node asks
+
+    @property
+    def state(self) -> PeeringState:
+        return self._state
+
+    @property
+    def talking(self) -> bool:
+        """Whether the peer can be asked and told things now."""
+        return self._channel.talking
+
+    def effects(self) -> list[Effect]:
+        """What the node is to do, in order, since the last call."""
+        if self._items:
+            self._channel.emit(StoreItems(tuple(self._items)))
+            self._items = []
+        effects, self._channel.effects = self._channel.effects, []
+        return effects
+
+    def may_receive(self, now: float) -> bool:
+        """Whether the next message may be taken now; if not, `next_deadline` says when to ask again.
+
+        A peer that says more than it may is not listened to for a while; the link's credit then holds it up.
+        """
+        self._earn(now)
+        return (
+            self._state is not PeeringState.LEFT
+            and self._credits >= 0.0
+            and len(self._wants) < self._limits.wants_waiting
+            and not self._questions.is_busy
+        )
+
+    def messages_to_send(self, now: float, octets: int) -> list[tuple[bytes, Priority]]:
+        """Messages of up to `octets` together, at least one if there is room for any; the rest waits."""
+        self._pump(now)
+        messages: list[tuple[bytes, Priority]] = []
+        outgoing = self._channel.outgoing
+        while self._channel.connected and outgoing and len(outgoing[0][0]) <= octets:
+            data, priority = outgoing.popleft()
+            self._channel.outgoing_octets -= len(data)
+            octets -= len(data)
+            messages.append((data, priority))
+            if not outgoing:
+                self._pump(now)
+        return messages
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timeout` and `may_receive` should be called again, in seconds."""
+        times = [self._rooms.next_deadline(), self._outbox.next_deadline(), self._offer_at]
+        if self._credits < 0.0:
+            times.append(self._credits_at - self._credits / self._limits.credits_per_s)
+        return min((at for at in times if at is not None), default=None)
+
+    def handle_timeout(self, now: float) -> None:
+        self._outbox.handle_timeout(now)
+        self._rooms.handle_timeout(now)
+        if self._offer_at is not None and now >= self._offer_at:
+            self._send_offers()
+        self._pump(now)
+
+    # Contact
+
+    def contact(self, now: float, *, clock_ms: int) -> None:
+        """A pipe to the peer is up, perhaps in place of another. `clock_ms`: our wall clock, since 1970."""
+        if self._state is PeeringState.LEFT:
+            return
+        self._channel.connected = True
+        if not self._said_hello:
+            self._said_hello = True
+            hello = Hello(server_name=self._our_name, agent=self._agent, salt=self._salt, clock_ms=clock_ms)
+            self._channel.say(hello, Priority.ALERT)
+        if self._beacon_key is not None:
+            self._begin(now)
+
+    def lost(self) -> None:
+        """No pipe leads to the peer any more."""
+        self._channel.connected = False
+        self._rooms.lost()
+        self._questions.lost()
+
+    def _begin(self, now: float) -> None:
+        assert self._beacon_key is not None
+        self._channel.greeted = True
+        self._outbox.contact(now)
+        self._rooms.contact(self._beacon_key, now)
+
+    def _leave(self, reason: str) -> None:
+        if self._state is not PeeringState.LEFT:
+            self._state = PeeringState.LEFT
+            self.lost()
+            self._early.clear()
+            self._channel.emit(Leave(reason))
+
+    # What happens here
+
+    def outbox_grew(self) -> None:
+        """Something new is owed to the peer."""
+        self._outbox.grew()
+
+    def offer(self, room_id: str, event_ids: Iterable[str], now: float) -> None:
+        """Events came from somebody else; the peer is a member of the room and may lack them."""
+        if not self._channel.talking:
+            return
+        offers = self._offers.setdefault(room_id, {})
+        for event_id in event_ids:
+            if event_id not in self._channel.known and len(offers) < EVENT_IDS_MAX:
+                offers[event_id] = None
+        if self._offer_at is None:
+            self._offer_at = now + self._rng.uniform(*self._timers.offer_s)
+
+    def compare_soon(self, room_id: str, now: float) -> None:
+        """A room grew by an exchange with somebody else."""
+        self._rooms.compare_soon(room_id, now + self._rng.uniform(*self._timers.offer_s))
+
+    def want(self, room_id: str, event_ids: Iterable[str]) -> None:
+        """Somebody else was asked for these events in vain."""
+        self._rooms.want(room_id, event_ids)
+
+    def ask(self, name: str, body: bytes) -> int | None:
+        """Asks the peer; its answer comes as `Answered` or `Unanswered`. None: not now.
+
+        Raises: WireError, for a question that cannot be written.
+        """
+        return self._questions.ask(name, body) if self._channel.talking else None
+
+    def cancel(self, number: int) -> None:
+        """Nobody waits for the answer any more."""
+        self._questions.cancel(number)
+
+    # Results of effects
+
+    def rooms_read(self, views: Sequence[RoomView], now: float) -> None:
+        self._rooms.rooms_read(views, now)
+
+    def leaves_read(self, effect: ReadLeaves, views: Sequence[RoomView], now: float) -> None:
+        self._rooms.leaves_read(effect, views, now)
+
+    def unknown_found(self, effect: FindUnknown, unknown: Sequence[str], view: RoomView | None, now: float) -> None:
+        self._rooms.unknown_found(effect, unknown, view, now)
+
+    def have_read(self, effect: ReadHave, unknown: Sequence[str], have: Sequence[str], now: float) -> None:
+        self._rooms.have_read(effect, unknown, have, now)
+
+    def received(
+        self, effect: Receive, results: Sequence[PduResult], missing: Sequence[str], lacking: Sequence[str], now: float
+    ) -> None:
+        """The events are durable: never call this before."""
+        self._rooms.received(effect, results, missing, lacking, now)
+
+    def missing_read(
+        self,
+        effect: ReadMissing,
+        pdus: Sequence[Mapping[str, Any]],
+        more: bool,
+        lacking: Sequence[str],
+        now: float,
+    ) -> None:
+        """What the peer wants; `lacking`: of `effect.want`, what is not held here or not for the peer."""
+        self._reading_missing = False
+        if lacking:
+            self._channel.say(Lacking(effect.room_id, tuple(lacking)), Priority.STATE)
+        fitting: list[Mapping[str, Any]] = []
+        octets = 0
+        for pdu in pdus:
+            octets += pdu_octets(pdu)
+            if len(fitting) >= PDUS_MAX or (fitting and octets > self._limits.answer_octets):
+                more = True
+                break
+            fitting.append(pdu)
+        if fitting or len(lacking) < len(effect.want):
+            self._channel.say(Pdus(effect.room_id, tuple(fitting), more, in_answer=True), Priority.STATE)
+        self._rooms.served(effect.room_id, now)
+
+    def outbox_read(self, items: Sequence[OwedItem], now: float) -> None:
+        self._rooms.owes(self._outbox.read(items, now), now)
+
+    def items_stored(self, numbers: Sequence[int]) -> None:
+        """The items are durable, or refused for good."""
+        self._channel.say(ItemsStored(tuple(numbers)), Priority.RECEIPT)
+
+    def served(self, number: int, *, ok: bool, body: bytes) -> None:
+        self._questions.served(number, ok, body)
+
+    # What the peer says
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Takes one message. What breaks the protocol ends the peering; nothing is raised."""
+        if self._state is PeeringState.LEFT:
+            return
+        self._earn(now)
+        if self._state is PeeringState.GREETING and data[1:2] != _HELLO_NUMBER:
+            self._early.append(data)  # it overtook the Hello: order is kept within a priority class only
+            self._early_octets += len(data)
+            if self._early_octets > self._limits.early_octets:
+                self._leave("says much and not who it is")
+            return
+        try:
+            message = decode_message(data)
+        except WireError as error:
+            self._leave(f"sent {error}")
+            return
+        self._credits -= _cost(message)
+        if isinstance(message, Hello):
+            self._hello(message, now)
+        else:
+            self._dispatch(message, now)
+        self._pump(now)
+
+    def _hello(self, message: Hello, now: float) -> None:
+        if self._state is not PeeringState.GREETING:
+            self._leave("said who it is twice")
+        elif public_key_of(message.server_name) != self._their_key:
+            self._leave("its name is not of its key")
+        elif self._known_name not in (None, message.server_name):
+            self._leave(f"its key had the name {self._known_name} before")
+        else:
+            self._state = PeeringState.TALKING
+            self.server_name = message.server_name
+            self._beacon_key = BeaconKey((self._our_name, self._salt), (message.server_name, message.salt))
+            self._channel.emit(Greeted(message.server_name, message.agent, message.clock_ms))
+            self._begin(now)
+            early, self._early = self._early, []
+            for data in early:
+                self.receive(data, now)
+
+    def _dispatch(self, message: Message, now: float) -> None:
+        match message:
+            case Pdus():
+                self._rooms.pdus(message)
+            case Stored():
+                self._channel.known.add(message.event_ids)
+                self._outbox.stored(message.event_ids, now)
+            case Offer():
+                self._rooms.offered(message.room_id, message.event_ids)
+            case Beacons():
+                self._rooms.beacons(message, now)
+            case Leaves():
+                self._rooms.leaves(message, now)
+            case Want():
+                self._wants.append(message)
+            case Lacking():
+                self._rooms.lacking(message, now)
+            case Item():
+                self._items.append((message.number, message.kind, message.payload))
+            case ItemsStored():
+                self._outbox.items_stored(message.numbers, now)
+            case Request():
+                self._questions.request(message)
+            case Response():
+                self._questions.response(message)
+
+    # Parts
+
+    def _earn(self, now: float) -> None:
+        earned = (now - self._credits_at) * self._limits.credits_per_s
+        self._credits = min(self._limits.credits, self._credits + max(0.0, earned))
+        self._credits_at = max(now, self._credits_at)
+
+    def _pump(self, now: float) -> None:
+        """Begins what there is room for."""
+        self._questions.pump()
+        if self._wants and not self._reading_missing and self._channel.talking and not self._channel.is_full:
+            want = self._wants.popleft()
+            self._reading_missing = True
+            octets_max = min(want.octets_max, self._limits.answer_octets)
+            self._channel.emit(ReadMissing(want.room_id, want.want, want.have, octets_max))
+        self._outbox.pump(now)
+
+    def _send_offers(self) -> None:
+        self._offer_at = None
+        offers, self._offers = self._offers, {}
+        if not self._channel.talking:
+            return
+        for room_id, event_ids in offers.items():
+            lacked = [event_id for event_id in event_ids if event_id not in self._channel.known]
+            lacked = [event_id for event_id in lacked if is_canonical_event_id(event_id)]
+            if lacked:
+                self._channel.known.add(lacked)
+                self._channel.say(Offer(room_id, tuple(lacked)), Priority.STATE)
+
+
+_HELLO_NUMBER = b"\x01"
+
+
+def _cost(message: Message) -> float:
+    """What a message costs of the credits of the peer: about the rows that are touched for it, in tens."""
+    match message:
+        case Want() | Request():
+            return 4.0
+        case Pdus():
+            return 1.0 + len(message.pdus) / 16
+        case Beacons():
+            return 1.0 + len(message.rooms) / 64
+        case Leaves() | Offer() | Lacking() | Stored():
+            return 0.5 + len(message.event_ids) / 128
+        case _:
+            return 0.5
