@@ -90,9 +90,13 @@ class Host:
 
     def readdress(self, address: str) -> None:
         """Gives the network card another IPv4 address, as a new DHCP lease does."""
-        self._do("flush", _INTERFACE)
+        self.remove_ipv4()
         self._do("address", _INTERFACE, address, _PREFIX)
         self.address = address
+
+    def remove_ipv4(self) -> None:
+        """Leaves the network card with its link-local IPv6 address alone, as where there is no DHCP."""
+        self._do("flush", _INTERFACE)
 
     def cable_to(self, other: Host) -> None:
         self._do("cable", _INTERFACE, other.pid)

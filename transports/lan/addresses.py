@@ -62,6 +62,7 @@ def local_addresses(interfaces: Collection[str] = ()) -> frozenset[LocalAddress]
         if (not interfaces or adapter.nice_name in interfaces or adapter.name in interfaces) and _is_up(adapter.name)
         for address in adapter.ips
         for ip in (ipaddress.ip_address(address.ip if isinstance(address.ip, str) else address.ip[0]),)
+        if ip.version == 4 or _is_usable(ip, adapter.index or 0)
     )
 
 
@@ -97,6 +98,16 @@ def is_on_link(text: str, local: Iterable[LocalAddress]) -> bool:
         ip.version == own.ip.version and ip in ipaddress.ip_network((int(own.ip), own.prefix), strict=False)
         for own in local
     )
+
+
+def _is_usable(ip: IpAddress, index: int) -> bool:
+    """Whether an IPv6 address can be bound yet: for its first second or two it is checked for duplicates (RFC 4862)."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((str(ip), 0, 0, index if ip.is_link_local else 0))
+        except OSError:
+            return False
+    return True
 
 
 async def resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, SocketAddress]]:

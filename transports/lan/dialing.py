@@ -19,7 +19,7 @@ from transports.lan.discovery import Announcement
 from transports.lan.link import LanLink
 
 NEIGHBORS_MAX = 256
-DIALS_AT_ONCE = 16
+DIALS_AT_ONCE = 32
 
 _BACK_OFF_S_FIRST = 1.0
 _BACK_OFF_S_MAX = 30.0
@@ -78,7 +78,11 @@ class Dialer:
         self._add(f"peer {shown(host, port)}", _Neighbor(((host, port),), None, announced=False))
 
     def announced(self, announcement: Announcement) -> None:
-        """A neighbor was announced, for the first time or again. The table is bounded; who never answered gives way."""
+        """A neighbor was announced, for the first time or again.
+
+        The table is bounded. In a full one somebody who was never linked gives way, so that a flood of impostors cannot
+        keep a neighbor out for long; who had to give way comes back when the network is asked again.
+        """
         neighbor = self._neighbors.get(announcement.name)
         if neighbor is None:
             if len(self._neighbors) >= NEIGHBORS_MAX and not self._make_room():
@@ -146,15 +150,14 @@ class Dialer:
         neighbor.task = asyncio.get_running_loop().create_task(self._keep_linked(neighbor), name=f"lan dial {key}")
 
     def _make_room(self) -> bool:
-        """Drops the announced neighbor that failed most often and never had a link."""
-        candidates = [
-            (neighbor.failures, key)
-            for key, neighbor in self._neighbors.items()
-            if neighbor.announced and not neighbor.ever_linked and neighbor.failures
+        """Drops one who never had a link: by chance, but somebody who failed if there is one."""
+        strangers = [
+            key for key, neighbor in self._neighbors.items() if neighbor.announced and not neighbor.ever_linked
         ]
-        if candidates:
-            self.gone(max(candidates)[1])
-        return bool(candidates)
+        failed = [key for key in strangers if self._neighbors[key].failures]
+        if strangers:
+            self.gone(self._rng.choice(failed or strangers))
+        return bool(strangers)
 
     async def _keep_linked(self, neighbor: _Neighbor) -> None:
         while True:

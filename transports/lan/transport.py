@@ -20,7 +20,7 @@ from transports.lan.link import LanLink
 INBOUND_MAX = 64
 INBOUND_PER_HOST_MAX = 32
 
-_DIAL_S = 4.0
+_DIAL_S = 3.0
 _POLL_S = 2.0
 _ASK_AGAIN_ALONE_S = 60.0
 _ASK_AGAIN_S = 600.0
