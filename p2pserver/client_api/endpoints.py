@@ -6,15 +6,23 @@ from collections.abc import Iterator
 from types import ModuleType
 
 from p2pserver.client_api import (
+    account,
+    cross_signing,
     directory,
+    ephemeral,
+    keys,
     login,
     messages,
     profiles,
+    push_rules,
     rooms_create,
     rooms_membership,
     rooms_read,
     rooms_send,
+    send_to_device,
     sync,
+    user_data,
+    user_directory,
     versions,
 )
 from p2pserver.client_api.routing import Route
@@ -22,7 +30,15 @@ from p2pserver.client_api.routing import Route
 MODULES: tuple[ModuleType, ...] = (
     versions,
     login,
+    account,
     profiles,
+    user_data,
+    user_directory,
+    push_rules,
+    keys,
+    cross_signing,
+    send_to_device,
+    ephemeral,
     rooms_create,
     rooms_membership,
     rooms_send,

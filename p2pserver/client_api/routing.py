@@ -6,8 +6,8 @@
     async def send_event(api: ClientApi, request: ApiRequest) -> dict[str, Any]: ...
 
 The raw path is split on `/` first and each segment is decoded once, so that room IDs, state keys and aliases may hold
-any character. A `{parameter}` matches one segment that is not empty; a trailing `/` is a segment of its own, and is
-ignored where no pattern asks for it. Source: RFC 3986, 3.3; client-server API, "API Standards".
+any character. A `{parameter}` matches one segment that is not empty; a trailing `/` is a segment of its own, which may
+be there or not where only one of the two is a pattern. Source: RFC 3986, 3.3; client-server API, "API Standards".
 """
 
 from __future__ import annotations
@@ -230,8 +230,8 @@ class Router:
             raise Unrecognized("unrecognized request")
         segments = [percent_decode(segment) for segment in raw_path[1:].split(b"/")]
         found = list(_leaves(self._root, segments))
-        if not found and segments[-1] == "":
-            segments = segments[:-1]
+        if not found:
+            segments = segments[:-1] if segments[-1] == "" else [*segments, ""]
             found = list(_leaves(self._root, segments))
         if not found:
             raise Unrecognized("unrecognized request")
