@@ -5,17 +5,16 @@ Source: client-server API, "Room event format", "Stripped state"; MSC2174 (`reda
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from p2pserver.client_api.routing import Requester
 from p2pserver.client_api.transactions import transaction_id_of
 from p2pserver.events.pdu import Pdu
 from p2pserver.rooms.service import Rooms
+from p2pserver.store.client_transactions import paths_of_events
 from p2pserver.store.events import StoredEvent
 from p2pserver.store.tx import Tx
-
-_SQL_VARIABLES_MAX = 500
 
 
 def client_events(
@@ -27,14 +26,14 @@ def client_events(
     `redacted_because`, and `transaction_id` of what `requester`'s own device sent.
     """
     own = [event.pdu.event_id for event in events if event.pdu.sender == requester.user_id]
-    transactions = _transaction_ids(tx, own, requester)
+    paths = paths_of_events(tx, requester.user_id, requester.device_id, own)
     shown = []
     for event in events:
         pdu = event.pdu
         unsigned: dict[str, Any] = {"age": max(0, wall_ms - pdu.origin_server_ts)}
-        transaction_id = transactions.get(pdu.event_id)
-        if transaction_id is not None:
-            unsigned["transaction_id"] = transaction_id
+        path = paths.get(pdu.event_id)
+        if path is not None:
+            unsigned["transaction_id"] = transaction_id_of(path)
         if pdu.state_slot is not None and not event.outlier:
             _add_previous(tx, rooms, event, unsigned)
         if event.redacted_by is not None:
@@ -85,22 +84,3 @@ def _add_previous(tx: Tx, rooms: Rooms, event: StoredEvent, unsigned: dict[str, 
     unsigned["prev_content"] = dict(previous.content)
     unsigned["replaces_state"] = previous_id
     unsigned["prev_sender"] = previous.sender
-
-
-def _transaction_ids(tx: Tx, event_ids: Sequence[str], requester: Requester) -> dict[str, str]:
-    """The transaction IDs under which the requester's device sent these events: the last segment of the path."""
-    found: dict[str, str] = {}
-    for batch in _batches(event_ids):
-        rows = tx.all(
-            "SELECT event_id, path FROM client_transactions WHERE user_id = ? AND device_id = ? AND event_id IN "
-            f"({','.join('?' * len(batch))})",
-            (requester.user_id, requester.device_id, *batch),
-        )
-        for event_id, path in rows:
-            found[event_id] = transaction_id_of(path)
-    return found
-
-
-def _batches(values: Sequence[str]) -> Iterable[Sequence[str]]:
-    for start in range(0, len(values), _SQL_VARIABLES_MAX):
-        yield values[start : start + _SQL_VARIABLES_MAX]

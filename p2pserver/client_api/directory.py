@@ -12,10 +12,12 @@ from p2pserver.client_api.app import ClientApi
 from p2pserver.client_api.body_fields import optional_object, optional_string, required_string
 from p2pserver.client_api.published_rooms import published_rooms
 from p2pserver.client_api.room_access import require_joined, view_of
-from p2pserver.client_api.room_aliases import aliases_of, check_alias, put_alias, resolve_alias
+from p2pserver.client_api.room_aliases import check_alias, put_alias, resolve_alias
 from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.errors import BadJson, Forbidden, InvalidParam, MatrixError, NotFound
 from p2pserver.identifiers import is_room_id, is_server_name, server_of
+from p2pserver.store import aliases
+from p2pserver.store.rooms import room
 from p2pserver.store.tx import Tx
 
 ASK_NEIGHBORS_S = 2.0
@@ -33,9 +35,9 @@ async def get_alias(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
 
 @routes.route("PUT", "/directory/room/{alias}")
 async def set_alias(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
-    alias, user_id = request.params["alias"], request.requester.user_id
-    check_alias(alias)
-    if server_of(alias) != api.server_name:
+    name, user_id = request.params["alias"], request.requester.user_id
+    check_alias(name)
+    if server_of(name) != api.server_name:
         raise InvalidParam("the alias is of another server")
     room_id = required_string(request.body, "room_id")
     if not is_room_id(room_id):
@@ -43,7 +45,7 @@ async def set_alias(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
 
     def unit(tx: Tx) -> None:
         require_joined(tx, user_id, room_id)
-        put_alias(tx, alias, room_id, user_id)
+        put_alias(tx, name, room_id, user_id)
 
     await api.database.write(unit)
     return {}
@@ -52,17 +54,16 @@ async def set_alias(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
 @routes.route("DELETE", "/directory/room/{alias}")
 async def delete_alias(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """Who made the alias may delete it, and who may set the room's canonical alias."""
-    alias, user_id = request.params["alias"], request.requester.user_id
-    check_alias(alias)
+    name, user_id = request.params["alias"], request.requester.user_id
+    check_alias(name)
 
     def unit(tx: Tx) -> None:
-        row = tx.one("SELECT room_id, creator FROM aliases WHERE alias = ?", (alias,))
-        if row is None:
-            raise NotFound(f"there is no alias {alias}")
-        room_id, creator = row
-        if user_id != creator:
-            _require_directory_power(api, tx, user_id, room_id)
-        tx.execute("DELETE FROM aliases WHERE alias = ?", (alias,))
+        found = aliases.alias(tx, name)
+        if found is None:
+            raise NotFound(f"there is no alias {name}")
+        if user_id != found.creator:
+            _require_directory_power(api, tx, user_id, found.room_id)
+        aliases.delete_alias(tx, name)
 
     await api.database.write(unit)
     return {}
@@ -74,7 +75,7 @@ async def get_aliases(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
 
     def query(tx: Tx) -> list[str]:
         view_of(tx, api.rooms, user_id, room_id, peek=True)
-        return aliases_of(tx, room_id)
+        return aliases.aliases_of(tx, room_id)
 
     return {"aliases": await api.database.read(query)}
 
@@ -82,10 +83,10 @@ async def get_aliases(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
 @routes.route("GET", "/directory/list/room/{room_id}", auth="none")
 async def get_visibility(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     room_id = request.params["room_id"]
-    row = await api.database.read(lambda tx: tx.one("SELECT published FROM rooms WHERE room_id = ?", (room_id,)))
-    if row is None:
+    held = await api.database.read(lambda tx: room(tx, room_id))
+    if held is None:
         raise NotFound("there is no such room")
-    return {"visibility": "public" if row[0] else "private"}
+    return {"visibility": "public" if held.published else "private"}
 
 
 @routes.route("PUT", "/directory/list/room/{room_id}")
@@ -96,11 +97,11 @@ async def set_visibility(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
         raise InvalidParam("visibility is neither public nor private")
 
     def unit(tx: Tx) -> None:
-        if tx.one("SELECT 1 FROM rooms WHERE room_id = ?", (room_id,)) is None:
+        if room(tx, room_id) is None:
             raise NotFound("there is no such room")
         require_joined(tx, user_id, room_id)
         _require_directory_power(api, tx, user_id, room_id)
-        tx.execute("UPDATE rooms SET published = ? WHERE room_id = ?", (int(visibility == "public"), room_id))
+        aliases.set_published(tx, room_id, visibility == "public")
 
     await api.database.write(unit)
     return {}
@@ -159,19 +160,19 @@ async def _public_rooms(
         question["search"] = search
     found: dict[str, dict[str, Any]] = {}
     if server is None or server == api.server_name:
-        for room in await api.database.read(
+        for entry in await api.database.read(
             lambda tx: published_rooms(tx, api.rooms, search=search, limit=PUBLIC_ROOMS_MAX)
         ):
-            found[room["room_id"]] = room
+            found[entry["room_id"]] = entry
     neighbors = api.remote.connected()[:NEIGHBORS_MAX] if server is None else [server]
     if server is not None and not is_server_name(server):
         raise InvalidParam("server is not a server name")
     asked = [_ask(api, name, question) for name in neighbors if name != api.server_name]
     for answer in await asyncio.gather(*asked):
-        for room in answer:
-            found.setdefault(room["room_id"], room)
-    rooms = [room for room in found.values() if types is None or room.get("room_type") in types]
-    rooms.sort(key=lambda room: (-room["num_joined_members"], room["room_id"]))
+        for entry in answer:
+            found.setdefault(entry["room_id"], entry)
+    rooms = [entry for entry in found.values() if types is None or entry.get("room_type") in types]
+    rooms.sort(key=lambda entry: (-entry["num_joined_members"], entry["room_id"]))
     start = int(since or "0")
     page: dict[str, Any] = {"chunk": rooms[start : start + limit], "total_room_count_estimate": len(rooms)}
     if start + limit < len(rooms) and limit > 0:
@@ -188,23 +189,23 @@ async def _ask(api: ClientApi, server: str, question: dict[str, Any]) -> list[di
     except MatrixError:
         return []
     chunk = answer.get("chunk")
-    rooms = [_sane_room(room) for room in chunk[:PUBLIC_ROOMS_MAX]] if isinstance(chunk, list) else []
-    return [room for room in rooms if room is not None]
+    rooms = [_sane_entry(entry) for entry in chunk[:PUBLIC_ROOMS_MAX]] if isinstance(chunk, list) else []
+    return [entry for entry in rooms if entry is not None]
 
 
 _TEXTS = ("name", "topic", "canonical_alias", "avatar_url", "join_rule", "room_type")
 
 
-def _sane_room(room: object) -> dict[str, Any] | None:
+def _sane_entry(entry: object) -> dict[str, Any] | None:
     """An entry of another node's list with the fields of the specification and nothing else; None if it is none."""
-    if not isinstance(room, dict) or not is_room_id(room.get("room_id")):
+    if not isinstance(entry, dict) or not is_room_id(entry.get("room_id")):
         return None
-    members = room.get("num_joined_members")
+    members = entry.get("num_joined_members")
     sane: dict[str, Any] = {
-        "room_id": room["room_id"],
+        "room_id": entry["room_id"],
         "num_joined_members": members if type(members) is int and 0 <= members < 2**53 else 0,
-        "world_readable": room.get("world_readable") is True,
-        "guest_can_join": room.get("guest_can_join") is True,
+        "world_readable": entry.get("world_readable") is True,
+        "guest_can_join": entry.get("guest_can_join") is True,
     }
-    sane.update((name, room[name]) for name in _TEXTS if isinstance(room.get(name), str))
+    sane.update((name, entry[name]) for name in _TEXTS if isinstance(entry.get(name), str))
     return sane

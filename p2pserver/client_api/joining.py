@@ -19,6 +19,7 @@ from p2pserver.client_api.member_events import is_resident, profile_content, sen
 from p2pserver.errors import BadState, Forbidden, InvalidParam, MatrixError, NotFound, PeerUnreachable
 from p2pserver.events.versions import ROOM_VERSIONS
 from p2pserver.identifiers import is_room_id, is_server_name, server_of
+from p2pserver.store import memberships
 from p2pserver.store.pending_joins import (
     TOPIC,
     PendingJoin,
@@ -201,11 +202,10 @@ def _accept(api: ClientApi, tx: Tx, join: PendingJoin, offer: dict[str, Any], re
 def _candidates(api: ClientApi, tx: Tx, user_id: str, room_id: str, via: Iterable[str]) -> list[str]:
     """Servers that may know the room: named by the client, the inviter's, the room ID's, those of past members."""
     names = [server for server in via if is_server_name(server)]
-    invite = tx.one("SELECT inviter, via FROM invites WHERE room_id = ? AND user_id = ?", (room_id, user_id))
+    invite = memberships.invite(tx, user_id, room_id)
     if invite is not None:
-        names += [server_of(invite[0]), invite[1]]
+        names += [server_of(invite.inviter), invite.via]
     if ":" in room_id:
         names.append(server_of(room_id))
-    if tx.one("SELECT 1 FROM rooms WHERE room_id = ?", (room_id,)) is not None:
-        names += sorted(api.rooms.member_servers(tx, room_id))
+    names += sorted(memberships.joined_servers(tx, room_id))
     return [server for server in dict.fromkeys(names) if server != api.server_name][:VIA_MAX]

@@ -13,6 +13,8 @@ from p2pserver.events.pdu import Pdu
 from p2pserver.identifiers import is_user_id, server_of
 from p2pserver.store.accounts import profile_of
 from p2pserver.store.outbox import queue_invite
+from p2pserver.store.own_rooms import joined_rooms_of, local_members
+from p2pserver.store.rooms import room
 from p2pserver.store.tx import Tx
 
 if TYPE_CHECKING:
@@ -57,11 +59,10 @@ def require_resident(api: ClientApi, tx: Tx, room_id: str) -> None:
 
 def is_resident(api: ClientApi, tx: Tx, room_id: str) -> bool:
     """Whether the node is in the room, or nobody else is, so that what it holds is all there is."""
-    row = tx.one("SELECT 1 FROM local_memberships WHERE room_id = ? AND membership = 'join' LIMIT 1", (room_id,))
-    if row is not None:
+    if local_members(tx, room_id):
         return True
-    held = tx.one("SELECT complete FROM rooms WHERE room_id = ?", (room_id,))
-    return held is not None and bool(held[0]) and not api.rooms.member_servers(tx, room_id) - {api.server_name}
+    held = room(tx, room_id)
+    return held is not None and held.complete and not api.rooms.member_servers(tx, room_id) - {api.server_name}
 
 
 def change_membership(
@@ -118,17 +119,10 @@ def _with_authorizing_user(
         for entry in (allow if isinstance(allow, list) else ())
         if isinstance(entry, Mapping) and entry.get("type") == "m.room_membership"
     }
-    own = {
-        room
-        for (room,) in tx.all(
-            "SELECT room_id FROM local_memberships WHERE user_id = ? AND membership = 'join'", (user_id,)
-        )
-    }
-    if not own & opening:
+    if not opening.intersection(joined_rooms_of(tx, user_id)):
         raise Forbidden("you are in none of the rooms whose members may join this one")
     levels = api.rooms.power_levels(tx, room_id)
-    local = tx.all("SELECT user_id FROM local_memberships WHERE room_id = ? AND membership = 'join'", (room_id,))
-    for (member,) in sorted(local):
+    for member in local_members(tx, room_id):
         if levels.of_user(member) >= levels.invite:
             return {**content, "join_authorised_via_users_server": member}
     raise BadState("no member on this server may invite to the room")

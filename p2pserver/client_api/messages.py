@@ -14,9 +14,11 @@ from p2pserver.client_api.event_filter import EventFilter, filter_text
 from p2pserver.client_api.room_access import view_of
 from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.client_api.stream_token import StreamToken
-from p2pserver.client_api.timeline import FIRST, walk
+from p2pserver.client_api.timeline import walk
 from p2pserver.errors import InvalidParam
 from p2pserver.store.events import StoredEvent
+from p2pserver.store.parked import has_history_gap
+from p2pserver.store.room_stream import FIRST
 from p2pserver.store.tx import Tx
 
 MESSAGES_MAX = 1000
@@ -62,7 +64,7 @@ async def get_messages(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
             answer["end"] = str(StreamToken(found.reached))
         elif forward and found.events:
             answer["end"] = str(StreamToken(found.events[-1].position))
-        elif not forward and not _reaches_the_start(tx, room_id):
+        elif not forward and has_history_gap(tx, room_id):
             answer["end"] = str(StreamToken(found.events[-1].position - 1 if found.events else start))
         if event_filter.lazy_load_members and found.events:
             answer["state"] = _senders(api, tx, found.events)
@@ -76,12 +78,6 @@ _NOTHING = EventFilter(types=())
 
 def _position(token: str | None) -> int | None:
     return None if not token else StreamToken.parse(token).position
-
-
-def _reaches_the_start(tx: Tx, room_id: str) -> bool:
-    """Whether the node holds the room's history back to its creation; if not, more may arrive."""
-    row = tx.one("SELECT complete FROM rooms WHERE room_id = ?", (room_id,))
-    return row is None or bool(row[0])
 
 
 def _senders(api: ClientApi, tx: Tx, events: list[StoredEvent]) -> list[dict[str, Any]]:

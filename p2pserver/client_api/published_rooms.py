@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from p2pserver.rooms.service import Rooms
+from p2pserver.store.aliases import published_room_ids
+from p2pserver.store.room_stream import member_counts
 from p2pserver.store.tx import Tx
 
 _SHOWN = (
@@ -22,12 +24,8 @@ _SHOWN = (
 
 def published_rooms(tx: Tx, rooms: Rooms, *, search: str | None, limit: int) -> list[dict[str, Any]]:
     """The published rooms that this node is in and that match `search`, at most `limit`."""
-    rows = tx.all(
-        "SELECT room_id FROM rooms WHERE published = 1 AND EXISTS (SELECT 1 FROM local_memberships AS m "
-        "WHERE m.room_id = rooms.room_id AND m.membership = 'join') ORDER BY room_id"
-    )
     found = []
-    for (room_id,) in rows:
+    for room_id in published_room_ids(tx):
         entry = _entry(tx, rooms, room_id)
         if search is None or _matches(entry, search):
             found.append(entry)
@@ -37,13 +35,9 @@ def published_rooms(tx: Tx, rooms: Rooms, *, search: str | None, limit: int) -> 
 
 
 def _entry(tx: Tx, rooms: Rooms, room_id: str) -> dict[str, Any]:
-    row = tx.one(
-        "SELECT COUNT(*) FROM current_state WHERE room_id = ? AND type = 'm.room.member' AND membership = 'join'",
-        (room_id,),
-    )
     entry: dict[str, Any] = {
         "room_id": room_id,
-        "num_joined_members": 0 if row is None else row[0],
+        "num_joined_members": member_counts(tx, room_id).get("join", 0),
         "world_readable": _setting(tx, rooms, room_id, "history_visibility") == "world_readable",
         "guest_can_join": _setting(tx, rooms, room_id, "guest_access") == "can_join",
     }

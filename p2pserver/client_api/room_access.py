@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from p2pserver.errors import Forbidden
 from p2pserver.meg.state import StateSlot, member_slot
 from p2pserver.rooms.service import Rooms
+from p2pserver.store.memberships import local_membership
+from p2pserver.store.own_rooms import is_joined
+from p2pserver.store.room_stream import FIRST, current_event_id, slot_changes, state_changes
 from p2pserver.store.tx import Tx
 
 _HISTORY_VISIBILITY = "m.room.history_visibility"
@@ -32,15 +35,13 @@ def view_of(tx: Tx, rooms: Rooms, user_id: str, room_id: str, *, peek: bool = Fa
 
     Raises: Forbidden.
     """
-    row = tx.one(
-        "SELECT membership, forgotten FROM local_memberships WHERE user_id = ? AND room_id = ?", (user_id, room_id)
-    )
-    if row is not None and row[0] == "join":
+    own = local_membership(tx, user_id, room_id)
+    if own is not None and own.membership == "join":
         return RoomView("join", None)
-    if row is not None and not row[1]:
+    if own is not None and not own.forgotten:
         left_at = end_of_membership(tx, rooms, user_id, room_id)
         if left_at is not None:
-            return RoomView(row[0], left_at)
+            return RoomView(own.membership, left_at)
     if peek and is_world_readable(tx, rooms, room_id):
         return RoomView(None, None)
     raise Forbidden("you are not in this room")
@@ -48,10 +49,7 @@ def view_of(tx: Tx, rooms: Rooms, user_id: str, room_id: str, *, peek: bool = Fa
 
 def require_joined(tx: Tx, user_id: str, room_id: str) -> None:
     """Raises: Forbidden."""
-    row = tx.one(
-        "SELECT 1 FROM local_memberships WHERE user_id = ? AND room_id = ? AND membership = 'join'", (user_id, room_id)
-    )
-    if row is None:
+    if not is_joined(tx, user_id, room_id):
         raise Forbidden("you are not in this room")
 
 
@@ -63,14 +61,10 @@ def is_world_readable(tx: Tx, rooms: Rooms, room_id: str) -> bool:
 
 def end_of_membership(tx: Tx, rooms: Rooms, user_id: str, room_id: str) -> int | None:
     """The position at which the user last ceased to be joined; None, if he never was or is."""
-    rows = tx.all(
-        "SELECT position, previous_event_id FROM current_state_deltas WHERE room_id = ? AND type = 'm.room.member' "
-        "AND state_key = ? ORDER BY position DESC, rowid DESC",
-        (room_id, user_id),
-    )
-    for position, previous_event_id in rows:
-        if previous_event_id is not None and membership_in(tx, rooms, previous_event_id) == "join":
-            return int(position)
+    for change in reversed(slot_changes(tx, room_id, member_slot(user_id), above=FIRST)):
+        before = change.previous_event_id
+        if before is not None and membership_in(tx, rooms, before) == "join":
+            return change.position
     return None
 
 
@@ -88,26 +82,17 @@ def state_at(tx: Tx, rooms: Rooms, room_id: str, position: int | None) -> dict[S
     state = dict(rooms.current_state(tx, room_id))
     if position is None:
         return state
-    rows = tx.all(
-        "SELECT type, state_key, previous_event_id FROM current_state_deltas WHERE room_id = ? AND position > ? "
-        "ORDER BY position DESC, rowid DESC",
-        (room_id, position),
-    )
-    for event_type, state_key, previous_event_id in rows:
-        if previous_event_id is None:
-            state.pop((event_type, state_key), None)
+    for change in reversed(state_changes(tx, room_id, above=position)):
+        if change.previous_event_id is None:
+            state.pop(change.slot, None)
         else:
-            state[event_type, state_key] = previous_event_id
+            state[change.slot] = change.previous_event_id
     return state
 
 
 def was_joined_at(tx: Tx, rooms: Rooms, user_id: str, room_id: str, position: int) -> bool:
     """Whether the user was joined at `position`, by the current state as it was then."""
     slot = member_slot(user_id)
-    row = tx.one(
-        "SELECT previous_event_id FROM current_state_deltas WHERE room_id = ? AND position > ? AND type = ? "
-        "AND state_key = ? ORDER BY position, rowid LIMIT 1",
-        (room_id, position, *slot),
-    )
-    event_id = rooms.current_state(tx, room_id).get(slot) if row is None else row[0]
+    changes = slot_changes(tx, room_id, slot, above=position)
+    event_id = changes[0].previous_event_id if changes else current_event_id(tx, room_id, slot)
     return event_id is not None and membership_in(tx, rooms, event_id) == "join"

@@ -13,6 +13,7 @@ from p2pserver.client_api.room_aliases import check_alias, local_alias, put_alia
 from p2pserver.client_api.room_presets import RoomRequest
 from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.errors import Forbidden, InvalidRoomState, RoomInUse
+from p2pserver.store.aliases import set_published
 from p2pserver.store.tx import Tx
 
 routes = Routes()
@@ -46,7 +47,7 @@ async def create_room(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
         if alias is not None:
             put_alias(tx, alias, room_id, creator)
         if wanted.published:
-            tx.execute("UPDATE rooms SET published = 1 WHERE room_id = ?", (room_id,))
+            set_published(tx, room_id, True)
         return room_id
 
     return {"room_id": await api.database.write(unit)}

@@ -15,6 +15,8 @@ from p2pserver.client_api.room_access import require_joined
 from p2pserver.client_api.room_aliases import resolve_alias
 from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.errors import Forbidden, InvalidParam, MatrixError, NotFound
+from p2pserver.store.memberships import local_membership
+from p2pserver.store.own_rooms import forget_room, joined_rooms_of
 from p2pserver.store.pending_joins import drop_pending_join, pending_join
 from p2pserver.store.tx import Tx
 
@@ -110,8 +112,8 @@ async def leave(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     def unit(tx: Tx) -> None:
         given_up = pending_join(tx, user_id, room_id) is not None
         drop_pending_join(tx, user_id, room_id)
-        row = tx.one("SELECT membership FROM local_memberships WHERE user_id = ? AND room_id = ?", (user_id, room_id))
-        membership = None if row is None else row[0]
+        own = local_membership(tx, user_id, room_id)
+        membership = None if own is None else own.membership
         if membership in ("join", "invite", "knock"):
             if membership != "join" and not is_resident(api, tx, room_id):
                 api.rooms.decline_invite(tx, user_id=user_id, room_id=room_id)
@@ -133,12 +135,12 @@ async def forget(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     room_id, user_id = request.params["room_id"], request.requester.user_id
 
     def unit(tx: Tx) -> None:
-        row = tx.one("SELECT membership FROM local_memberships WHERE user_id = ? AND room_id = ?", (user_id, room_id))
-        if row is None:
+        own = local_membership(tx, user_id, room_id)
+        if own is None:
             raise Forbidden("you were never in this room")
-        if row[0] not in ("leave", "ban"):
+        if own.membership not in ("leave", "ban"):
             raise NotLeft("leave the room before you forget it")
-        tx.execute("UPDATE local_memberships SET forgotten = 1 WHERE user_id = ? AND room_id = ?", (user_id, room_id))
+        forget_room(tx, user_id, room_id)
 
     await api.database.write(unit)
     return {}
@@ -146,10 +148,5 @@ async def forget(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
 
 @routes.route("GET", "/joined_rooms")
 async def joined_rooms(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
-    rows = await api.database.read(
-        lambda tx: tx.all(
-            "SELECT room_id FROM local_memberships WHERE user_id = ? AND membership = 'join' ORDER BY room_id",
-            (request.requester.user_id,),
-        )
-    )
-    return {"joined_rooms": [room_id for (room_id,) in rows]}
+    user_id = request.requester.user_id
+    return {"joined_rooms": await api.database.read(lambda tx: joined_rooms_of(tx, user_id))}

@@ -14,11 +14,12 @@ from p2pserver.client_api.member_events import MEMBERSHIPS
 from p2pserver.client_api.room_access import require_joined, state_at, view_of
 from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.client_api.stream_token import StreamToken
-from p2pserver.client_api.timeline import FIRST, is_shown, walk
+from p2pserver.client_api.timeline import is_shown, walk
 from p2pserver.errors import InvalidParam, NotFound, Verdict
 from p2pserver.events.pdu import Pdu
 from p2pserver.meg.state import StateSlot
 from p2pserver.store.events import StoredEvent
+from p2pserver.store.room_stream import FIRST, joined_members
 from p2pserver.store.tx import Tx
 
 CONTEXT_MAX = 100
@@ -95,16 +96,14 @@ def _is_wanted(membership: object, wanted: str | None, unwanted: str | None) -> 
 
 @routes.route("GET", "/rooms/{room_id}/joined_members")
 async def get_joined_members(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
-    room_id, user_id = request.params["room_id"], request.requester.user_id
+    room_id, requester = request.params["room_id"], request.requester
 
     def query(tx: Tx) -> dict[str, dict[str, Any]]:
-        require_joined(tx, user_id, room_id)
-        rows = tx.all(
-            "SELECT state_key, event_id FROM current_state WHERE room_id = ? AND type = 'm.room.member' "
-            "AND membership = 'join'",
-            (room_id,),
-        )
-        return {member: _shown_profile(api.rooms.event(tx, event_id)) for member, event_id in rows}
+        require_joined(tx, requester.user_id, room_id)
+        return {
+            member: _shown_profile(api.rooms.event(tx, event_id))
+            for member, event_id in joined_members(tx, room_id).items()
+        }
 
     return {"joined": await api.database.read(query)}
 
@@ -195,7 +194,7 @@ def _visible_event(api: ClientApi, tx: Tx, request: ApiRequest) -> StoredEvent:
         event is None
         or event.pdu.room_id != request.params["room_id"]
         or event.verdict is not Verdict.ACCEPTED
-        or not is_shown(tx, api.rooms, event)
+        or not is_shown(tx, event)
         or not api.rooms.visible_to(tx, request.requester.user_id, [event])[0]
     ):
         raise NotFound("there is no such event, or you may not see it")

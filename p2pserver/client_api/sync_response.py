@@ -16,7 +16,10 @@ from p2pserver.client_api.sync_rooms import invited_room, joined_room, left_room
 from p2pserver.client_api.sync_scope import RoomSection, SyncScope
 from p2pserver.store.account_data import AccountData, account_data_since, get_account_data
 from p2pserver.store.device_lists import device_list_changes
+from p2pserver.store.memberships import LocalMembership
 from p2pserver.store.one_time_keys import otk_changed_since, otk_counts, unused_fallback
+from p2pserver.store.own_rooms import memberships_of
+from p2pserver.store.room_stream import has_news, rooms_with_news
 from p2pserver.store.to_device import to_device_since
 
 TO_DEVICE_MAX = 100
@@ -35,20 +38,10 @@ class SyncAnswer:
     sent_members: list[tuple[tuple[str, str], str]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Membership:
-    room_id: str
-    membership: str
-    event_id: str
-    sender: str
-    position: int
-    forgotten: bool
-
-
 def sync_answer(scope: SyncScope) -> SyncAnswer:
     """The answer to `scope`. Raises nothing that is the client's fault; those are found before."""
     tx, since = scope.tx, scope.position
-    memberships = _memberships(scope)
+    memberships = [row for row in memberships_of(tx, scope.user_id) if scope.sync_filter.wants_room(row.room_id)]
     data = account_data_since(tx, scope.user_id, -1 if since is None else since, scope.upto)
     by_room, own_data = _account_data(scope, data)
     ignored = _ignored(scope)
@@ -91,16 +84,8 @@ def sync_answer(scope: SyncScope) -> SyncAnswer:
     )
 
 
-def _memberships(scope: SyncScope) -> list[_Membership]:
-    rows = scope.tx.all(
-        "SELECT room_id, membership, event_id, sender, position, forgotten FROM local_memberships WHERE user_id = ?",
-        (scope.user_id,),
-    )
-    return [_Membership(*row) for row in rows if scope.sync_filter.wants_room(row[0])]
-
-
 def _sections(
-    scope: SyncScope, memberships: Collection[_Membership], account_data: Mapping[str, list[dict[str, Any]]]
+    scope: SyncScope, memberships: Collection[LocalMembership], account_data: Mapping[str, list[dict[str, Any]]]
 ) -> dict[str, dict[str, RoomSection]]:
     since = scope.position
     changed = (
@@ -126,7 +111,7 @@ def _sections(
     return sections
 
 
-def _changed_rooms(scope: SyncScope, since: int, memberships: Collection[_Membership]) -> set[str]:
+def _changed_rooms(scope: SyncScope, since: int, memberships: Collection[LocalMembership]) -> set[str]:
     """The rooms with new events or changed state: found from the stream where that is short, else room by room."""
     tx, upto = scope.tx, scope.upto
     joined = {row.room_id for row in memberships if row.membership == "join"}
@@ -134,24 +119,8 @@ def _changed_rooms(scope: SyncScope, since: int, memberships: Collection[_Member
     if scope.since is not None and scope.since.settle_from is not None:
         oldest = min(since, scope.since.settle_from)
     if upto - oldest > 4 * len(joined):
-        return {room_id for room_id in joined if _has_changed(scope, room_id, oldest)}
-    rows = [
-        *tx.all(
-            "SELECT room_id FROM events WHERE position > ? AND position <= ? AND outlier = 0 AND verdict = 'accepted'",
-            (oldest, upto),
-        ),
-        *tx.all("SELECT room_id FROM current_state_deltas WHERE position > ? AND position <= ?", (oldest, upto)),
-    ]
-    return joined & {room_id for (room_id,) in rows}
-
-
-def _has_changed(scope: SyncScope, room_id: str, oldest: int) -> bool:
-    row = scope.tx.one(
-        "SELECT EXISTS (SELECT 1 FROM events WHERE room_id = :room AND position > :oldest) "
-        "OR EXISTS (SELECT 1 FROM current_state_deltas WHERE room_id = :room AND position > :oldest)",
-        {"room": room_id, "oldest": oldest},
-    )
-    return row is not None and bool(row[0])
+        return {room_id for room_id in joined if has_news(tx, room_id, above=oldest)}
+    return joined & rooms_with_news(tx, above=oldest, upto=upto)
 
 
 def _account_data(

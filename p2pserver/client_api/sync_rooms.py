@@ -5,7 +5,6 @@ Source: client-server API, "Syncing", "Room summary"; docs/sync.md.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +14,12 @@ from p2pserver.client_api.room_access import end_of_membership, was_joined_at
 from p2pserver.client_api.stream_token import StreamToken
 from p2pserver.client_api.sync_scope import RoomSection, SyncScope
 from p2pserver.client_api.sync_state import changed_state, full_state, leaves_a_loser
-from p2pserver.client_api.timeline import FIRST, walk
+from p2pserver.client_api.timeline import walk
 from p2pserver.events.pdu import Pdu
 from p2pserver.meg.state import StateSlot, member_slot
+from p2pserver.store import memberships
 from p2pserver.store.events import StoredEvent
+from p2pserver.store.room_stream import FIRST, current_event_id, first_members, member_counts, newest_gap
 
 HEROES_MAX = 5
 
@@ -96,10 +97,9 @@ def left_room(scope: SyncScope, room_id: str, *, event_id: str, position: int) -
 def invited_room(scope: SyncScope, room_id: str, *, event_id: str) -> RoomSection:
     """The section of an invite: stripped state, with `m.room.create` and the user's own member event."""
     tx, rooms = scope.tx, scope.rooms
-    row = tx.one("SELECT raw, room_state FROM invites WHERE room_id = ? AND user_id = ?", (room_id, scope.user_id))
-    if row is not None:
-        raws = [*json.loads(row[1]), json.loads(row[0])]
-        events = [_stripped_raw(raw) for raw in raws]
+    held = memberships.invite(tx, scope.user_id, room_id)
+    if held is not None:
+        events = [_stripped_raw(raw) for raw in (*held.room_state, held.raw)]
     else:
         invite = rooms.stored(tx, event_id)
         events = [*rooms.stripped_state(tx, room_id), *([] if invite is None else [stripped(invite.pdu)])]
@@ -137,24 +137,13 @@ def _timeline(scope: SyncScope, room_id: str, *, above: int, upto: int) -> _Time
     )
     newest_first = found.events[: event_filter.limit]
     limited = len(found.events) > event_filter.limit or found.more
-    gap = _newest_gap(scope, room_id, above=above, upto=upto)
+    gap = newest_gap(scope.tx, room_id, above=above, upto=upto)
     if gap is not None:
         newest_first = [event for event in newest_first if event.position >= gap]
         limited = True
     events = [event for event in reversed(newest_first) if event.pdu.is_state or event.pdu.sender not in scope.ignored]
     start = newest_first[-1].position - 1 if newest_first else upto
     return _Timeline(events, start, limited)
-
-
-def _newest_gap(scope: SyncScope, room_id: str, *, above: int, upto: int) -> int | None:
-    """The position of the newest event in the range that cites an event which is not held."""
-    row = scope.tx.one(
-        "SELECT MAX(e.position) FROM gaps AS g JOIN event_edges AS x ON x.prev_event_id = g.missing_event_id "
-        "JOIN events AS e ON e.event_id = x.event_id WHERE g.room_id = ? AND e.outlier = 0 AND e.position > ? "
-        "AND e.position <= ?",
-        (room_id, above, upto),
-    )
-    return None if row is None or row[0] is None else int(row[0])
 
 
 def _timeline_body(scope: SyncScope, timeline: _Timeline) -> dict[str, Any]:
@@ -217,14 +206,12 @@ def _senders_to_send(
         slot = member_slot(user_id)
         if slot in chosen or user_id in in_timeline:
             continue
-        row = scope.tx.one(
-            "SELECT event_id FROM current_state WHERE room_id = ? AND type = ? AND state_key = ?", (room_id, *slot)
-        )
-        if row is None:
+        event_id = current_event_id(scope.tx, room_id, slot)
+        if event_id is None:
             continue
-        redundant = scope.sent_members.get((room_id, user_id)) == row[0]
+        redundant = scope.sent_members.get((room_id, user_id)) == event_id
         if whole or not redundant or scope.sync_filter.state.include_redundant_members:
-            found[slot] = row[0]
+            found[slot] = event_id
     return found
 
 
@@ -234,19 +221,13 @@ def _state_event(scope: SyncScope, pdu: Pdu) -> dict[str, Any]:
 
 def _summary(scope: SyncScope, room_id: str) -> dict[str, Any]:
     """Member counts, and up to five members after whom a client may name a room that has no name."""
-    counts = dict(
-        scope.tx.all(
-            "SELECT membership, COUNT(*) FROM current_state WHERE room_id = ? AND type = 'm.room.member' "
-            "GROUP BY membership",
-            (room_id,),
-        )
-    )
+    counts = member_counts(scope.tx, room_id)
     summary: dict[str, Any] = {
         "m.joined_member_count": counts.get("join", 0),
         "m.invited_member_count": counts.get("invite", 0),
     }
     if not _has_name(scope, room_id):
-        summary["m.heroes"] = _heroes(scope, room_id, ("join", "invite")) or _heroes(scope, room_id, ("leave", "ban"))
+        summary["m.heroes"] = _heroes(scope, room_id)
     return summary
 
 
@@ -258,11 +239,10 @@ def _has_name(scope: SyncScope, room_id: str) -> bool:
     return False
 
 
-def _heroes(scope: SyncScope, room_id: str, memberships: tuple[str, str]) -> list[str]:
-    rows = scope.tx.all(
-        "SELECT c.state_key FROM current_state AS c JOIN events AS e ON e.event_id = c.event_id WHERE c.room_id = ? "
-        "AND c.type = 'm.room.member' AND c.membership IN (?, ?) AND c.state_key != ? "
-        f"ORDER BY e.position, c.state_key LIMIT {HEROES_MAX}",
-        (room_id, *memberships, scope.user_id),
-    )
-    return [user_id for (user_id,) in rows]
+def _heroes(scope: SyncScope, room_id: str) -> list[str]:
+    """Those who are in the room or invited; if there are none, those who were."""
+    for kinds in (("join", "invite"), ("leave", "ban")):
+        found = first_members(scope.tx, room_id, kinds, but=scope.user_id, most=HEROES_MAX)
+        if found:
+            return found
+    return []

@@ -9,13 +9,13 @@ winner. Source: client-server API, "Syncing"; matrix-spec issue 1209; docs/sync.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from p2pserver.client_api.room_access import state_at
 from p2pserver.client_api.sync_scope import SyncScope
 from p2pserver.meg.state import StateSlot
 from p2pserver.store.events import StoredEvent
-from p2pserver.store.tx import Tx
+from p2pserver.store.room_stream import current_event_ids, newest_state_events, state_changes
 
 
 def full_state(
@@ -38,20 +38,15 @@ def changed_state(
     shown = {event.pdu.event_id for event in timeline}
     state: dict[StateSlot, str] = {}
     latest: dict[StateSlot, str] = {}
-    rows = scope.tx.all(
-        "SELECT position, type, state_key, event_id FROM current_state_deltas WHERE room_id = ? AND position > ? "
-        "AND position <= ? ORDER BY position, rowid",
-        (room_id, since, end),
-    )
-    for position, event_type, state_key, event_id in rows:
-        slot = (event_type, state_key)
-        if event_id is None:
+    for change in state_changes(scope.tx, room_id, above=since, upto=end):
+        slot = change.slot
+        if change.event_id is None:
             state.pop(slot, None)
             latest.pop(slot, None)
             continue
-        latest[slot] = event_id
-        if position <= start:
-            state[slot] = event_id
+        latest[slot] = change.event_id
+        if change.position <= start:
+            state[slot] = change.event_id
     state.update((slot, event_id) for slot, event_id in latest.items() if event_id not in shown)
     state.update(_settled(scope, room_id))
     return {slot: event_id for slot, event_id in state.items() if event_id not in shown}
@@ -61,14 +56,7 @@ def _settled(scope: SyncScope, room_id: str) -> dict[StateSlot, str]:
     """The winners of the slots in which the last answer left the client with a loser."""
     if scope.since is None or scope.since.settle_from is None:
         return {}
-    newest: dict[StateSlot, str] = {}
-    rows = scope.tx.all(
-        "SELECT type, state_key, event_id FROM events WHERE room_id = ? AND position > ? AND position <= ? "
-        "AND state_key IS NOT NULL AND outlier = 0 AND verdict = 'accepted' ORDER BY position",
-        (room_id, scope.since.settle_from, scope.since.position),
-    )
-    for event_type, state_key, event_id in rows:
-        newest[event_type, state_key] = event_id
+    newest = newest_state_events(scope.tx, room_id, above=scope.since.settle_from, upto=scope.since.position)
     current = current_event_ids(scope.tx, room_id, newest)
     return {slot: event_id for slot, event_id in current.items() if newest[slot] != event_id}
 
@@ -78,15 +66,3 @@ def leaves_a_loser(scope: SyncScope, room_id: str, timeline: Sequence[StoredEven
     held = {event.pdu.state_slot: event.pdu.event_id for event in timeline if event.pdu.state_slot is not None}
     current = current_event_ids(scope.tx, room_id, held)
     return any(held[slot] != event_id for slot, event_id in current.items())
-
-
-def current_event_ids(tx: Tx, room_id: str, slots: Collection[StateSlot]) -> dict[StateSlot, str]:
-    """The current event of each of these slots that has one; a row per slot, however many the room has."""
-    found: dict[StateSlot, str] = {}
-    for slot in slots:
-        row = tx.one(
-            "SELECT event_id FROM current_state WHERE room_id = ? AND type = ? AND state_key = ?", (room_id, *slot)
-        )
-        if row is not None:
-            found[slot] = row[0]
-    return found

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 from p2pserver.client_api.event_filter import EventFilter
 from p2pserver.rooms.service import Rooms
+from p2pserver.store import redactions
 from p2pserver.store.events import StoredEvent
+from p2pserver.store.parked import has_history_gap
+from p2pserver.store.room_stream import FIRST, events_in
+from p2pserver.store.rooms import HISTORY_BAND, band_start, room
 from p2pserver.store.tx import Tx
-
-FIRST = -(2**62)
-"""Below every position."""
 
 EXAMINED_MAX = 5000
 """How many events one request looks at, whatever its filter leaves out."""
@@ -59,31 +60,38 @@ def walk(
             examined += 1
             reached = event.position if forward else event.position - 1
             pdu = event.pdu
-            if visible and is_shown(tx, rooms, event) and event_filter.wants(pdu.type, pdu.sender, pdu.content):
+            if visible and is_shown(tx, event) and event_filter.wants(pdu.type, pdu.sender, pdu.content):
                 found.append(event)
     return Walk(found, upto if forward else above, more=False)
 
 
-def is_shown(tx: Tx, rooms: Rooms, event: StoredEvent) -> bool:
+def is_shown(tx: Tx, event: StoredEvent) -> bool:
     """Whether clients are told of an event at all: not of a redaction that has had no effect (yet).
 
     Source: room version 3, "Handling redactions".
     """
-    target_id = event.pdu.redacts
     if event.pdu.type != "m.room.redaction":
         return True
-    target = None if target_id is None else rooms.stored(tx, target_id)
-    return target is not None and target.redacted_by is not None
+    found = redactions.target_of(tx, event.pdu.event_id)
+    return found is not None and found[1]
+
+
+def history_floor(tx: Tx, room_id: str) -> int:
+    """The position above which history is in order and without holes.
+
+    What a join brings comes oldest first, so until its last part is here the newest event of it does not lie before
+    the join. Clients that page are held above it till then; what they are not shown, they cannot miss.
+    """
+    if not has_history_gap(tx, room_id):
+        return FIRST
+    held = room(tx, room_id)
+    return FIRST if held is None else band_start(held.history_next) + HISTORY_BAND - 1
 
 
 def _batches(tx: Tx, room_id: str, above: int, upto: int, *, forward: bool) -> Iterator[list[str]]:
-    order = "ASC" if forward else "DESC"
+    above = max(above, history_floor(tx, room_id))
     while above < upto:
-        rows = tx.all(
-            "SELECT event_id, position FROM events WHERE room_id = ? AND position > ? AND position <= ? "
-            f"AND outlier = 0 AND verdict = 'accepted' ORDER BY position {order} LIMIT {_BATCH}",
-            (room_id, above, upto),
-        )
+        rows = events_in(tx, room_id, above=above, upto=upto, forward=forward, limit=_BATCH)
         if not rows:
             return
         yield [event_id for event_id, _ in rows]

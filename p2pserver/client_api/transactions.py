@@ -7,12 +7,12 @@ identifiers": scoped to the device and the path, not to the access token; r0 and
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, unquote
 
 from p2pserver.client_api.routing import Requester
+from p2pserver.store.client_transactions import remember_response, response_of
 from p2pserver.store.tx import Tx
 
 
@@ -38,17 +38,9 @@ def answered_once(
 
     `act` returns the response and the ID of the event that it made. What it raises is not remembered.
     """
-    row = tx.one(
-        "SELECT response FROM client_transactions WHERE user_id = ? AND device_id = ? AND path = ?",
-        (requester.user_id, requester.device_id, path),
-    )
-    if row is not None:
-        answer: dict[str, Any] = json.loads(row[0])
-        return answer
+    known = response_of(tx, requester.user_id, requester.device_id, path)
+    if known is not None:
+        return known
     response, event_id = act()
-    tx.execute(
-        "INSERT INTO client_transactions (user_id, device_id, path, response, event_id, done_ms) "
-        "VALUES (?, ?, ?, ?, ?, ?)",
-        (requester.user_id, requester.device_id, path, json.dumps(response), event_id, wall_ms),
-    )
+    remember_response(tx, requester.user_id, requester.device_id, path, response, event_id=event_id, done_ms=wall_ms)
     return response

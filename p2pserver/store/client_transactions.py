@@ -1,0 +1,54 @@
+"""What clients' transactions were answered, so that a repeat gets the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from p2pserver.store.tx import Tx
+
+_IDS_AT_ONCE = 500
+
+
+def response_of(tx: Tx, user_id: str, device_id: str, path: str) -> dict[str, Any] | None:
+    """The answer that this device's request on `path` was given."""
+    row = tx.one(
+        "SELECT response FROM client_transactions WHERE user_id = ? AND device_id = ? AND path = ?",
+        (user_id, device_id, path),
+    )
+    if row is None:
+        return None
+    response: dict[str, Any] = json.loads(row[0])
+    return response
+
+
+def remember_response(
+    tx: Tx,
+    user_id: str,
+    device_id: str,
+    path: str,
+    response: Mapping[str, Any],
+    *,
+    event_id: str | None,
+    done_ms: int,
+) -> None:
+    tx.execute(
+        "INSERT INTO client_transactions (user_id, device_id, path, response, event_id, done_ms)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (user_id, device_id, path, json.dumps(response), event_id, done_ms),
+    )
+
+
+def paths_of_events(tx: Tx, user_id: str, device_id: str, event_ids: Sequence[str]) -> dict[str, str]:
+    """Of those events that this device sent: the path of the request."""
+    found: dict[str, str] = {}
+    for start in range(0, len(event_ids), _IDS_AT_ONCE):
+        some = event_ids[start : start + _IDS_AT_ONCE]
+        rows = tx.all(
+            "SELECT event_id, path FROM client_transactions WHERE user_id = ? AND device_id = ?"
+            f" AND event_id IN ({','.join('?' * len(some))})",
+            (user_id, device_id, *some),
+        )
+        found.update(rows)
+    return found
