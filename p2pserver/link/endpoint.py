@@ -34,7 +34,7 @@ from p2pserver.link.limits import (
     LinkTimers,
 )
 from p2pserver.link.node_key import Introduction, node_key_of
-from p2pserver.link.noise import TAG_OCTETS, Cipher, NoiseError
+from p2pserver.link.noise import TAG_OCTETS, Cipher
 from p2pserver.link.outgoing import FragmentSent
 from p2pserver.link.pipe_state import TRANSITIONS, PipeInput, PipeState
 from p2pserver.link.recovery import Recovery, SentDatagram
@@ -168,8 +168,7 @@ class LinkEndpoint:
 
     def close(self, reason: str, now: float) -> None:
         """Say goodbye and end. The datagram that says it comes out of the next `poll_transmit`."""
-        del now
-        self._say_goodbye(reason)
+        self._say_goodbye(reason, now)
         self._step(PipeInput.CLOSE, f"closed here: {reason}")
 
     # Datagrams and time
@@ -251,7 +250,7 @@ class LinkEndpoint:
             self._heard_at = now
             if self._handshake.round_trip is not None:
                 self._recovery.trip.sample(self._handshake.round_trip, 0.0, now)
-            self._check_peer(self._handshake.peer.node_key)
+            self._check_peer(self._handshake.peer.node_key, now)
             self._peer = self._handshake.peer
             if number == 3:
                 self._handshake.stop()
@@ -259,7 +258,7 @@ class LinkEndpoint:
             self._step(PipeInput.SECOND if number == 2 else PipeInput.THIRD)
             self._events.append(PeerAuthenticated(self._peer.node_key, self._peer.epoch))
 
-    def _check_peer(self, node_key: bytes) -> None:
+    def _check_peer(self, node_key: bytes, now: float) -> None:
         """Raises: PeerRefused. A responder tells why; an initiator leaves without having said who it is."""
         reason = ""
         if node_key == self._own_key:
@@ -268,7 +267,7 @@ class LinkEndpoint:
             reason = "not allowed here"
         if reason:
             if not self._handshake.initiator:
-                self._say_goodbye(reason)
+                self._say_goodbye(reason, now)
             raise PeerRefused(reason)
 
     def _secured_received(self, datagram: bytes, now: float) -> None:
@@ -302,7 +301,7 @@ class LinkEndpoint:
                     elif isinstance(frame, Credit):
                         self._conversation.credit_received(frame.limit_octets)
         except RemoteLinkError as error:
-            self._say_goodbye("protocol error")
+            self._say_goodbye("protocol error", now)
             self._step(PipeInput.FAULT, f"protocol error of the peer: {error}")
             return
         timers = self._timers
@@ -385,9 +384,9 @@ class LinkEndpoint:
         self._free_at = max(self._free_at, now) + len(datagram) * self._octet_s
         return datagram
 
-    def _say_goodbye(self, reason: str) -> None:
+    def _say_goodbye(self, reason: str, now: float) -> None:
         if self._send_cipher is not None and self._state is not PipeState.DEAD:
-            self._last_words = [self._seal(encode_goodbye(reason), self._heard_at)]
+            self._last_words = [self._seal(encode_goodbye(reason), now)]
 
     # Time
 
@@ -418,6 +417,3 @@ class LinkEndpoint:
             self.detach()
             self._handshake.stop()
             self._events.append(PipeDead(reason))
-
-
-__all__ = ["LinkEndpoint", "LinkEvent", "NoiseError", "PeerAuthenticated", "PipeDead"]

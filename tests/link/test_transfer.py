@@ -265,3 +265,59 @@ def test_many_pipes_one_after_another_leave_nothing_behind() -> None:
     assert not any(
         isinstance(event, PipeDead) and "error" in event.reason for node in world.nodes for event in node.events
     )
+
+
+def random_life(seed: int) -> list[str]:
+    """Pipes of every kind that come, fall silent and are replaced, while both sides go on sending; then a good one."""
+    world = World(seed)
+    rng = world.rng
+    sent: list[dict[int, tuple[bytes, Priority]]] = [{}, {}]
+
+    def close_all() -> None:
+        for pipe in world.pipes:
+            for end in pipe.ends:
+                end.close("over", world.now)
+        world.kick()
+        world.pipes.clear()
+
+    for _ in range(rng.randrange(1, 12)):
+        for side, node in enumerate(world.nodes):
+            for message, priority in random_messages(rng, rng.randrange(10), rng.choice((10, 1_000, 30_000))):
+                sent[side] |= queue(node, [(rng.randbytes(8) + message, priority)])
+        if rng.random() < 0.7 or not world.pipes:
+            if len(world.pipes) > 2:
+                close_all()
+            faults = Faults(
+                loss=rng.choice((0.0, 0.05, 0.2, 0.4)),
+                duplication=rng.choice((0.0, 0.3)),
+                delay_s=rng.choice((0.0001, 0.01, 0.3)),
+                jitter_s=rng.choice((0.0, 0.02, 0.5)),
+                bit_rate=rng.choice((None, None, 50_000, 2_000_000)),
+                queue_octets=rng.choice((3_000, 64_000)),
+            )
+            octets_max = rng.choice((64, 65, 100, 300, 1_400, 65_535))
+            world.lay_pipe(octets_max, faults, initiator=rng.randrange(2), paced=rng.random() < 0.5)
+        world.kick()
+        world.pipes[-1].up = rng.random() < 0.7
+        world.run(rng.random() * rng.choice((0.1, 1, 30)))
+    problems: list[str] = []
+    for _ in range(10):
+        close_all()
+        world.lay_pipe(rng.choice((64, 300, 1_400, 65_535)), Faults(loss=0.2, jitter_s=0.02))
+        if world.run(200, lambda: done(world)):
+            break
+    for side in (0, 1):
+        problems += transfer_problems(world.nodes[side], world.nodes[1 - side], sent[side])
+        problems += [reason for reason in world.nodes[side].dead if "error" in reason]
+    return problems
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_lives(seed: int) -> None:
+    assert random_life(seed) == [], f"{seed=}"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(40, 1_500))
+def test_many_random_lives(seed: int) -> None:
+    assert random_life(seed) == [], f"{seed=}"

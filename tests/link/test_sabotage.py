@@ -1,0 +1,130 @@
+"""The checks are able to fail: each test breaks one thing in the link and expects the suite's check to say so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from cryptography.hazmat.primitives.ciphers import Cipher as StreamCipher
+from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
+
+from p2pserver.link import LinkEndpoint, Priority
+from p2pserver.link.frames import Fragment
+from p2pserver.link.incoming import Incoming
+from p2pserver.link.limits import BAD_DATAGRAMS_MAX
+from p2pserver.link.noise import Cipher
+from p2pserver.link.outgoing import Outgoing
+from p2pserver.link.recovery import Recovery
+from tests.link.lossy import Faults, World, random_messages, transfer_problems
+
+
+def check() -> list[str]:
+    """Transfers both ways over three pipes, one after another, on an air that loses, reorders and flips bits."""
+    world = World(21)
+    carol, dave = world.nodes
+
+    def flip_bits(_sender: int, datagram: bytes) -> list[bytes]:
+        if datagram[0] != 2 or world.rng.random() > 0.05:
+            return [datagram]
+        at = world.rng.randrange(2, len(datagram) - 16)
+        return [datagram[:at] + bytes([datagram[at] ^ 1 << world.rng.randrange(8)]) + datagram[at + 1 :]]
+
+    world.tamper = flip_bits
+    down, up = (
+        {node.conversation.send(*message): message for message in random_messages(world.rng, 60, 20_000)}
+        for node in world.nodes
+    )
+    faults = Faults(loss=0.2, duplication=0.2, delay_s=0.01, jitter_s=0.02)
+    for octets_max in (1_000, 300):
+        world.lay_pipe(octets_max, faults)
+        world.run(0.3)
+    world.lay_pipe(700, faults)
+    world.run(120, lambda: not any(node.conversation.queued_octets for node in world.nodes))
+    problems = transfer_problems(carol, dave, down) + transfer_problems(dave, carol, up)
+    for node in world.nodes:
+        problems += [reason for reason in node.dead if "error" in reason]
+    return problems
+
+
+def test_the_check_is_content_with_the_link_as_it_is() -> None:
+    assert check() == []
+
+
+def lose_an_acknowledged_message(patch: pytest.MonkeyPatch) -> None:
+    honest = Incoming.fragment_received
+
+    def forgetful(self: Incoming, fragment: Fragment) -> None:
+        if (fragment.priority, fragment.number) == (Priority.PRESENCE, 2):
+            return
+        honest(self, fragment)
+
+    patch.setattr(Incoming, "fragment_received", forgetful)
+
+
+def skip_the_tag_check(patch: pytest.MonkeyPatch) -> None:
+    def open_anything(_self: LinkEndpoint, cipher: Cipher, counter: int, _header: bytes, sealed: bytes) -> bytes:
+        nonce = (1).to_bytes(4, "little") + bytes(4) + counter.to_bytes(8, "little")
+        return StreamCipher(ChaCha20(cipher._key, nonce), mode=None).decryptor().update(sealed[:-16])
+
+    patch.setattr(LinkEndpoint, "_open", open_anything)
+
+
+def forget_what_is_held_when_the_pipe_changes(patch: pytest.MonkeyPatch) -> None:
+    honest = Incoming.pipe_changed
+    patch.setattr(Incoming, "pipe_changed", lambda self, **_: honest(self, peer_restarted=True))
+
+
+def take_every_message_for_a_new_one(patch: pytest.MonkeyPatch) -> None:
+    honest = Incoming.fragment_received
+
+    def eager(self: Incoming, fragment: Fragment) -> None:
+        if fragment.number < self._classes[fragment.priority].next_number and fragment.last and not fragment.offset:
+            self._ready[fragment.priority].append(fragment.data)
+            return
+        honest(self, fragment)
+
+    patch.setattr(Incoming, "fragment_received", eager)
+
+
+def never_send_again(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Outgoing, "lost", lambda _self, _fragment: None)
+
+
+def hand_over_without_order(patch: pytest.MonkeyPatch) -> None:
+    honest = Incoming._complete
+
+    def unordered(self: Incoming, queue: object, priority: int, number: int, message: bytes) -> None:
+        before = list(self._ready[priority])
+        honest(self, queue, priority, number, message)  # type: ignore[arg-type]
+        fresh = self._ready[priority][len(before) :]
+        self._ready[priority][:] = before + fresh[::-1]
+
+    patch.setattr(Incoming, "_complete", unordered)
+
+
+def believe_every_acknowledgement_to_be_of_all(patch: pytest.MonkeyPatch) -> None:
+    honest = Recovery.acknowledged
+
+    def gullible(self: Recovery, ranges: object, delay_s: float, next_counter: int, now: float) -> object:
+        return honest(self, [(0, next_counter)], delay_s, next_counter, now)
+
+    patch.setattr(Recovery, "acknowledged", gullible)
+
+
+@pytest.mark.parametrize(
+    "sabotage",
+    [
+        lose_an_acknowledged_message,
+        skip_the_tag_check,
+        forget_what_is_held_when_the_pipe_changes,
+        take_every_message_for_a_new_one,
+        never_send_again,
+        hand_over_without_order,
+        believe_every_acknowledgement_to_be_of_all,
+    ],
+)
+def test_sabotage_is_reported(sabotage: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("p2pserver.link.endpoint.BAD_DATAGRAMS_MAX", 10 * BAD_DATAGRAMS_MAX)
+    assert check() == []
+    sabotage(monkeypatch)
+    assert check() != []
