@@ -117,7 +117,9 @@ def _with_authorizing_user(
     opening = {
         entry.get("room_id")
         for entry in (allow if isinstance(allow, list) else ())
-        if isinstance(entry, Mapping) and entry.get("type") == "m.room_membership"
+        if isinstance(entry, Mapping)
+        and entry.get("type") == "m.room_membership"
+        and isinstance(entry.get("room_id"), str)
     }
     if not opening.intersection(joined_rooms_of(tx, user_id)):
         raise Forbidden("you are in none of the rooms whose members may join this one")

@@ -1,12 +1,11 @@
 """Sending: `/send`, `/redact`, and `PUT /state`.
 
-Source: client-server API, "Sending events to a room", "Redactions"; MSC3967-free subset of v1.18 (`m.room.redaction`
-through `/send`).
+Source: client-server API, "Sending events to a room", "Redactions"; `m.room.redaction` may also go through `/send` (v1.18).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
@@ -16,7 +15,7 @@ from p2pserver.client_api.room_access import require_joined
 from p2pserver.client_api.room_aliases import check_canonical_alias
 from p2pserver.client_api.routing import ApiRequest, Requester, Routes
 from p2pserver.client_api.transactions import answered_once, transaction_path
-from p2pserver.errors import Forbidden, InvalidParam, NotFound
+from p2pserver.errors import InvalidParam
 from p2pserver.store.tx import Tx
 
 routes = Routes()
@@ -77,10 +76,10 @@ async def send_state(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     return await api.database.write(unit)
 
 
-async def _once(api: ClientApi, requester: Requester, path: str, act: Any) -> dict[str, Any]:
+async def _once(api: ClientApi, requester: Requester, path: str, act: Callable[[Tx], str]) -> dict[str, Any]:
     def unit(tx: Tx) -> dict[str, Any]:
         def first() -> tuple[dict[str, Any], str]:
-            event_id: str = act(tx)
+            event_id = act(tx)
             return {"event_id": event_id}, event_id
 
         return answered_once(tx, requester, path, wall_ms=api.wall_ms(), act=first)
@@ -97,18 +96,12 @@ def _redact(api: ClientApi, tx: Tx, requester: Requester, room_id: str, body: Ma
     target_id = body.get("redacts")
     if not isinstance(target_id, str):
         raise InvalidParam("redacts is not an event ID")
-    target = api.rooms.stored(tx, target_id)
-    if target is None or target.pdu.room_id != room_id or target.outlier:
-        raise NotFound("there is no such event in this room")
-    if target.pdu.sender != requester.user_id and not api.rooms.power_levels(tx, room_id).may_redact(requester.user_id):
-        raise Forbidden("you may not redact the events of others in this room")
-    content = {key: value for key, value in body.items() if key != "redacts"}
     event = api.rooms.send(
         tx,
         room_id=room_id,
         sender=requester.user_id,
         event_type="m.room.redaction",
-        content=content,
+        content={key: value for key, value in body.items() if key != "redacts"},
         redacts=target_id,
     )
     return event.event_id
