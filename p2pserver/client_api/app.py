@@ -30,12 +30,13 @@ from p2pserver.client_api.joining import Joins, retry_pending_joins
 from p2pserver.client_api.lazy_members import LazyMembers
 from p2pserver.client_api.password_checks import PasswordChecks
 from p2pserver.client_api.rate_limits import RateLimits
-from p2pserver.client_api.routing import ApiRequest, ApiResponse, Match, Router, parse_query
+from p2pserver.client_api.routing import ApiRequest, ApiResponse, Match, Requester, Router, parse_query
 from p2pserver.errors import BadJson, LimitExceeded, MatrixError, NotJson, TooLarge
 from p2pserver.events.canonical import NotCanonical, decode_body
 from p2pserver.rooms.remote import RemoteServers
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.database import Database
+from p2pserver.store.devices import TokenOwner, touch_device
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ BODY_OCTETS_MAX = 1 << 20
 BODY_OCTETS_DRAINED = 4 << 20
 """So much of a body that is too large is read and thrown away, so that the client gets to read the error."""
 BODY_SECONDS_MAX = 60.0
+SEEN_EVERY_MS = 5 * 60 * 1000
 
 CORS_HEADERS = {
     "Access-Control-Allow-Origin": "*",
@@ -117,6 +119,15 @@ class ClientApi:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+
+    def note_seen(self, owner: TokenOwner, remote_address: str) -> None:
+        """Remembers, every few minutes at most, when and from where a device was heard of."""
+        now_ms = self.wall_ms()
+        if now_ms - owner.last_seen_ms >= SEEN_EVERY_MS:
+            self.spawn(self._touch(owner, now_ms, remote_address), name="touch-device")
+
+    async def _touch(self, owner: TokenOwner, now_ms: int, ip: str) -> None:
+        await self.database.write(lambda tx: touch_device(tx, owner.user_id, owner.device_id, now_ms=now_ms, ip=ip))
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -208,9 +219,13 @@ class _Application:
     async def _handle(self, request: Request) -> Any:
         match = self._router.match(request.method, _raw_path(request.scope))
         query = parse_query(request.scope["query_string"])
-        requester = await authenticate(self._api.database, match.route.auth, request.headers, query)
+        owner = await authenticate(self._api.database, match.route.auth, request.headers, query)
         remote_address = request.client.host if request.client is not None else ""
-        self._api.rate_limits.take(match.route.pace, requester.user_id if requester is not None else remote_address)
+        self._api.rate_limits.take(match.route.pace, owner.user_id if owner is not None else remote_address)
+        requester = None
+        if owner is not None:
+            requester = Requester(user_id=owner.user_id, device_id=owner.device_id, token_id=owner.token_id)
+            self._api.note_seen(owner, remote_address)
         body = {} if request.method == "GET" else parse_object(await _read_body(request))
         api_request = ApiRequest(
             method=request.method,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from p2pserver.client_api.routing import Auth, Requester
+from p2pserver.client_api.routing import Auth
 from p2pserver.errors import MissingToken, UnknownToken
 from p2pserver.store.database import Database
 from p2pserver.store.devices import TokenOwner, owner_of_token
@@ -12,7 +12,7 @@ from p2pserver.store.devices import TokenOwner, owner_of_token
 
 async def authenticate(
     database: Database, auth: Auth, headers: Mapping[str, str], query: Mapping[str, list[str]]
-) -> Requester | None:
+) -> TokenOwner | None:
     """Who asks: by `Authorization: Bearer`, or by the query parameter `access_token`, which older clients send.
 
     Raises: MissingToken, on a route that requires one; UnknownToken, also where a token is optional. A store that
@@ -31,4 +31,4 @@ async def authenticate(
     owner: TokenOwner | None = await database.read(lambda tx: owner_of_token(tx, token))
     if owner is None:
         raise UnknownToken("this access token is not known", soft_logout=False)
-    return Requester(user_id=owner.user_id, device_id=owner.device_id, token_id=owner.token_id)
+    return owner

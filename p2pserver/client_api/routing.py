@@ -230,7 +230,7 @@ class Router:
             raise Unrecognized("unrecognized request")
         segments = [percent_decode(segment) for segment in raw_path[1:].split(b"/")]
         found = list(_leaves(self._root, segments))
-        if not found:
+        if not found and segments[-2:] != ["", ""]:
             segments = segments[:-1] if segments[-1] == "" else [*segments, ""]
             found = list(_leaves(self._root, segments))
         if not found:

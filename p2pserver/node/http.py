@@ -12,6 +12,8 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
+from p2pserver.client_api.http_protocol import MatrixHttpProtocol
+
 GRACE_S = 1
 """How long requests under way may go on once the node stops; long polls are cut off then."""
 
@@ -23,7 +25,7 @@ class HttpServer:
         self._host, self._port = host, port
         self._config = uvicorn.Config(
             app,
-            http="h11",
+            http=MatrixHttpProtocol,
             ws="none",
             lifespan="off",
             log_config=None,

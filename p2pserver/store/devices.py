@@ -18,6 +18,7 @@ class TokenOwner:
     user_id: str
     device_id: str
     token_id: int
+    last_seen_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +45,14 @@ def _hash(token: str) -> bytes:
 
 def owner_of_token(tx: Tx, token: str) -> TokenOwner | None:
     """Whose token it is, if it is one."""
-    row = tx.one("SELECT user_id, device_id, token_id FROM access_tokens WHERE hash = ?", (_hash(token),))
-    return TokenOwner(user_id=row[0], device_id=row[1], token_id=row[2]) if row is not None else None
+    row = tx.one(
+        "SELECT user_id, device_id, token_id, last_seen_ms FROM access_tokens JOIN devices USING (user_id, device_id)"
+        " WHERE hash = ?",
+        (_hash(token),),
+    )
+    if row is None:
+        return None
+    return TokenOwner(user_id=row[0], device_id=row[1], token_id=row[2], last_seen_ms=row[3])
 
 
 def log_in_device(
