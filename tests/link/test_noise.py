@@ -60,7 +60,7 @@ def test_vector(vector: dict[str, object]) -> None:
 
 def test_the_published_vectors_are_there_and_say_the_handshake_hash() -> None:
     assert [vector["name"] for vector in PUBLISHED] == ["cacophony", "snow"]
-    assert all(len(vector["messages"]) == 6 for vector in PUBLISHED)
+    assert [len(vector["messages"]) for vector in PUBLISHED] == [6, 3]
     assert "handshake_hash" in PUBLISHED[0]
 
 
