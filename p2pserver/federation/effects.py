@@ -42,10 +42,12 @@ class OwedItem:
 
 @dataclass(frozen=True, slots=True)
 class PduResult:
-    """What became of one received PDU; verdict None: parked until its parents are here. event_id None: unreadable."""
+    """What became of one PDU; verdict None: parked until its parents are here. event_id None: unreadable."""
 
     event_id: str | None
     verdict: Verdict | None
+    new: bool
+    """It was not held before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,10 @@ class ReadMissing:
 
 @dataclass(frozen=True, slots=True)
 class Receive:
-    """PDUs to be judged and stored. Answer, after the commit and never before: `received`, with this effect."""
+    """PDUs to be judged and stored. Answer, after the commit and never before: `received`, with this effect.
+
+    If they cannot be stored (the disk is full), the node answers nothing and ends the conversation.
+    """
 
     room_id: str
     pdus: tuple[Mapping[str, Any], ...]

@@ -51,7 +51,6 @@ class PeeringLimits:
     parked_max: int = 1000
     """Events of one room in a row that could not be judged, after which the peer is asked for no more of it."""
     known_ids: int = 4096
-    served_ids: int = 8192
     strange_tags: int = 4096
     serving: int = 8
     """Questions of the peer that are being answered."""

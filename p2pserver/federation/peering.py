@@ -156,11 +156,11 @@ class Peering:
         )
 
     def messages_to_send(self, now: float, octets: int) -> list[tuple[bytes, Priority]]:
-        """Messages of up to `octets` together, at least one if there is room for any; the rest waits."""
+        """Messages until `octets` are used up, the last one whole; the rest waits."""
         self._pump(now)
         messages: list[tuple[bytes, Priority]] = []
         outgoing = self._channel.outgoing
-        while self._channel.connected and outgoing and len(outgoing[0][0]) <= octets:
+        while self._channel.connected and outgoing and octets > 0:
             data, priority = outgoing.popleft()
             self._channel.outgoing_octets -= len(data)
             octets -= len(data)

@@ -86,8 +86,6 @@ class Reconciliation:
         self._rooms: dict[str, _RoomExchange] = {}
         self._room_of_tag: dict[bytes, list[str]] = {}
         self._early: list[Beacon] = []
-        self._served = RecentIds(channel.limits.served_ids)
-        """What the peer sent in answers: the same again is no progress."""
         self._reading_rooms = False
         self._first_of_contact = False
         self._read_again = False
@@ -348,37 +346,43 @@ class Reconciliation:
     def received(
         self, effect: Receive, results: Sequence[PduResult], missing: Sequence[str], lacking: Sequence[str], now: float
     ) -> None:
-        """What became of the events: `missing` parents, and those of `effect.asked` that are still not held."""
-        ids = [result.event_id for result in results if result.event_id is not None and result.verdict is not None]
+        """What became of the events, and of parked ones that they set free; `missing` parents; and those of
+        `effect.asked` that are still not held."""
+        final = [result for result in results if result.event_id is not None and result.verdict is not None]
+        ids = [result.event_id for result in final if result.event_id is not None]
         ids = [event_id for event_id in dict.fromkeys(ids) if is_canonical_event_id(event_id)]
         self._channel.known.add(ids)
         for start in range(0, len(ids), EVENT_IDS_MAX):
             part = tuple(ids[start : start + EVENT_IDS_MAX])
             self._channel.say(Stored(effect.room_id, part), Priority.RECEIPT)
-        new = set(self._served.add(result.event_id for result in results if result.event_id is not None))
-        judged = [
+        judged = tuple(
             result.event_id
-            for result in results
-            if result.event_id in new and result.verdict not in (None, Verdict.DROPPED)
-        ]
-        exchange = self._rooms.get(effect.room_id)
+            for result in final
+            if result.new and result.event_id is not None and result.verdict is not Verdict.DROPPED
+        )
         if judged and not effect.in_answer:
-            self._channel.emit(Forward(effect.room_id, tuple(event_id for event_id in judged if event_id)))
+            self._channel.emit(Forward(effect.room_id, judged))
+        exchange = self._rooms.get(effect.room_id)
         if exchange is None or not self._channel.talking:
             return
+        is_progress = any(result.new for result in results)
         if judged:
             exchange.parked = exchange.fruitless = 0
             if effect.in_answer:
                 self._channel.emit(Changed(effect.room_id))
         else:
-            exchange.parked += len(new)
+            exchange.parked += sum(result.new for result in results)
         if effect.in_answer and exchange.asked:
-            self._answer_judged(effect, exchange, bool(new), lacking)
+            self._answer_judged(effect, exchange, is_progress, lacking)
         self._want(effect.room_id, missing)
-        if exchange.is_at_rest:
-            quiet_s = self._channel.timers.recheck_s if effect.in_answer else self._channel.timers.quiet_s
-            at = now + quiet_s
-            exchange.compare_at = at if exchange.compare_at is None else min(exchange.compare_at, at)
+        if not exchange.is_at_rest:
+            return
+        if not judged:
+            self._exchange_done(exchange, now)
+        elif effect.in_answer:
+            exchange.compare_at = now + self._channel.timers.recheck_s
+        else:
+            exchange.compare_at = now + self._channel.timers.quiet_s
 
     def _answer_judged(
         self, effect: Receive, exchange: _RoomExchange, is_progress: bool, lacking: Sequence[str]

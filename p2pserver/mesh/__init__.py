@@ -1,0 +1,1 @@
+"""Neighbors: which nodes are near, over which links."""

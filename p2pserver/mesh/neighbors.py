@@ -1,0 +1,87 @@
+"""The nodes that this one knows, by key: their names, who may not talk, and which of two pipes to one node stays.
+
+Pure: keys, times and decisions; the pipes themselves are the node's. One key has one name: the first that was heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+TOGETHER_S: Final = 10.0
+"""Two pipes that began within this time are taken for two dials at once; otherwise the older one is taken for dead."""
+PENALTIES_MAX: Final = 1024
+NAMES_MAX: Final = 16_384
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipeFacts:
+    """What the choice between two pipes to one node depends on."""
+
+    kind: str
+    """The transport's kind."""
+    initiated_here: bool
+    since: float
+    """When the peer was authenticated on it, in seconds."""
+    bit_rate: int | None = None
+    """None: fast."""
+
+
+def newer_stays(own_key: bytes, peer_key: bytes, *, old: PipeFacts, new: PipeFacts) -> bool:
+    """Whether, of two pipes of one kind, the newer stays. Both ends decide alike.
+
+    When both nodes dial at once, the pipe stays whose initiator has the smaller key. When one node dials again, or long
+    after, the older pipe is dead and it knows: the newer stays.
+    """
+    if new.since - old.since > TOGETHER_S or new.initiated_here == old.initiated_here:
+        return True
+    return new.initiated_here == (own_key < peer_key)
+
+
+def best(pipes: Mapping[int, PipeFacts]) -> int | None:
+    """The handle of the pipe to talk over: the fastest, of equally fast ones the newest; None where there is none."""
+    if not pipes:
+        return None
+    return max(pipes, key=lambda handle: (_speed(pipes[handle]), pipes[handle].since, handle))
+
+
+def _speed(pipe: PipeFacts) -> float:
+    return float("inf") if pipe.bit_rate is None else float(pipe.bit_rate)
+
+
+class Neighbors:
+    """Names, blocks and penalties of keys."""
+
+    def __init__(self, own_key: bytes) -> None:
+        self.own_key = own_key
+        self._name_of: dict[bytes, str] = {}
+        self._blocked: frozenset[bytes] = frozenset()
+        self._penalty_until: dict[bytes, float] = {}
+
+    def name_of(self, key: bytes) -> str | None:
+        return self._name_of.get(key)
+
+    def remember_name(self, key: bytes, server_name: str) -> None:
+        """The first name of a key is its name for ever."""
+        self._name_of.setdefault(key, server_name)
+        while len(self._name_of) > NAMES_MAX:
+            del self._name_of[next(iter(self._name_of))]
+
+    def block_only(self, keys: Collection[bytes]) -> frozenset[bytes]:
+        """Replaces the list of blocked keys; returns those that are new on it."""
+        before, self._blocked = self._blocked, frozenset(keys)
+        return self._blocked - before
+
+    def punish(self, key: bytes, until: float) -> None:
+        """A node that broke the protocol is not talked to for a while, so that dialing it again costs little."""
+        self._penalty_until.pop(key, None)
+        self._penalty_until[key] = until
+        while len(self._penalty_until) > PENALTIES_MAX:
+            del self._penalty_until[next(iter(self._penalty_until))]
+
+    def may_talk(self, key: bytes, now: float) -> bool:
+        """Whether a node with this key may talk to us now."""
+        if key == self.own_key or key in self._blocked:
+            return False
+        return self._penalty_until.get(key, float("-inf")) <= now

@@ -1,0 +1,320 @@
+"""Does what a peering asks: reads and writes rooms, outbox and peers, and gives it the results.
+
+One unit of work for each effect, in order; nothing is told to a peer before the unit that it speaks of is durable.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from p2pserver.errors import LimitExceeded, MatrixError, Unrecognized
+from p2pserver.federation import effects as fx
+from p2pserver.node.session import Session
+from p2pserver.rooms.edus import receive_edu
+from p2pserver.rooms.service import Rooms
+from p2pserver.rooms.values import Receipt, ReceiveReport
+from p2pserver.store import outbox
+from p2pserver.store.database import Database
+from p2pserver.store.peers import events_owed, is_joined_room, joined_rooms, not_in_graph
+from p2pserver.store.tx import Tx
+from p2pserver.wire.messages import HAVE_MAX, WireError, decode_json_object, encode_json
+
+log = logging.getLogger(__name__)
+
+S2sHandler = Callable[[Tx, str, dict[str, Any]], dict[str, Any]]
+OUTBOX_PAGE = 128
+CLAIMS_AT_ONCE = 8
+CLAIM_S = 60.0
+
+
+class Surroundings(Protocol):
+    """What one exchange may ask of the others: the mesh of all sessions."""
+
+    def greeted(self, session: Session, effect: fx.Greeted) -> None: ...
+
+    def leave(self, session: Session, reason: str) -> None: ...
+
+    def spawn(self, work: Any, *, name: str) -> None: ...
+
+    def forward(self, source: Session, room_id: str, event_ids: Sequence[str], members: Iterable[str]) -> None: ...
+
+    def changed(self, source: Session, room_id: str, members: Iterable[str]) -> None: ...
+
+    def want_elsewhere(self, source: Session, room_id: str, event_ids: Sequence[str]) -> None: ...
+
+    def claim_unknown(self, session: Session, event_ids: Sequence[str]) -> list[str]:
+        """Those that nobody else is being asked for at this moment."""
+
+
+class Exchange:
+    """The effects of all peerings of this node."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        rooms: Rooms,
+        handlers: Mapping[str, S2sHandler],
+        mesh: Surroundings,
+        clock: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._rooms = rooms
+        self._handlers = handlers
+        self._mesh = mesh
+        self._clock = clock
+        self._claims: set[tuple[str, str]] = set()
+
+    async def execute(self, session: Session, effects: list[fx.Effect]) -> None:
+        for effect in effects:
+            await self._do(session, effect)
+
+    async def _do(self, session: Session, effect: fx.Effect) -> None:
+        peering, server = session.peering, session.server_name or ""
+        match effect:
+            case fx.Receive():
+                await self._receive(session, effect)
+            case fx.ReadOutbox():
+                items = await self._database.read(lambda tx: self._owed(tx, server, effect))
+                peering.outbox_read(items, self._clock())
+            case fx.ForgetOwed():
+                await self._database.write(lambda tx: _forget(tx, server, effect))
+            case fx.ForgetRoom():
+                await self._database.write(lambda tx: self._forget_room(tx, server, effect))
+            case fx.ReadRooms():
+                views = await self._database.read(
+                    lambda tx: [self._view(tx, server, room_id) for room_id in joined_rooms(tx)]
+                )
+                peering.rooms_read(views, self._clock())
+            case fx.ReadLeaves():
+                views = await self._database.read(lambda tx: self._views(tx, server, effect.digests))
+                peering.leaves_read(effect, views, self._clock())
+            case fx.FindUnknown():
+                await self._find_unknown(session, effect)
+            case fx.ReadHave():
+                unknown, have = await self._database.read(lambda tx: self._have(tx, effect))
+                peering.have_read(effect, unknown, have, self._clock())
+            case fx.ReadMissing():
+                pdus, more, lacking = await self._database.read(lambda tx: self._missing(tx, server, effect))
+                peering.missing_read(effect, pdus, more, lacking, self._clock())
+            case fx.StoreItems():
+                await self._database.write(lambda tx: self._store_items(tx, server, effect))
+                peering.items_stored([number for number, _, _ in effect.items])
+            case fx.Forward():
+                members = await self._members(effect.room_id)
+                self._mesh.forward(session, effect.room_id, effect.event_ids, members)
+            case fx.Changed():
+                self._mesh.changed(session, effect.room_id, await self._members(effect.room_id))
+            case fx.NobodyHas():
+                await self._nobody_has(session, effect)
+            case fx.Serve():
+                self._mesh.spawn(self._serve(session, effect), name=f"serve {effect.name}")
+            case fx.Answered() | fx.Unanswered():
+                session.answered(effect)
+            case fx.Greeted():
+                self._mesh.greeted(session, effect)
+            case fx.Leave():
+                self._mesh.leave(session, effect.reason)
+
+    # Rooms, reading
+
+    def _view(self, tx: Tx, server: str, room_id: str) -> fx.RoomView:
+        return fx.RoomView(
+            room_id=room_id,
+            leaves=tuple(sorted(self._rooms.leaves(tx, room_id))),
+            shared=room_id in self._rooms.rooms_with(tx, server),
+            may_see=self._rooms.may_see_room(tx, server, room_id),
+            owed=events_owed(tx, server, room_id),
+            wanted=tuple(self._rooms.wanted(tx, room_id)),
+        )
+
+    def _views(self, tx: Tx, server: str, room_ids: Iterable[str]) -> list[fx.RoomView]:
+        return [self._view(tx, server, room_id) for room_id in room_ids if is_joined_room(tx, room_id)]
+
+    async def _members(self, room_id: str) -> list[str]:
+        """Servers in the room, in an order that does not depend on the process."""
+        return sorted(await self._database.read(lambda tx: self._rooms.member_servers(tx, room_id)))
+
+    async def _find_unknown(self, session: Session, effect: fx.FindUnknown) -> None:
+        server = session.server_name or ""
+
+        def read(tx: Tx) -> tuple[list[str], fx.RoomView | None]:
+            if not is_joined_room(tx, effect.room_id):
+                return [], None
+            unknown = not_in_graph(tx, effect.event_ids, or_parked=not effect.as_leaves)
+            return unknown, self._view(tx, server, effect.room_id)
+
+        unknown, view = await self._database.read(read)
+        if not effect.as_leaves:
+            unknown = self._mesh.claim_unknown(session, unknown)
+        session.peering.unknown_found(effect, unknown, view, self._clock())
+
+    def _have(self, tx: Tx, effect: fx.ReadHave) -> tuple[list[str], list[str]]:
+        unknown = not_in_graph(tx, effect.event_ids, or_parked=False)
+        return unknown, self._rooms.have_sample(tx, effect.room_id, HAVE_MAX) if unknown else []
+
+    def _missing(self, tx: Tx, server: str, effect: fx.ReadMissing) -> tuple[list[dict[str, Any]], bool, list[str]]:
+        if not self._rooms.may_see_room(tx, server, effect.room_id):
+            return [], False, list(effect.want)
+        absent = set(not_in_graph(tx, effect.want, or_parked=False))
+        lacking = [event_id for event_id in effect.want if event_id in absent]
+        want = [event_id for event_id in effect.want if event_id not in absent]
+        if not want:
+            return [], False, lacking
+        pdus, more = self._rooms.missing_for(
+            tx,
+            room_id=effect.room_id,
+            want=want,
+            have=list(effect.have),
+            octets_max=effect.octets_max,
+            origin=server,
+        )
+        return pdus, more, lacking
+
+    # Rooms, writing
+
+    async def _receive(self, session: Session, effect: fx.Receive) -> None:
+        server = session.server_name or ""
+
+        def write(tx: Tx) -> tuple[ReceiveReport, list[str]]:
+            report = self._rooms.receive(
+                tx, room_id=effect.room_id, raws=effect.pdus, source=server, backfill=effect.in_answer
+            )
+            return report, not_in_graph(tx, effect.asked, or_parked=True)
+
+        report, lacking = await self._database.write(write)
+        results = [_result(receipt) for receipt in (*report.results, *report.released)]
+        session.peering.received(effect, results, report.missing, lacking, self._clock())
+
+    async def _nobody_has(self, session: Session, effect: fx.NobodyHas) -> None:
+        server = session.server_name or ""
+
+        def write(tx: Tx) -> tuple[list[str], list[str]]:
+            if not is_joined_room(tx, effect.room_id):
+                return [], []
+            wanted = set(self._rooms.wanted(tx, effect.room_id))
+            missed = [event_id for event_id in effect.event_ids if event_id in wanted]
+            if not missed:
+                return [], []
+            held_up = self._rooms.nobody_has(tx, room_id=effect.room_id, event_ids=missed, source=server)
+            return missed, held_up
+
+        missed, held_up = await self._database.write(write)
+        if missed:
+            self._mesh.want_elsewhere(session, effect.room_id, missed)
+        for event_id in held_up[:CLAIMS_AT_ONCE]:
+            if (effect.room_id, event_id) not in self._claims and len(self._claims) < 4 * CLAIMS_AT_ONCE:
+                self._claims.add((effect.room_id, event_id))
+                self._mesh.spawn(self._claim(session, effect.room_id, event_id), name="state claim")
+
+    async def _claim(self, session: Session, room_id: str, event_id: str) -> None:
+        """Goes on without an event that nobody has: with the state that this peer claims."""
+        server = session.server_name or ""
+        try:
+            body = {"room_id": room_id, "event_id": event_id}
+            ok, text = await session.ask("state_claim", body, timeout_s=CLAIM_S)
+            if ok:
+                claim = decode_json_object(text)
+                await self._database.write(
+                    lambda tx: self._rooms.accept_state_claim(
+                        tx, room_id=room_id, event_id=event_id, claim=claim, source=server
+                    )
+                )
+        except (MatrixError, WireError) as error:
+            log.info("no state claim", extra={"peer": server, "room_id": room_id, "reason": str(error)})
+        finally:
+            self._claims.discard((room_id, event_id))
+
+    # Outbox and items
+
+    def _owed(self, tx: Tx, server: str, effect: fx.ReadOutbox) -> list[fx.OwedItem]:
+        page = outbox.page(tx, server, after=effect.after, most=OUTBOX_PAGE, octets_max=effect.octets_max)
+        return [
+            fx.OwedItem(
+                number=item.number,
+                kind=item.kind,
+                room_id=item.room_id,
+                event_id=item.event_id,
+                payload=item.payload,
+            )
+            for item in page
+        ]
+
+    def _forget_room(self, tx: Tx, server: str, effect: fx.ForgetRoom) -> None:
+        if tuple(sorted(self._rooms.leaves(tx, effect.room_id))) == effect.leaves:
+            outbox.forget_room_pdus(tx, server, effect.room_id)
+
+    def _store_items(self, tx: Tx, server: str, effect: fx.StoreItems) -> None:
+        for _, kind, text in effect.items:
+            try:
+                payload = decode_json_object(text)
+                if kind == "invite":
+                    self._rooms.receive_invite(tx, origin=server, payload=payload)
+                else:
+                    edu_type, content = payload.get("edu_type"), payload.get("content")
+                    if isinstance(edu_type, str) and isinstance(content, dict):
+                        receive_edu(tx, server, edu_type, content)
+            except (WireError, MatrixError) as error:
+                log.info("item refused", extra={"peer": server, "kind": kind, "reason": str(error)})
+
+    # Questions
+
+    async def _serve(self, session: Session, effect: fx.Serve) -> None:
+        ok, answer = await self._answer(session.server_name or "", effect)
+        try:
+            body = encode_json(answer)
+        except WireError:
+            log.exception("an answer is not JSON", extra={"question": effect.name})
+            ok, body = False, encode_json({"errcode": "M_UNKNOWN", "error": "internal error"})
+        session.peering.served(effect.number, ok=ok, body=body)
+        session.wake()
+
+    async def _answer(self, server: str, effect: fx.Serve) -> tuple[bool, dict[str, Any]]:
+        handler = self._handlers.get(effect.name)
+        try:
+            if handler is None:
+                raise Unrecognized(f"there is no question {effect.name}")
+            body = decode_json_object(effect.body)
+            return True, await self._database.write(lambda tx: handler(tx, server, body))
+        except MatrixError as error:
+            return False, error.body()
+        except WireError as error:
+            return False, {"errcode": "M_BAD_JSON", "error": str(error)}
+        except Exception:
+            # The edge of the process: a mistake of ours in one answer must not end the conversation.
+            log.exception("question failed", extra={"peer": server, "question": effect.name})
+            return False, {"errcode": "M_UNKNOWN", "error": "internal error"}
+
+
+def _forget(tx: Tx, server: str, effect: fx.ForgetOwed) -> None:
+    outbox.forget_pdus(tx, server, effect.event_ids)
+    outbox.forget_numbers(tx, server, effect.numbers)
+
+
+def _result(receipt: Receipt) -> fx.PduResult:
+    return fx.PduResult(receipt.event_id, receipt.verdict, receipt.new)
+
+
+def error_of(body: dict[str, Any]) -> MatrixError:
+    """The error that another server answered with, as the same class here."""
+    errcode, message = body.get("errcode"), body.get("error")
+    text = message[:500] if isinstance(message, str) else "the other server refused"
+    kind = _ERRORS.get(errcode, MatrixError) if isinstance(errcode, str) else MatrixError
+    if kind is LimitExceeded:
+        retry_after_ms = body.get("retry_after_ms")
+        return LimitExceeded(text, retry_after_ms=retry_after_ms if type(retry_after_ms) is int else 1000)
+    version = body.get("room_version")
+    return kind(text, room_version=version) if isinstance(version, str) else kind(text)
+
+
+def _subclasses(kind: type[MatrixError]) -> Iterable[type[MatrixError]]:
+    for subclass in kind.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
+
+
+_ERRORS: dict[str, type[MatrixError]] = {
+    kind.errcode: kind for kind in _subclasses(MatrixError) if kind.errcode != MatrixError.errcode
+}

@@ -1,0 +1,448 @@
+"""All conversations of the node: links in, sessions by peer, questions out. To `rooms` it is the `RemoteServers`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from p2pserver import __version__
+from p2pserver.errors import PeerUnreachable
+from p2pserver.federation import effects as fx
+from p2pserver.federation.limits import PeeringLimits, PeeringTimers
+from p2pserver.federation.peering import Peering
+from p2pserver.federation.recent_ids import RecentIds
+from p2pserver.link import Conversation, LinkEndpoint
+from p2pserver.mesh.neighbors import Neighbors, PipeFacts, newer_stays
+from p2pserver.node.exchange import Exchange, S2sHandler, error_of
+from p2pserver.node.identity import Identity
+from p2pserver.node.peer_events import PeerConnected, PeerEvent, PeerLost, PeerRefused
+from p2pserver.node.pipes import Pipe
+from p2pserver.node.session import Session
+from p2pserver.rooms.service import Rooms
+from p2pserver.store.database import Database
+from p2pserver.store.peers import (
+    all_peers_lost,
+    blocked_keys,
+    peer_connected,
+    peer_lost,
+    peer_names,
+    peers_seen,
+)
+from p2pserver.wire.messages import SALT_OCTETS, WireError, decode_json_object
+from transports.contract import INSTANCE_ID_OCTETS, Link, LinkDown, Transport, TransportStatus
+
+log = logging.getLogger(__name__)
+
+PIPES_MAX = 256
+"""Links at once, authenticated or not."""
+SESSIONS_KEPT_MAX = 64
+"""Peers without a pipe whose conversation is kept for when they come back."""
+SESSION_KEPT_S = 600.0
+PENALTY_S = 60.0
+DUPLICATE_CLOSED_AFTER_S = 1.0
+"""The other side may still be about to move the conversation to the pipe that stays."""
+LOOK_S = 2.0
+"""How often the list of blocked servers is read again: another process may have changed it."""
+SEEN_S = 60.0
+IN_FLIGHT_MAX = 8192
+IN_FLIGHT_S = 5.0
+FORWARDED_MAX = 8192
+GOODBYE_S = 0.3
+OUTBOX_LOOK_S = 600.0
+
+
+class Mesh:
+    """The node's side of every link. `start`, then `stop` (says goodbye) or `abort` (as a power cut would)."""
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        database: Database,
+        rooms: Rooms,
+        handlers: Mapping[str, S2sHandler],
+        transports: Sequence[Transport],
+        wall_ms: Callable[[], int],
+        monotonic_s: Callable[[], float],
+        rng: random.Random,
+        random_bytes: Callable[[int], bytes],
+        neighbor_clock: Callable[[str, int], None],
+        tell: Callable[[PeerEvent], None],
+        limits: PeeringLimits | None = None,
+        timers: PeeringTimers | None = None,
+    ) -> None:
+        """`neighbor_clock(server_name, clock_ms)` hears of the clocks of peers, `tell` of who comes and goes."""
+        self._identity = identity
+        self._database = database
+        self._transports = transports
+        self._wall_ms = wall_ms
+        self._clock = monotonic_s
+        self._rng = rng
+        self._random_bytes = random_bytes
+        self._neighbor_clock = neighbor_clock
+        self._tell = tell
+        self._limits, self._timers = limits, timers
+        self._epoch = self._draw_epoch()
+        self._neighbors = Neighbors(identity.signer.verify_key)
+        self._pipes: dict[Pipe, asyncio.Task[None]] = {}
+        self._sessions: dict[bytes, Session] = {}
+        self._session_tasks: dict[Session, list[asyncio.Task[None]]] = {}
+        self._by_name: dict[str, Session] = {}
+        self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._in_flight: dict[str, tuple[bytes, float]] = {}
+        self._forwarded = RecentIds(FORWARDED_MAX)
+        self._stopping = False
+        self.exchange = Exchange(database=database, rooms=rooms, handlers=handlers, mesh=self, clock=monotonic_s)
+
+    def _draw_epoch(self) -> int:
+        return int.from_bytes(self._random_bytes(8), "big")
+
+    # Life
+
+    async def start(self) -> None:
+        """Raises: OSError, if a transport cannot have what the operator asked for."""
+        await self._database.write(all_peers_lost)
+        for key, name in await self._database.read(peer_names):
+            self._neighbors.remember_name(key, name)
+        self._neighbors.block_only(await self._database.read(blocked_keys))
+        instance_id = self._random_bytes(INSTANCE_ID_OCTETS)
+        for transport in self._transports:
+            await transport.start(instance_id)
+            self.spawn(self._accept(transport), name=f"accept {transport.kind}")
+        self.spawn(self._watch_blocks(), name="blocks")
+        self.spawn(self._watch_seen(), name="seen")
+
+    async def stop(self) -> None:
+        """Says goodbye to everybody; nothing of this object runs afterwards."""
+        self._stopping = True
+        for pipe in self._pipes:
+            pipe.close("the node stops")
+        pipe_tasks = list(self._pipes.values())
+        if pipe_tasks:
+            await asyncio.wait(pipe_tasks, timeout=GOODBYE_S)
+        await self.abort()
+        for transport in self._transports:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await transport.close()
+        await self._database.write(all_peers_lost)
+
+    async def abort(self) -> None:
+        """Ends everything where it stands."""
+        self._stopping = True
+        tasks = [*self._tasks, *self._pipes.values()]
+        tasks += [task for tasks_of_one in self._session_tasks.values() for task in tasks_of_one]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for session in self._sessions.values():
+            session.fail_questions()
+
+    def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+        """Runs `work` beside everything else until the node stops."""
+        if self._stopping:
+            work.close()
+            return
+        task = asyncio.create_task(work, name=name)
+        self._tasks[task] = None
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.pop(task, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a task of the mesh failed", exc_info=error, extra={"task": task.get_name()})
+
+    def status(self) -> list[TransportStatus]:
+        return [transport.status() for transport in self._transports]
+
+    # RemoteServers
+
+    def connected(self) -> list[str]:
+        """Names of the servers with an authenticated conversation at this moment."""
+        return [name for name, session in self._by_name.items() if session.peering.talking]
+
+    async def ask(self, server: str, name: str, body: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+        """The answer of a server to one of the questions of `p2pserver.rooms.s2s`.
+
+        Raises: PeerUnreachable, at once when the server is not connected, or at the timeout; whatever MatrixError the
+        other side raised.
+        """
+        session = self._by_name.get(server)
+        if session is None or not session.peering.talking:
+            raise PeerUnreachable(f"{server} cannot be reached now")
+        ok, text = await session.ask(name, body, timeout_s=timeout_s)
+        try:
+            answer = decode_json_object(text)
+        except WireError as error:
+            raise PeerUnreachable(f"{server} answered with nonsense: {error}") from None
+        if not ok:
+            raise error_of(answer)
+        return answer
+
+    # Links and pipes
+
+    async def _accept(self, transport: Transport) -> None:
+        with suppress(LinkDown):
+            while True:
+                await self._take(await transport.next_link())
+
+    async def _take(self, link: Link) -> None:
+        if len(self._pipes) >= PIPES_MAX or self._stopping:
+            await link.close()
+            return
+        endpoint = LinkEndpoint(
+            self._identity.seed,
+            link.initiator,
+            link.profile.addressed_octets_max,
+            self._random_bytes,
+            self._clock(),
+            lambda key: self._neighbors.may_talk(key, self._clock()),
+            local_epoch=self._epoch,
+            bit_rate=link.profile.bit_rate,
+        )
+        pipe = Pipe(link, endpoint, self, clock=self._clock)
+        self._pipes[pipe] = asyncio.create_task(self._run_pipe(pipe), name=f"pipe {link.remote}")
+
+    async def _run_pipe(self, pipe: Pipe) -> None:
+        try:
+            await pipe.run()
+        except Exception:
+            # One pipe, whatever goes wrong on it, must not take the others with it.
+            log.exception("a pipe failed", extra={"link": pipe.link.remote})
+        finally:
+            self._pipes.pop(pipe, None)
+
+    def pipe_authenticated(self, pipe: Pipe, peer_key: bytes, epoch: int) -> None:
+        """The other side proved its key: its conversation goes over this pipe, or over the one there is."""
+        session = self._sessions.get(peer_key)
+        if session is not None and (
+            session.epoch != epoch or session.conversation.local_epoch != pipe.endpoint.local_epoch
+        ):
+            self._end_session(session, "the node started again")
+            session = None
+        if session is None:
+            session = self._new_session(peer_key, epoch, pipe.endpoint.local_epoch)
+        profile = pipe.link.profile
+        facts = PipeFacts(
+            kind=profile.kind, initiated_here=pipe.initiator, since=self._clock(), bit_rate=profile.bit_rate
+        )
+        for other, other_facts in list(session.pipes.items()):
+            if other_facts.kind != facts.kind:
+                continue
+            if not newer_stays(self._neighbors.own_key, peer_key, old=other_facts, new=facts):
+                self._close_later(pipe)
+                return
+            session.add_pipe(pipe, facts)
+            session.remove_pipe(other)
+            self._close_later(other)
+        session.add_pipe(pipe, facts)
+        if session.server_name is not None:
+            self._connected(session, session.server_name)
+
+    def pipe_active(self, pipe: Pipe) -> None:
+        session = self._sessions.get(pipe.peer_key) if pipe.peer_key is not None else None
+        if session is not None:
+            session.wake()
+
+    def pipe_over(self, pipe: Pipe, reason: str) -> None:
+        if pipe.peer_key is None:
+            log.info("link over", extra={"link": pipe.link.remote, "reason": reason})
+            return
+        session = self._sessions.get(pipe.peer_key)
+        if session is None or pipe not in session.pipes:
+            return
+        was_active = session.active is pipe
+        session.remove_pipe(pipe)
+        if session.active is None and was_active:
+            self._lost(session, reason)
+        self._prune()
+
+    def _close_later(self, pipe: Pipe) -> None:
+        self.spawn(self._close_duplicate(pipe), name="close duplicate")
+
+    async def _close_duplicate(self, pipe: Pipe) -> None:
+        await asyncio.sleep(DUPLICATE_CLOSED_AFTER_S)
+        pipe.close("there is another link")
+
+    # Sessions
+
+    def _new_session(self, key: bytes, epoch: int, local_epoch: int) -> Session:
+        peering = Peering(
+            our_name=self._identity.server_name,
+            their_key=key,
+            known_name=self._neighbors.name_of(key),
+            agent=f"p2pserver {__version__}",
+            salt=self._random_bytes(SALT_OCTETS),
+            rng=self._rng,
+            now=self._clock(),
+            limits=self._limits,
+            timers=self._timers,
+        )
+        session = Session(
+            key=key,
+            epoch=epoch,
+            conversation=Conversation(local_epoch),
+            peering=peering,
+            execute=self.exchange.execute,
+            clock=self._clock,
+            wall_ms=self._wall_ms,
+        )
+        self._sessions[key] = session
+        name = key.hex()[:8]
+        self._session_tasks[session] = [asyncio.create_task(self._run_session(session), name=f"session {name}")]
+        return session
+
+    async def _run_session(self, session: Session) -> None:
+        try:
+            await session.run()
+        except Exception:
+            # A mistake of ours, or a full disk: this conversation starts anew later, the others go on.
+            log.exception("a conversation failed", extra={"peer": session.server_name})
+            self._neighbors.punish(session.key, self._clock() + PENALTY_S)
+            self._end_session(session, "an error here")
+
+    def _end_session(self, session: Session, reason: str) -> None:
+        """Forgets a conversation and closes its pipes."""
+        if self._sessions.get(session.key) is not session:
+            return
+        del self._sessions[session.key]
+        session.peering.lost()
+        for pipe in list(session.pipes):
+            session.pipes.pop(pipe)
+            pipe.close(reason)
+        session.active = None
+        self._lost(session, reason)
+        session.fail_questions()
+        current = asyncio.current_task()
+        for task in self._session_tasks.pop(session, []):
+            if task is not current:
+                task.cancel()
+
+    def _lost(self, session: Session, reason: str) -> None:
+        name = session.server_name
+        if name is None or self._by_name.get(name) is not session:
+            return
+        del self._by_name[name]
+        self._tell(PeerLost(name, reason))
+        self.spawn(self._note_lost(session.key), name="note lost")
+
+    async def _note_lost(self, key: bytes) -> None:
+        now_ms = self._wall_ms()
+        await self._database.write(lambda tx: peer_lost(tx, key, now_ms=now_ms))
+
+    def _prune(self) -> None:
+        """Forgets conversations with peers that have been away for long."""
+        idle = sorted(
+            (session for session in self._sessions.values() if session.active is None),
+            key=lambda session: session.idle_since,
+        )
+        too_old = self._clock() - SESSION_KEPT_S
+        surplus = len(idle) - SESSIONS_KEPT_MAX
+        for number, session in enumerate(idle):
+            if number < surplus or session.idle_since < too_old:
+                self._end_session(session, "away for long")
+                self._epoch = self._draw_epoch()  # to them, the conversations that follow are of a new process
+
+    # What peerings ask of the mesh
+
+    def greeted(self, session: Session, effect: fx.Greeted) -> None:
+        name = effect.server_name
+        session.agent = effect.agent
+        self._neighbors.remember_name(session.key, name)
+        self._neighbor_clock(name, effect.clock_ms)
+        self._connected(session, name)
+        watcher = asyncio.create_task(self._watch_outbox(session, name), name=f"outbox {name[:8]}")
+        self._session_tasks[session].append(watcher)
+
+    def _connected(self, session: Session, name: str) -> None:
+        if self._by_name.get(name) is not session:
+            self._by_name[name] = session
+            self._tell(PeerConnected(name, session.last_link, session.agent))
+            self.spawn(self._note_connected(session, name), name="note connected")
+
+    async def _note_connected(self, session: Session, name: str) -> None:
+        now_ms = self._wall_ms()
+        await self._database.write(
+            lambda tx: peer_connected(
+                tx, session.key, server_name=name, agent=session.agent, link=session.last_link, now_ms=now_ms
+            )
+        )
+
+    def leave(self, session: Session, reason: str) -> None:
+        log.warning("peer refused", extra={"peer": session.server_name or session.key.hex(), "reason": reason})
+        self._neighbors.punish(session.key, self._clock() + PENALTY_S)
+        self._tell(PeerRefused(session.server_name or session.key.hex(), reason))
+        self.spawn(self._leave_soon(session, reason), name="leave")
+
+    async def _leave_soon(self, session: Session, reason: str) -> None:
+        self._end_session(session, reason)
+
+    def forward(self, source: Session, room_id: str, event_ids: Sequence[str], members: Iterable[str]) -> None:
+        """Offers events, that came from one peer, to the other member servers in reach."""
+        new = self._forwarded.add(event_ids)
+        for event_id in event_ids:
+            self._in_flight.pop(event_id, None)
+        for session in self._others(source, members) if new else ():
+            session.peering.offer(room_id, new, self._clock())
+            session.wake()
+
+    def changed(self, source: Session, room_id: str, members: Iterable[str]) -> None:
+        for session in self._others(source, members):
+            session.peering.compare_soon(room_id, self._clock())
+            session.wake()
+
+    def want_elsewhere(self, source: Session, room_id: str, event_ids: Sequence[str]) -> None:
+        for session in self._others(source, list(self._by_name)):
+            session.peering.want(room_id, event_ids)
+            session.wake()
+
+    def claim_unknown(self, session: Session, event_ids: Sequence[str]) -> list[str]:
+        """Of events that were offered: those that no other connected peer is just being asked for."""
+        now = self._clock()
+        claimed = []
+        for event_id in event_ids:
+            key, until = self._in_flight.get(event_id, (session.key, 0.0))
+            other = self._sessions.get(key)
+            if key != session.key and until > now and other is not None and other.active is not None:
+                continue
+            self._in_flight.pop(event_id, None)
+            self._in_flight[event_id] = (session.key, now + IN_FLIGHT_S)
+            claimed.append(event_id)
+        while len(self._in_flight) > IN_FLIGHT_MAX:
+            del self._in_flight[next(iter(self._in_flight))]
+        return claimed
+
+    def _others(self, source: Session, members: Iterable[str]) -> list[Session]:
+        found = (self._by_name.get(name) for name in members)
+        return [session for session in found if session is not None and session is not source]
+
+    # Watching the database
+
+    async def _watch_outbox(self, session: Session, server_name: str) -> None:
+        """Wakes the session when something new is owed to the peer."""
+        while True:
+            position = self._database.position
+            session.peering.outbox_grew()
+            session.wake()
+            await self._database.wait([f"peer:{server_name}"], after=position, timeout_s=OUTBOX_LOOK_S)
+
+    async def _watch_blocks(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            for key in sorted(self._neighbors.block_only(await self._database.read(blocked_keys))):
+                session = self._sessions.get(key)
+                if session is not None:
+                    self._end_session(session, "blocked")
+
+    async def _watch_seen(self) -> None:
+        while True:
+            await asyncio.sleep(SEEN_S)
+            keys = sorted(session.key for session in self._by_name.values() if session.active is not None)
+            now_ms = self._wall_ms()
+            if keys:
+                await self._database.write(lambda tx, keys=keys, now_ms=now_ms: peers_seen(tx, keys, now_ms=now_ms))  # type: ignore[misc]
+            self._prune()

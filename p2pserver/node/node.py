@@ -1,0 +1,109 @@
+"""The node: builds the parts and joins them. The same with real parts and with simulated ones."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Callable, Sequence
+
+from p2pserver.client_api.app import ClientApi, ClientApiConfig
+from p2pserver.config import Config
+from p2pserver.events.signing import SelfCertifyingKeys
+from p2pserver.meg.clock import HybridClock
+from p2pserver.node.identity import Identity
+from p2pserver.node.mesh import Mesh
+from p2pserver.node.peer_events import PeerEvent
+from p2pserver.rooms.s2s import s2s_handlers
+from p2pserver.rooms.service import Rooms
+from p2pserver.store.accounts import user_exists
+from p2pserver.store.database import Database
+from transports.contract import Transport
+
+BUILD_MS = 1_784_000_000_000
+"""When this version was made, about: a wall clock that reads less is not set."""
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Node:
+    """Rooms, client API and mesh over one database. HTTP is served by `node.run`, which has sockets."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        identity: Identity,
+        database: Database,
+        transports: Sequence[Transport],
+        wall_ms: Callable[[], int] = _now_ms,
+        monotonic_s: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+        tell: Callable[[PeerEvent], None] | None = None,
+    ) -> None:
+        """`tell` hears of nodes that come and go."""
+        rng = rng or random.Random(random_bytes(16))
+        self.config = config
+        self.identity = identity
+        self.database = database
+        self.clock = HybridClock(build_ms=BUILD_MS, trusted=wall_ms() >= BUILD_MS)
+        self._wall_ms = wall_ms
+        self.rooms = Rooms(
+            signer=identity.signer,
+            keys=SelfCertifyingKeys(),
+            clock=self.clock,
+            wall_ms=wall_ms,
+            rng=rng,
+            user_exists=user_exists,
+        )
+        self.mesh = Mesh(
+            identity=identity,
+            database=database,
+            rooms=self.rooms,
+            handlers=s2s_handlers(self.rooms, private=config.private),
+            transports=transports,
+            wall_ms=wall_ms,
+            monotonic_s=monotonic_s,
+            rng=rng,
+            random_bytes=random_bytes,
+            neighbor_clock=self._neighbor_clock,
+            tell=tell or (lambda event: None),
+        )
+        self.client_api = ClientApi(
+            database=database,
+            rooms=self.rooms,
+            remote=self.mesh,
+            config=ClientApiConfig(
+                registration=config.registration,
+                registration_token=config.registration_token,
+                rate_limits=config.rate_limits,
+                default_room_version=config.default_room_version,
+                private=config.private,
+            ),
+            wall_ms=wall_ms,
+            monotonic_s=monotonic_s,
+            random_bytes=random_bytes,
+        )
+
+    def _neighbor_clock(self, server_name: str, clock_ms: int) -> None:
+        wall_ms = self._wall_ms()
+        self.clock.trusted = wall_ms >= BUILD_MS
+        self.clock.neighbor_clock(server_name, clock_ms=clock_ms, wall_ms=wall_ms)
+
+    async def start(self) -> None:
+        """Raises: OSError, if a transport cannot have what the operator asked for."""
+        await self.mesh.start()
+        self.client_api.start()
+
+    async def stop(self) -> None:
+        """Says goodbye to peers and ends within 2 seconds. The database stays open: it is the caller's."""
+        await self.client_api.close()
+        await self.mesh.stop()
+
+    async def abort(self) -> None:
+        """Ends everything where it stands, as a power cut would."""
+        await self.client_api.close()
+        await self.mesh.abort()

@@ -1,0 +1,214 @@
+"""`p2pserver run`: real files, sockets, clocks and signals around a `Node`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from importlib.metadata import EntryPoint, entry_points
+
+from p2pserver.config import Config, ConfigError
+from p2pserver.node.http import HttpServer, write_ready_file
+from p2pserver.node.identity import Identity, IdentityError, load_identity, locked
+from p2pserver.node.node import Node
+from p2pserver.node.peer_events import PeerConnected, PeerEvent, PeerLost, PeerRefused
+from p2pserver.store.database import SqliteDatabase
+from p2pserver.store.tx import Tx
+from transports.contract import Transport, TransportFactory
+
+log = logging.getLogger(__name__)
+
+ENTRY_POINT_GROUP = "p2pserver.transports"
+NOTES_LOOK_S = 3.0
+
+
+async def run(config: Config, *, announce: Callable[[str], None]) -> int:
+    """Runs the node until SIGINT or SIGTERM; the exit status. `announce` prints a line for people.
+
+    Raises: IdentityError, ConfigError, OSError, with one line that says what to do.
+    """
+    identity = load_identity(config.data_dir, domain=config.domain)
+    with locked(config.data_dir):
+        transports = [transport_of(text) for text in config.transports]
+        database = await prepare_database(config, identity, keep_open=True)
+        assert database is not None
+        try:
+            return await _serve(config, identity, database, transports, announce)
+        finally:
+            await database.close()
+
+
+async def prepare_database(config: Config, identity: Identity, *, keep_open: bool = False) -> SqliteDatabase | None:
+    """Makes or updates the database and holds it to the identity's name. Returns it, if it is to be kept open.
+
+    Raises: IdentityError, if it belongs to another node; SchemaTooNew; sqlite3.Error.
+    """
+    config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    database = await SqliteDatabase.open(config.database_path)
+    try:
+        found = await database.read(_server_name)
+        if found is None:
+            await database.write(lambda tx: _keep_server_name(tx, identity.server_name))
+        elif found != identity.server_name:
+            raise IdentityError(
+                f"{config.database_path} belongs to the node {found}, and the key to {identity.server_name}: "
+                "put the matching file back from a backup"
+            )
+    except BaseException:
+        await database.close()
+        raise
+    if keep_open:
+        return database
+    await database.close()
+    return None
+
+
+def _server_name(tx: Tx) -> str | None:
+    row = tx.one("SELECT value FROM node WHERE name = 'server_name'")
+    return None if row is None else str(row[0])
+
+
+def _keep_server_name(tx: Tx, server_name: str) -> None:
+    tx.execute("INSERT OR IGNORE INTO node (name, value) VALUES ('server_name', ?)", (server_name,))
+
+
+def transport_of(text: str) -> Transport:
+    """The transport that `kind:parameters` names, found by entry point.
+
+    Raises: ConfigError.
+    """
+    kind, _, parameters = text.partition(":")
+    found = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    if kind not in found:
+        raise ConfigError(f"there is no transport {kind!r}; installed are {', '.join(sorted(found)) or 'none'}")
+    try:
+        return _factory(found[kind]).from_parameters(parameters)
+    except ImportError as error:
+        raise ConfigError(f"transport {kind!r} needs a package that is not installed: {error.name}") from None
+    except ValueError as error:
+        raise ConfigError(f"--transport {text}: {error}") from None
+
+
+def _factory(entry: EntryPoint) -> TransportFactory:
+    factory: TransportFactory = entry.load()
+    return factory
+
+
+async def _serve(
+    config: Config,
+    identity: Identity,
+    database: SqliteDatabase,
+    transports: list[Transport],
+    announce: Callable[[str], None],
+) -> int:
+    token = None
+    if config.registration == "token":
+        token = config.registration_token or await database.write(_registration_token)
+        config = replace(config, registration_token=token)
+    node = Node(
+        config,
+        identity=identity,
+        database=database,
+        transports=transports,
+        tell=lambda event: announce(line_of(event)),
+    )
+    http = HttpServer(node.client_api.asgi_app(), host=config.listen_host, port=config.listen_port)
+    stopping = _stop_signal()
+    try:
+        await node.start()
+        await http.start()
+        for line in welcome(config, identity, http.url, token):
+            announce(line)
+        if config.ready_file is not None:
+            write_ready_file(config.ready_file, client_url=http.url, server_name=identity.server_name)
+        notes = asyncio.create_task(_tell_notes(node, announce), name="notes")
+        await stopping.wait()
+        notes.cancel()
+        announce("stopping")
+    finally:
+        if config.ready_file is not None:
+            with suppress(OSError):
+                config.ready_file.unlink(missing_ok=True)
+        await asyncio.gather(http.stop(), node.stop())
+    return 0
+
+
+def _registration_token(tx: Tx) -> str:
+    """The token made at first need."""
+    row = tx.one("SELECT value FROM node WHERE name = 'registration_token'")
+    if row is not None:
+        return str(row[0])
+    token = secrets.token_urlsafe(12)
+    tx.execute("INSERT INTO node (name, value) VALUES ('registration_token', ?)", (token,))
+    return token
+
+
+def _stop_signal() -> asyncio.Event:
+    """Set by SIGINT or SIGTERM; a second one ends the process at once."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        stopping.set()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop)
+    except NotImplementedError:  # Windows: Ctrl-C arrives as KeyboardInterrupt
+        signal.signal(signal.SIGINT, lambda *_: loop.call_soon_threadsafe(stopping.set))
+    return stopping
+
+
+async def _tell_notes(node: Node, announce: Callable[[str], None]) -> None:
+    """What transports have to say to people, each note once, and neighbors as they are found."""
+    told: set[str] = set()
+    while True:
+        for status in node.mesh.status():
+            lines = [f"{status.kind}: {note}" for note in status.notes]
+            lines += [f"found a node at {service.address}" for service in status.services]
+            for line in lines:
+                if line not in told and len(told) < 1000:
+                    told.add(line)
+                    announce(line)
+        await asyncio.sleep(NOTES_LOOK_S)
+
+
+def welcome(config: Config, identity: Identity, url: str, token: str | None) -> list[str]:
+    """The first lines: who this is, where a client goes, how to register, what is risky."""
+    lines = [
+        f"This node is {identity.server_name}" + (" (new)" if identity.is_new else ""),
+        f"Point a Matrix client to {url}",
+    ]
+    if config.registration == "open":
+        lines.append("Register in the client, or with: p2pserver register NAME")
+    elif token is not None:
+        lines.append(f"Register in the client with the token {token}, or with: p2pserver register NAME")
+    else:
+        lines.append("Register with: p2pserver register NAME")
+    if config.listens_beyond_loopback:
+        lines.append(
+            f"Listening on {config.listen_host}: everybody who reaches this device can see the login page; "
+            "passwords and messages cross the network unencrypted, so use a network that you trust"
+        )
+    if config.transports:
+        lines.append(f"Looking for other nodes over {', '.join(config.transports)}; Ctrl-C stops")
+    else:
+        lines.append("Not looking for other nodes (--transport none); Ctrl-C stops")
+    return lines
+
+
+def line_of(event: PeerEvent) -> str:
+    """One line about a peer."""
+    match event:
+        case PeerConnected():
+            return f"connected to {event.server_name} over {event.link}"
+        case PeerLost():
+            return f"lost {event.server_name}: {event.reason}"
+        case PeerRefused():
+            return f"refused {event.who}: {event.reason}"

@@ -1,0 +1,189 @@
+"""One peer: its conversation on the link, its peering, and the pipes that lead to it. One task for each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from p2pserver.errors import PeerUnreachable
+from p2pserver.federation.effects import Answered, Effect, Unanswered
+from p2pserver.federation.peering import Peering
+from p2pserver.link import Conversation
+from p2pserver.mesh.neighbors import PipeFacts, best
+from p2pserver.node.pipes import Pipe
+from p2pserver.wire.messages import WireError, encode_json
+
+log = logging.getLogger(__name__)
+
+LINK_QUEUE_OCTETS = 256 * 1024
+"""So much is handed to the link at a time; the rest waits in the peering, where newer things can overtake it."""
+MESSAGES_AT_ONCE = 16
+"""Messages that are read before what they ask for is done."""
+TIMER_GRAIN_S = 0.001
+
+Execute = Callable[["Session", list[Effect]], Awaitable[None]]
+
+
+class Session:
+    """What this node and one process of a peer have in common, whatever pipes lead there."""
+
+    def __init__(
+        self,
+        *,
+        key: bytes,
+        epoch: int,
+        conversation: Conversation,
+        peering: Peering,
+        execute: Execute,
+        clock: Callable[[], float],
+        wall_ms: Callable[[], int],
+    ) -> None:
+        self.key = key
+        self.epoch = epoch
+        """The random number of the peer's process."""
+        self.conversation = conversation
+        self.peering = peering
+        self.pipes: dict[Pipe, PipeFacts] = {}
+        self.active: Pipe | None = None
+        self.last_link = ""
+        self.agent = ""
+        """The peer's software, as it says."""
+        self.idle_since = clock()
+        self._execute = execute
+        self._clock = clock
+        self._wall_ms = wall_ms
+        self._inbox: deque[bytes] = deque()
+        self._wake = asyncio.Event()
+        self._answers: dict[int, asyncio.Future[tuple[bool, bytes]]] = {}
+
+    @property
+    def server_name(self) -> str | None:
+        return self.peering.server_name
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    # Pipes
+
+    def add_pipe(self, pipe: Pipe, facts: PipeFacts) -> None:
+        self.pipes[pipe] = facts
+        self._choose()
+
+    def remove_pipe(self, pipe: Pipe) -> None:
+        if self.pipes.pop(pipe, None) is not None:
+            self._choose()
+
+    def _choose(self) -> None:
+        """Talks over the best pipe there is."""
+        handles = dict(enumerate(self.pipes))
+        handle = best({number: self.pipes[pipe] for number, pipe in handles.items()})
+        chosen = None if handle is None else handles[handle]
+        if chosen is self.active:
+            return
+        self.active = chosen
+        if chosen is None:
+            self.idle_since = self._clock()
+            self.peering.lost()
+        else:
+            self.last_link = chosen.link.remote
+            chosen.attach(self.conversation)
+            self.peering.contact(self._clock(), clock_ms=self._wall_ms())
+        self.wake()
+
+    # Questions
+
+    async def ask(self, name: str, body: dict[str, Any], *, timeout_s: float) -> tuple[bool, bytes]:
+        """(whether it is an answer, JSON text).
+
+        Raises: PeerUnreachable, at once when the peer cannot be asked, or when no answer came in time.
+        """
+        try:
+            number = self.peering.ask(name, encode_json(body))
+        except WireError as error:
+            raise PeerUnreachable(f"the question cannot be sent: {error}") from None
+        if number is None:
+            raise PeerUnreachable("the server cannot be asked now")
+        answer: asyncio.Future[tuple[bool, bytes]] = asyncio.get_running_loop().create_future()
+        self._answers[number] = answer
+        self.wake()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await answer
+        except TimeoutError:
+            raise PeerUnreachable("the server did not answer in time") from None
+        finally:
+            self._answers.pop(number, None)
+            self.peering.cancel(number)
+
+    def answered(self, effect: Answered | Unanswered) -> None:
+        answer = self._answers.get(effect.number)
+        if answer is None or answer.done():
+            return
+        if isinstance(effect, Answered):
+            answer.set_result((effect.ok, effect.body))
+        else:
+            answer.set_exception(PeerUnreachable("the server went away"))
+
+    def fail_questions(self) -> None:
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(PeerUnreachable("the server went away"))
+
+    # Life
+
+    async def run(self) -> None:
+        """Reads, does, says, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            self._wake.clear()
+            while await self._step():
+                pass
+            deadline = self.peering.next_deadline()
+            timer = None
+            if deadline is not None:
+                timer = loop.call_later(max(deadline - self._clock(), TIMER_GRAIN_S), self._wake.set)
+            try:
+                await self._wake.wait()
+            finally:
+                if timer is not None:
+                    timer.cancel()
+
+    async def _step(self) -> bool:
+        """Whether there may be more to do at once."""
+        now = self._clock()
+        deadline = self.peering.next_deadline()
+        if deadline is not None and deadline <= now:
+            self.peering.handle_timeout(now)
+        heard = self._listen()
+        said = self._say()
+        effects = self.peering.effects()
+        if effects:
+            await self._execute(self, effects)
+        return heard or said or bool(effects)
+
+    def _listen(self) -> bool:
+        heard = False
+        for _ in range(MESSAGES_AT_ONCE):
+            if not self._inbox:
+                self._inbox.extend(self.conversation.received())
+                if self._inbox and self.active is not None:
+                    self.active.wake()  # the peer may send as much again
+            now = self._clock()
+            if not self._inbox or not self.peering.may_receive(now):
+                break
+            self.peering.receive(self._inbox.popleft(), now)
+            heard = True
+        return heard
+
+    def _say(self) -> bool:
+        self.conversation.delivered()
+        room = LINK_QUEUE_OCTETS - self.conversation.queued_octets
+        messages = self.peering.messages_to_send(self._clock(), room) if room > 0 else []
+        for data, priority in messages:
+            self.conversation.send(data, priority)
+        if messages and self.active is not None:
+            self.active.wake()
+        return bool(messages)
