@@ -91,13 +91,15 @@ class TransportConformance:
             yield Pair(a, b, *await self._meet(a, b))
 
     async def _meet(self, a: Transport, b: Transport, *had_by_a: Link) -> tuple[Link, Link]:
-        """Two ends of one link: when both have dialed there are two, and either is good."""
+        """Two ends of one link: when both have dialed there are two, and one that is left over is closed."""
         async with asyncio.timeout(self.found_within_s):
             ends_a, ends_b = list(had_by_a) or [await a.next_link()], [await b.next_link()]
             while True:
                 for end_a in ends_a:
                     for end_b in ends_b:
                         if end_a.initiator != end_b.initiator:
+                            for spare in {*ends_a, *ends_b} - {end_a, end_b}:
+                                await spare.close()
                             return end_a, end_b
                 # each took the end of the link that it dialed: the other ends are on their way
                 ends_a.append(await a.next_link())
@@ -216,12 +218,15 @@ class TransportConformance:
     def test_a_cancelled_receive_loses_nothing(self) -> None:
         async def body() -> None:
             async with self._linked() as pair:
-                for number in range(20):
+                for number in range(25):
                     receiving = asyncio.get_running_loop().create_task(pair.link_b.receive())
                     await asyncio.sleep(0)
                     sending = asyncio.get_running_loop().create_task(pair.link_a.send(bytes([number])))
-                    for _ in range(number % 5):
-                        await asyncio.sleep(0)
+                    if number < 20:  # at some moment around the arrival, whenever that is
+                        await asyncio.sleep(number / 1_000)
+                    else:
+                        for _ in range(number - 20):
+                            await asyncio.sleep(0)
                     receiving.cancel()
                     (got,) = await asyncio.gather(receiving, return_exceptions=True)
                     await sending

@@ -44,11 +44,6 @@ class TestBadSim(TestCleanSim):
     delivers = False
 
 
-class TestSimOnRealTime(TestCleanSim):
-    def run(self, check: Coroutine[Any, Any, None]) -> None:
-        asyncio.run(check)
-
-
 async def meet(a: SimTransport, b: SimTransport) -> tuple[Link, Link]:
     return await a.next_link(), await b.next_link()
 
@@ -76,6 +71,16 @@ async def nothing_arrives(link: Link, seconds: float) -> bool:
 
 def quiet_network(seed: int = 3, **conditions: Any) -> SimNetwork:
     return SimNetwork(seed=seed, conditions=LinkConditions(**conditions), both_dial=0.0)
+
+
+async def test_it_works_on_real_time_too() -> None:
+    network = quiet_network()
+    a, b = await started(network, "a", "b")
+    link_a, link_b = await next_within(a, 2), await next_within(b, 2)
+    await link_a.send(b"now")
+    assert await link_b.receive() == b"now"
+    await a.close()
+    await b.close()
 
 
 def test_a_partition_is_silent_and_the_same_link_works_after_it() -> None:
