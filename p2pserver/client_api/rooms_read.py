@@ -14,7 +14,7 @@ from p2pserver.client_api.member_events import MEMBERSHIPS
 from p2pserver.client_api.room_access import require_joined, state_at, view_of
 from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.client_api.stream_token import StreamToken
-from p2pserver.client_api.timeline import is_shown, walk
+from p2pserver.client_api.timeline import walk
 from p2pserver.errors import InvalidParam, NotFound, Verdict
 from p2pserver.events.pdu import Pdu
 from p2pserver.meg.state import StateSlot
@@ -194,7 +194,6 @@ def _visible_event(api: ClientApi, tx: Tx, request: ApiRequest) -> StoredEvent:
         event is None
         or event.pdu.room_id != request.params["room_id"]
         or event.verdict is not Verdict.ACCEPTED
-        or not is_shown(tx, event)
         or not api.rooms.visible_to(tx, request.requester.user_id, [event])[0]
     ):
         raise NotFound("there is no such event, or you may not see it")

@@ -1,6 +1,6 @@
 """Sending: `/send`, `/redact`, and `PUT /state`.
 
-Source: client-server API, "Sending events to a room", "Redactions"; `m.room.redaction` may also go through `/send` (v1.18).
+Source: client-server API, "Sending events to a room", "Redactions" (since v1.18 through `/send` as well).
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from p2pserver.client_api.event_filter import EventFilter
 from p2pserver.rooms.service import Rooms
-from p2pserver.store import redactions
 from p2pserver.store.events import StoredEvent
 from p2pserver.store.parked import has_history_gap
 from p2pserver.store.room_stream import FIRST, events_in
@@ -60,20 +59,9 @@ def walk(
             examined += 1
             reached = event.position if forward else event.position - 1
             pdu = event.pdu
-            if visible and is_shown(tx, event) and event_filter.wants(pdu.type, pdu.sender, pdu.content):
+            if visible and event_filter.wants(pdu.type, pdu.sender, pdu.content):
                 found.append(event)
     return Walk(found, upto if forward else above, more=False)
-
-
-def is_shown(tx: Tx, event: StoredEvent) -> bool:
-    """Whether clients are told of an event at all: not of a redaction that has had no effect (yet).
-
-    Source: room version 3, "Handling redactions".
-    """
-    if event.pdu.type != "m.room.redaction":
-        return True
-    found = redactions.target_of(tx, event.pdu.event_id)
-    return found is not None and found[1]
 
 
 def history_floor(tx: Tx, room_id: str) -> int:

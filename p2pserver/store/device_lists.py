@@ -76,6 +76,8 @@ def device_list_changes(tx: Tx, user_id: str, since: int, upto: int) -> tuple[li
     Changed: whose keys changed, among those who share a room with the user and himself; with whom he now shares a room
     and did not then; whose master key a device of his signed. Left: with whom he shares no room any more.
     """
+    if not _anything_since(tx, user_id, since):
+        return [], []
     mates = {row[0] for row in tx.all(_ROOM_MATES, (user_id,))} | {user_id}
     changed = {row[0] for row in tx.all("SELECT user_id FROM device_list_changes WHERE position > ?", (since,))} & mates
     signed = tx.all(
@@ -85,6 +87,18 @@ def device_list_changes(tx: Tx, user_id: str, since: int, upto: int) -> tuple[li
     met, parted = _membership_changes(tx, user_id, since, upto)
     changed |= (met & mates) - {user_id}
     return sorted(changed), sorted(parted - mates)
+
+
+def _anything_since(tx: Tx, user_id: str, since: int) -> bool:
+    """Whether there is anything to look for: most syncs bring messages only, and then no room is looked at."""
+    row = tx.one(
+        "SELECT EXISTS (SELECT 1 FROM device_list_changes WHERE position > :since)"
+        " OR EXISTS (SELECT 1 FROM user_signatures WHERE signer_user_id = :user AND position > :since)"
+        " OR EXISTS (SELECT 1 FROM local_memberships WHERE user_id = :user AND position > :since)"
+        " OR EXISTS (SELECT 1 FROM current_state_deltas WHERE position > :since AND type = 'm.room.member')",
+        {"user": user_id, "since": since},
+    )
+    return row is not None and bool(row[0])
 
 
 def _membership_changes(tx: Tx, user_id: str, since: int, upto: int) -> tuple[set[str], set[str]]:
