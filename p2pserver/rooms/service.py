@@ -6,13 +6,28 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from p2pserver.errors import Unrecognized, Verdict
+from p2pserver.errors import Verdict
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.signing import KeyLookup, Signer
 from p2pserver.meg.clock import HybridClock
 from p2pserver.meg.power import PowerLevels
 from p2pserver.meg.state import StateSlot
+from p2pserver.rooms import (
+    gaps,
+    invites,
+    joining,
+    proof,
+    reading,
+    sending,
+    server_visibility,
+    serving,
+    visibility,
+)
+from p2pserver.rooms.context import RoomContext
+from p2pserver.rooms.receipt import Intake
 from p2pserver.rooms.values import ReceiveReport, RoomDigest, RoomLimits
+from p2pserver.store import events as event_rows
+from p2pserver.store import memberships, rooms
 from p2pserver.store.events import StoredEvent
 from p2pserver.store.tx import Tx
 
@@ -31,6 +46,15 @@ class Rooms:
         user_exists: Callable[[Tx, str], bool],
         limits: RoomLimits | None = None,
     ) -> None:
+        self._context = RoomContext(
+            signer=signer,
+            keys=keys,
+            clock=clock,
+            wall_ms=wall_ms,
+            rng=rng,
+            user_exists=user_exists,
+            limits=limits or RoomLimits(),
+        )
         self.server_name = signer.server_name
 
     def create(
@@ -44,7 +68,15 @@ class Rooms:
         creator_profile: dict[str, Any],
     ) -> str:
         """Makes a room: create, the creator's join, then `state` (type, state_key, content) in order."""
-        raise Unrecognized("not built yet")
+        return sending.create_room(
+            self._context,
+            tx,
+            version=version,
+            creator=creator,
+            creation_content=creation_content,
+            state=state,
+            creator_profile=creator_profile,
+        )
 
     def send(
         self,
@@ -58,98 +90,117 @@ class Rooms:
         redacts: str | None = None,
     ) -> Pdu:
         """Builds an event on the forward extremities, authorizes and keeps it, and owes it to every member server."""
-        raise Unrecognized("not built yet")
+        return sending.send_event(
+            self._context,
+            tx,
+            room_id=room_id,
+            sender=sender,
+            event_type=event_type,
+            content=content,
+            state_key=state_key,
+            redacts=redacts,
+        )
 
     def invite_payload(self, tx: Tx, event_id: str) -> dict[str, Any]:
         """What goes with an invite of ours to `store.outbox.queue_invite`: {room_version, event, invite_room_state}."""
-        raise Unrecognized("not built yet")
+        return invites.invite_payload(tx, event_id)
 
     def join_offer(self, tx: Tx, *, origin: str, room_id: str, user_id: str, versions: list[str]) -> dict[str, Any]:
         """What a server needs to join one of its users to a room of ours, in one answer."""
-        raise Unrecognized("not built yet")
+        return joining.join_offer(self._context, tx, origin=origin, room_id=room_id, user_id=user_id, versions=versions)
 
     def join_with(self, tx: Tx, *, user_id: str, offer: dict[str, Any], resident: str, content: dict[str, Any]) -> Pdu:
         """Joins a local user with the offer of a resident server."""
-        raise Unrecognized("not built yet")
+        return joining.join_with(self._context, tx, user_id=user_id, offer=offer, resident=resident, content=content)
 
     def receive_invite(self, tx: Tx, *, origin: str, payload: dict[str, Any]) -> Verdict:
         """Takes an invite for a local user to a room that need not be held here."""
-        raise Unrecognized("not built yet")
+        return invites.receive_invite(self._context, tx, origin=origin, payload=payload)
 
     def decline_invite(self, tx: Tx, *, user_id: str, room_id: str) -> None:
         """Refuses an invite to a room that is not held here."""
-        raise Unrecognized("not built yet")
+        invites.decline_invite(self._context, tx, user_id=user_id, room_id=room_id)
 
     def receive(
         self, tx: Tx, *, room_id: str, raws: Sequence[object], source: str, backfill: bool = False
     ) -> ReceiveReport:
         """Judges PDUs that `source` brought (whoever made them)."""
-        raise Unrecognized("not built yet")
+        if rooms.room(tx, room_id) is None:
+            return invites.receive_for_unknown_room(self._context, tx, room_id, raws, source)
+        return Intake(self._context, tx, room_id).take_all(raws, source, backfill=backfill)
 
     def leaves(self, tx: Tx, room_id: str) -> list[str]:
-        raise Unrecognized("not built yet")
+        return event_rows.leaves(tx, room_id)
 
     def have_sample(self, tx: Tx, room_id: str, most: int = 64) -> list[str]:
-        raise Unrecognized("not built yet")
+        return serving.have_sample(tx, room_id, most)
 
     def missing_for(
         self, tx: Tx, *, room_id: str, want: list[str], have: list[str], octets_max: int, origin: str
     ) -> tuple[list[dict[str, Any]], bool]:
-        raise Unrecognized("not built yet")
+        return serving.missing_for(
+            self._context, tx, room_id=room_id, want=want, have=have, octets_max=octets_max, origin=origin
+        )
 
     def wanted(self, tx: Tx, room_id: str) -> list[str]:
-        raise Unrecognized("not built yet")
+        return serving.wanted(self._context, tx, room_id)
 
     def nobody_has(self, tx: Tx, *, room_id: str, event_ids: list[str], source: str) -> list[str]:
         """Notes that `source` could not serve these; returns held-up events to ask it a "state_claim" for."""
-        raise Unrecognized("not built yet")
+        return gaps.nobody_has(self._context, tx, room_id=room_id, event_ids=event_ids, source=source)
 
     def state_claim(self, tx: Tx, *, room_id: str, event_id: str, origin: str) -> dict[str, Any]:
-        raise Unrecognized("not built yet")
+        return gaps.state_claim(tx, room_id=room_id, event_id=event_id, origin=origin)
 
     def accept_state_claim(
         self, tx: Tx, *, room_id: str, event_id: str, claim: dict[str, Any], source: str
     ) -> ReceiveReport:
-        raise Unrecognized("not built yet")
+        return gaps.accept_state_claim(
+            self._context, tx, room_id=room_id, event_id=event_id, claim=claim, source=source
+        )
 
     def member_servers(self, tx: Tx, room_id: str) -> set[str]:
-        raise Unrecognized("not built yet")
+        return memberships.joined_servers(tx, room_id)
 
     def rooms_with(self, tx: Tx, server: str) -> list[str]:
-        raise Unrecognized("not built yet")
+        return serving.rooms_with(self._context, tx, server)
 
     def may_see_room(self, tx: Tx, server: str, room_id: str) -> bool:
-        raise Unrecognized("not built yet")
+        return server_visibility.sees_room(tx, server, room_id)
 
     def event(self, tx: Tx, event_id: str) -> Pdu:
-        raise Unrecognized("not built yet")
+        found = event_rows.shown(tx, event_id)
+        if found is None:
+            raise KeyError(event_id)
+        return found
 
     def stored(self, tx: Tx, event_id: str) -> StoredEvent | None:
-        raise Unrecognized("not built yet")
+        found = event_rows.stored(tx, event_id)
+        return found if found is not None else invites.stored_end(tx, event_id)
 
     def current_state(self, tx: Tx, room_id: str) -> dict[StateSlot, str]:
-        raise Unrecognized("not built yet")
+        return reading.current_state(tx, room_id)
 
     def current_event(self, tx: Tx, room_id: str, event_type: str, state_key: str = "") -> Pdu | None:
-        raise Unrecognized("not built yet")
+        return reading.current_event(tx, room_id, event_type, state_key)
 
     def state_before(self, tx: Tx, event_id: str) -> dict[StateSlot, str]:
-        raise Unrecognized("not built yet")
+        return reading.state_before(tx, event_id)
 
     def state_after(self, tx: Tx, event_id: str) -> dict[StateSlot, str]:
-        raise Unrecognized("not built yet")
+        return reading.state_after(tx, event_id)
 
     def power_levels(self, tx: Tx, room_id: str) -> PowerLevels:
-        raise Unrecognized("not built yet")
+        return reading.power_levels(tx, room_id)
 
     def membership(self, tx: Tx, room_id: str, user_id: str) -> str | None:
-        raise Unrecognized("not built yet")
+        return memberships.current_membership(tx, room_id, user_id)
 
     def visible_to(self, tx: Tx, user_id: str, events: Sequence[StoredEvent]) -> list[bool]:
-        raise Unrecognized("not built yet")
+        return visibility.visible_to(tx, user_id, events)
 
     def stripped_state(self, tx: Tx, room_id: str) -> list[dict[str, Any]]:
-        raise Unrecognized("not built yet")
+        return reading.stripped_state(tx, room_id)
 
     def digest(self, tx: Tx, room_id: str) -> RoomDigest:
-        raise Unrecognized("not built yet")
+        return proof.digest(tx, room_id)

@@ -20,7 +20,7 @@ class RoomLimits:
     invite_octets: int = 64 * 1024
     invites_per_origin_per_hour: int = 100
     invites_held: int = 2_000
-    events_per_walk: int = 20_000
+    events_per_walk: int = 100_000
     """How far back one walk over prev_events goes when another server asks for events."""
 
 

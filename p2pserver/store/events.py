@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from p2pserver.errors import Verdict
 from p2pserver.events.pdu import Pdu
+from p2pserver.events.receipt import load_pdu
+from p2pserver.events.redaction import redact
+from p2pserver.events.versions import rules_of
+from p2pserver.identifiers import server_of
+from p2pserver.store.lru import Lru
+from p2pserver.store.tx import Tx
+
+CACHED_PDUS_MAX = 4096
+_IDS_AT_ONCE = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEvent:
-    """An event as it is held. `position` is negative for history that came by backfill."""
+    """An event as it is held.
+
+    `position` is negative for history that came by backfill; `depth` is computed here. An outlier has no place in the
+    graph and no state groups. `grounded` says that its whole ancestry is held. Where `redacted_by` is set, the event
+    of the Pdu is the redacted form.
+    """
 
     pdu: Pdu
     position: int
@@ -22,3 +39,361 @@ class StoredEvent:
     redacted_by: str | None
     state_before: int | None
     state_after: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventFacts:
+    """What judging another event needs to know of one that is held."""
+
+    room_id: str
+    outlier: bool
+    grounded: bool
+    rejected: bool
+    depth: int
+    state_after: int | None
+
+
+def pdu(tx: Tx, event_id: str) -> Pdu | None:
+    row = tx.one("SELECT redacted_copy, redacted_by FROM events WHERE event_id = ?", (event_id,))
+    if row is None:
+        return None
+    cache = _cache(tx)
+    known = cache.get(event_id)
+    if known is not None and known[0] == row:
+        return known[1]
+    held = tx.one(
+        "SELECT e.raw, r.version FROM events AS e JOIN rooms AS r ON r.room_id = e.room_id WHERE e.event_id = ?",
+        (event_id,),
+    )
+    if held is None:
+        return None
+    found = _load(event_id, held[0], held[1], redacted_copy=bool(row[0]))
+    cache.put(event_id, (row, found))
+    return found
+
+
+def shown(tx: Tx, event_id: str) -> Pdu | None:
+    """An event as clients and other servers get it: the redacted form once it is redacted.
+
+    `pdu` differs for events that the auth rules still read in full (`keeps_content`).
+    """
+    found = pdu(tx, event_id)
+    if found is None or not keeps_content(found):
+        return found
+    row = tx.one("SELECT 1 FROM events WHERE event_id = ? AND redacted_by IS NOT NULL", (event_id,))
+    if row is None:
+        return found
+    return load_pdu(redact(found.raw, found.rules), found.rules, event_id=event_id)
+
+
+def keeps_content(event: Pdu) -> bool:
+    """Whether a redaction would take something that the auth rules look at (`invite` levels, before version 11)."""
+    return not event.rules.redaction_cleaned and event.type in ("m.room.power_levels", "m.room.member")
+
+
+def stored(tx: Tx, event_id: str) -> StoredEvent | None:
+    row = tx.one(
+        "SELECT position, depth, verdict, reason, outlier, grounded, redacted_by, state_before, state_after"
+        " FROM events WHERE event_id = ?",
+        (event_id,),
+    )
+    if row is None:
+        return None
+    found = shown(tx, event_id)
+    if found is None:
+        return None
+    position, depth, verdict, reason, outlier, grounded, redacted_by, state_before, state_after = row
+    return StoredEvent(
+        pdu=found,
+        position=position,
+        depth=depth,
+        verdict=Verdict(verdict),
+        reason=reason,
+        outlier=bool(outlier),
+        grounded=bool(grounded),
+        redacted_by=redacted_by,
+        state_before=state_before,
+        state_after=state_after,
+    )
+
+
+def is_rejected(tx: Tx, event_id: str) -> bool:
+    return tx.one("SELECT 1 FROM events WHERE event_id = ? AND verdict = 'rejected'", (event_id,)) is not None
+
+
+def facts(tx: Tx, event_ids: Collection[str]) -> dict[str, EventFacts]:
+    """What is known of those of the events that are held."""
+    found: dict[str, EventFacts] = {}
+    for some in _chunks(event_ids):
+        for event_id, room_id, outlier, grounded, verdict, depth, state_after in tx.execute(
+            "SELECT event_id, room_id, outlier, grounded, verdict, depth, state_after FROM events"
+            f" WHERE event_id IN ({_marks(some)})",
+            some,
+        ):
+            found[event_id] = EventFacts(
+                room_id, bool(outlier), bool(grounded), verdict == "rejected", depth, state_after
+            )
+    return found
+
+
+def insert(
+    tx: Tx,
+    event: Pdu,
+    *,
+    position: int,
+    depth: int,
+    verdict: Verdict,
+    reason: str | None,
+    outlier: bool,
+    grounded: bool,
+    state_before: int | None,
+    state_after: int | None,
+) -> None:
+    """Keeps an event, or gives one that was held as an outlier its place in the graph."""
+    tx.execute(
+        "INSERT INTO events (event_id, room_id, position, depth, type, state_key, sender, origin_server_ts, verdict,"
+        " reason, outlier, grounded, redacted_copy, state_before, state_after, raw)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (event_id) DO UPDATE SET position = excluded.position, depth = excluded.depth,"
+        " verdict = excluded.verdict, reason = excluded.reason, outlier = excluded.outlier,"
+        " grounded = excluded.grounded, redacted_copy = excluded.redacted_copy,"
+        " state_before = excluded.state_before, state_after = excluded.state_after, raw = excluded.raw",
+        (
+            event.event_id,
+            event.room_id,
+            position,
+            depth,
+            event.type,
+            event.state_key,
+            event.sender,
+            event.origin_server_ts,
+            verdict.value,
+            reason,
+            int(outlier),
+            int(grounded),
+            int(event.redacted_copy),
+            state_before,
+            state_after,
+            encode_raw(event.raw),
+        ),
+    )
+    _cache(tx).put(event.event_id, ((int(event.redacted_copy), None), event))
+
+
+def rejudge(
+    tx: Tx,
+    event_id: str,
+    *,
+    depth: int,
+    verdict: Verdict,
+    reason: str | None,
+    grounded: bool,
+    state_before: int,
+    state_after: int,
+) -> None:
+    """Replaces what was decided on the ground of a claim."""
+    tx.execute(
+        "UPDATE events SET depth = ?, verdict = ?, reason = ?, grounded = ?, state_before = ?, state_after = ?"
+        " WHERE event_id = ?",
+        (depth, verdict.value, reason, int(grounded), state_before, state_after, event_id),
+    )
+
+
+def replace_copy(tx: Tx, event: Pdu) -> None:
+    """Puts another copy of the same event in the place of the one that is held."""
+    tx.execute(
+        "UPDATE events SET raw = ?, redacted_copy = ? WHERE event_id = ?",
+        (encode_raw(event.raw), int(event.redacted_copy), event.event_id),
+    )
+    _cache(tx).drop(event.event_id)
+
+
+def redacted_by(tx: Tx, event_id: str) -> str | None:
+    row = tx.one("SELECT redacted_by FROM events WHERE event_id = ?", (event_id,))
+    return None if row is None else row[0]
+
+
+def set_redacted(tx: Tx, event_id: str, redacted_by: str | None, redacted: Mapping[str, Any] | None) -> None:
+    """Notes which redaction took an event's content, and keeps only the redacted form."""
+    if redacted is None:
+        tx.execute("UPDATE events SET redacted_by = ? WHERE event_id = ?", (redacted_by, event_id))
+    else:
+        tx.execute(
+            "UPDATE events SET redacted_by = ?, raw = ? WHERE event_id = ?",
+            (redacted_by, encode_raw(redacted), event_id),
+        )
+    _cache(tx).drop(event_id)
+
+
+def mark_redacted_copy(tx: Tx, event_id: str) -> None:
+    """Only the redacted form is held, so that a genuine copy is welcome."""
+    tx.execute("UPDATE events SET redacted_copy = 1 WHERE event_id = ?", (event_id,))
+    _cache(tx).drop(event_id)
+
+
+def set_position(tx: Tx, event_id: str, position: int) -> None:
+    tx.execute("UPDATE events SET position = ? WHERE event_id = ?", (position, event_id))
+
+
+def set_verdict(tx: Tx, event_id: str, verdict: Verdict, reason: str | None) -> None:
+    tx.execute("UPDATE events SET verdict = ?, reason = ? WHERE event_id = ?", (verdict.value, reason, event_id))
+
+
+def drop_outliers(tx: Tx, room_id: str) -> None:
+    """The room is complete: what has found no place in its graph was claimed and never proved."""
+    tx.execute("DELETE FROM events WHERE room_id = ? AND outlier = 1", (room_id,))
+
+
+def accepted_between(tx: Tx, room_id: str, start: int, end: int) -> list[str]:
+    """The accepted events of the graph with start <= position < end, in that order."""
+    rows = tx.all(
+        "SELECT event_id FROM events WHERE room_id = ? AND position >= ? AND position < ? AND outlier = 0"
+        " AND verdict = 'accepted' ORDER BY position",
+        (room_id, start, end),
+    )
+    return [event_id for (event_id,) in rows]
+
+
+def live_events(tx: Tx, room_id: str) -> list[str]:
+    """The events of the graph that did not come as history of a join."""
+    rows = tx.all("SELECT event_id FROM events WHERE room_id = ? AND position > 0 AND outlier = 0", (room_id,))
+    return [event_id for (event_id,) in rows]
+
+
+def encode_raw(raw: Mapping[str, Any]) -> bytes:
+    return json.dumps(raw, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+# The graph.
+
+
+def insert_edges(tx: Tx, event: Pdu) -> None:
+    tx.many(
+        "INSERT OR IGNORE INTO event_edges (event_id, prev_event_id) VALUES (?, ?)",
+        [(event.event_id, prev) for prev in event.prev_events],
+    )
+
+
+def parents_of(tx: Tx, event_id: str) -> list[str]:
+    return [prev for (prev,) in tx.execute("SELECT prev_event_id FROM event_edges WHERE event_id = ?", (event_id,))]
+
+
+def is_cited(tx: Tx, event_id: str, *, by_accepted: bool = False) -> bool:
+    """Whether an event of the graph (an accepted one) names this one among its prev_events."""
+    if not by_accepted:
+        return tx.one("SELECT 1 FROM event_edges WHERE prev_event_id = ? LIMIT 1", (event_id,)) is not None
+    return (
+        tx.one(
+            "SELECT 1 FROM event_edges AS x JOIN events AS e ON e.event_id = x.event_id"
+            " WHERE x.prev_event_id = ? AND e.verdict = 'accepted' LIMIT 1",
+            (event_id,),
+        )
+        is not None
+    )
+
+
+def leaves(tx: Tx, room_id: str) -> list[str]:
+    rows = tx.all("SELECT event_id FROM leaves WHERE room_id = ? ORDER BY event_id", (room_id,))
+    return [event_id for (event_id,) in rows]
+
+
+def extend_leaves(tx: Tx, event: Pdu) -> None:
+    """The event's parents are no leaves any more; it is one, unless something cites it already."""
+    _remove(tx, "leaves", event.room_id, event.prev_events)
+    if not is_cited(tx, event.event_id):
+        tx.execute("INSERT OR IGNORE INTO leaves (room_id, event_id) VALUES (?, ?)", (event.room_id, event.event_id))
+
+
+def extremities(tx: Tx, room_id: str) -> list[str]:
+    """The forward extremities: what the next event cites."""
+    rows = tx.all("SELECT event_id FROM forward_extremities WHERE room_id = ? ORDER BY event_id", (room_id,))
+    return [event_id for (event_id,) in rows]
+
+
+def extend_extremities(tx: Tx, event: Pdu) -> None:
+    """An accepted event covers its parents, and is an extremity unless an accepted event cites it already."""
+    _remove(tx, "forward_extremities", event.room_id, event.prev_events)
+    if not is_cited(tx, event.event_id, by_accepted=True):
+        tx.execute(
+            "INSERT OR IGNORE INTO forward_extremities (room_id, event_id) VALUES (?, ?)",
+            (event.room_id, event.event_id),
+        )
+
+
+def newest_of_server(tx: Tx, event_ids: Collection[str], server: str) -> str | None:
+    """Of some events, the one of this server that came last."""
+    newest: tuple[int, str] | None = None
+    for some in _chunks(event_ids):
+        for event_id, position, sender in tx.execute(
+            f"SELECT event_id, position, sender FROM events WHERE event_id IN ({_marks(some)})", some
+        ):
+            if server_of(sender) == server and (newest is None or position > newest[0]):
+                newest = (position, event_id)
+    return None if newest is None else newest[1]
+
+
+def set_extremities(tx: Tx, room_id: str, event_ids: Iterable[str]) -> None:
+    tx.execute("DELETE FROM forward_extremities WHERE room_id = ?", (room_id,))
+    tx.many(
+        "INSERT INTO forward_extremities (room_id, event_id) VALUES (?, ?)",
+        [(room_id, event_id) for event_id in event_ids],
+    )
+
+
+def uncovered_events(tx: Tx, room_id: str, *, ungrounded_only: bool) -> list[str]:
+    """The accepted events of the graph that no accepted event cites, found from the whole graph."""
+    rows = tx.all(
+        "SELECT event_id FROM events AS e WHERE e.room_id = ? AND e.outlier = 0 AND e.verdict = 'accepted'"
+        + (" AND e.grounded = 0" if ungrounded_only else "")
+        + " AND NOT EXISTS (SELECT 1 FROM event_edges AS x JOIN events AS c ON c.event_id = x.event_id"
+        " WHERE x.prev_event_id = e.event_id AND c.verdict = 'accepted') ORDER BY event_id",
+        (room_id,),
+    )
+    return [event_id for (event_id,) in rows]
+
+
+def accepted_leaf_groups(tx: Tx, room_id: str) -> list[int]:
+    """The distinct state groups after all leaves of the graph of events that are not rejected."""
+    rows = tx.all(
+        "SELECT DISTINCT state_after FROM events AS e WHERE e.room_id = ? AND e.outlier = 0 AND e.verdict != 'rejected'"
+        " AND NOT EXISTS (SELECT 1 FROM event_edges AS x JOIN events AS c ON c.event_id = x.event_id"
+        " WHERE x.prev_event_id = e.event_id AND c.verdict != 'rejected')",
+        (room_id,),
+    )
+    return [group_id for (group_id,) in rows]
+
+
+def extremity_groups(tx: Tx, room_id: str) -> list[int]:
+    """The distinct state groups after the forward extremities."""
+    rows = tx.all(
+        "SELECT DISTINCT e.state_after FROM forward_extremities AS f JOIN events AS e ON e.event_id = f.event_id"
+        " WHERE f.room_id = ? ORDER BY e.state_after",
+        (room_id,),
+    )
+    return [group_id for (group_id,) in rows]
+
+
+def _remove(tx: Tx, table: str, room_id: str, event_ids: Sequence[str]) -> None:
+    tx.many(f"DELETE FROM {table} WHERE room_id = ? AND event_id = ?", [(room_id, each) for each in event_ids])
+
+
+def _load(event_id: str, raw: bytes, version: str, *, redacted_copy: bool) -> Pdu:
+    return load_pdu(json.loads(raw), rules_of(version), redacted_copy=redacted_copy, event_id=event_id)
+
+
+def _cache(tx: Tx) -> Lru[str, tuple[tuple[Any, ...], Pdu]]:
+    """Parsed events by ID, with (redacted_copy, redacted_by) at that time: a reader's cache is not told of changes."""
+    cache: Lru[str, tuple[tuple[Any, ...], Pdu]] | None = tx.caches.get("pdus")
+    if cache is None:
+        cache = tx.caches["pdus"] = Lru(CACHED_PDUS_MAX)
+    return cache
+
+
+def _chunks(event_ids: Collection[str]) -> Iterable[list[str]]:
+    ids = list(dict.fromkeys(event_ids))
+    for start in range(0, len(ids), _IDS_AT_ONCE):
+        yield ids[start : start + _IDS_AT_ONCE]
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))

@@ -124,8 +124,11 @@ CREATE TABLE invites (
     room_state   BLOB NOT NULL,                 -- JSON list of the room-state PDUs that came with it
     via          TEXT NOT NULL,                 -- server that delivered it
     received_ms  INTEGER NOT NULL,
+    leave_event_id TEXT,                        -- what ended it, while the room is not held: its own leave, or a kick
+    leave_raw      BLOB,
     PRIMARY KEY (room_id, user_id)
 ) WITHOUT ROWID;
+CREATE INDEX invites_by_leave ON invites (leave_event_id) WHERE leave_event_id IS NOT NULL;
 
 -- Events with a parent that is not held. Bounded; they are applied when the parents are.
 CREATE TABLE parked_pdus (

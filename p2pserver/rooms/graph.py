@@ -1,0 +1,58 @@
+"""Giving a judged event its place: the event, its edges, leaves, extremities, current state, effects, in one unit."""
+
+from __future__ import annotations
+
+from p2pserver.errors import Verdict
+from p2pserver.events.pdu import Pdu
+from p2pserver.rooms.context import RoomContext
+from p2pserver.rooms.current import update_current_state
+from p2pserver.rooms.judging import Judgement
+from p2pserver.rooms.redacting import note_redactions
+from p2pserver.store import events, rooms
+from p2pserver.store.rooms import RoomRow
+from p2pserver.store.tx import Tx
+
+
+def place(context: RoomContext, tx: Tx, room: RoomRow, event: Pdu, judgement: Judgement, *, history: bool) -> None:
+    """Keeps an event that is judged.
+
+    `history` is for what happened before a join of ours and comes by backfill: it gets a place before everything else
+    in the stream, and says nothing about the current state.
+    """
+    position = rooms.next_history_position(tx, room.room_id) if history else tx.next_position()
+    events.insert(
+        tx,
+        event,
+        position=position,
+        depth=judgement.depth,
+        verdict=judgement.verdict,
+        reason=judgement.reason,
+        outlier=False,
+        grounded=judgement.grounded,
+        state_before=judgement.state_before,
+        state_after=judgement.state_after,
+    )
+    events.insert_edges(tx, event)
+    events.extend_leaves(tx, event)
+    if judgement.verdict is Verdict.ACCEPTED and not history:
+        events.extend_extremities(tx, event)
+        update_current_state(context, tx, room, position=position)
+        tx.notify(f"room:{room.room_id}")
+        tx.notify("pdus")
+    note_redactions(tx, room, event)
+
+
+def keep_outlier(tx: Tx, event: Pdu, *, verdict: Verdict, reason: str | None) -> None:
+    """Keeps an event that is known only as an auth event or as claimed state."""
+    events.insert(
+        tx,
+        event,
+        position=tx.next_position(),
+        depth=0,
+        verdict=verdict,
+        reason=reason,
+        outlier=True,
+        grounded=False,
+        state_before=None,
+        state_after=None,
+    )

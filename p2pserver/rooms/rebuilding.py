@@ -1,0 +1,104 @@
+"""When what a claim stood in for has arrived: everything that was judged by the claim is judged again.
+
+A claim is replaced, not merged: new states, verdicts and depths for every event whose ancestry was not held, in the
+order of the graph, then the extremities and the current state from the whole graph.
+"""
+
+from __future__ import annotations
+
+from p2pserver.errors import Verdict
+from p2pserver.rooms.context import RoomContext
+from p2pserver.rooms.current import update_current_state
+from p2pserver.rooms.judging import allowed_now, ancestors_of, judge
+from p2pserver.rooms.redacting import note_redactions, undo_redaction
+from p2pserver.store import events, graph_walks, parked, rooms
+from p2pserver.store.events import StoredEvent
+from p2pserver.store.rooms import RoomRow
+from p2pserver.store.tx import Tx
+
+
+def rebuild(context: RoomContext, tx: Tx, room: RoomRow) -> None:
+    """Judges the events that are not grounded again, and notices when the room has become complete."""
+    for event_id in graph_walks.ungrounded_in_order(tx, room.room_id):
+        _judge_again(tx, room, event_id, context)
+    joining = parked.has_history_gap(tx, room.room_id)
+    beside = [] if joining else _beside_the_join(tx, room)
+    for each in beside:
+        events.set_verdict(tx, each.pdu.event_id, Verdict.SOFT_FAILED, each.reason)
+    events.set_extremities(tx, room.room_id, events.uncovered_events(tx, room.room_id, ungrounded_only=joining))
+    update_current_state(context, tx, room, position=tx.next_position())
+    for each in beside:
+        _show_beside(context, tx, room.room_id, each)
+    if not parked.gaps(tx, room.room_id) and not graph_walks.has_ungrounded(tx, room.room_id):
+        rooms.set_complete(tx, room.room_id, True)
+        events.drop_outliers(tx, room.room_id)
+    tx.notify(f"room:{room.room_id}")
+
+
+def _judge_again(tx: Tx, room: RoomRow, event_id: str, context: RoomContext) -> None:
+    was = events.stored(tx, event_id)
+    event = events.pdu(tx, event_id)
+    if was is None or event is None:
+        return
+    ancestors = ancestors_of(tx, event, parked.gaps(tx, room.room_id), accept_outliers=True)
+    if ancestors.missing:
+        return
+    judgement = judge(tx, room, event, ancestors, against_current=False)
+    verdict, reason = judgement.verdict, judgement.reason
+    if verdict is Verdict.ACCEPTED and was.verdict is Verdict.SOFT_FAILED:
+        verdict, reason = was.verdict, was.reason
+    elif verdict is Verdict.ACCEPTED and was.verdict is Verdict.REJECTED:
+        reason = allowed_now(tx, room, event)
+        verdict = Verdict.ACCEPTED if reason is None else Verdict.SOFT_FAILED
+        events.set_position(tx, event_id, tx.next_position())
+    events.rejudge(
+        tx,
+        event_id,
+        depth=judgement.depth,
+        verdict=verdict,
+        reason=reason,
+        grounded=judgement.grounded,
+        state_before=judgement.state_before,
+        state_after=judgement.state_after,
+    )
+    for auth_id in ancestors.outlying:
+        parked.record_gap(
+            tx,
+            room.room_id,
+            auth_id,
+            claimed_group=None,
+            claimed_by=None,
+            depth=0,
+            history=False,
+            now_ms=context.wall_ms(),
+        )
+    if was.verdict is Verdict.ACCEPTED and verdict is not Verdict.ACCEPTED:
+        undo_redaction(tx, event)
+    note_redactions(tx, room, event)
+
+
+def _beside_the_join(tx: Tx, room: RoomRow) -> list[StoredEvent]:
+    """Accepted events that came among the history of a join but are no ancestors of it: they are news after all."""
+    band = (rooms.band_start(room.history_next), room.history_next)
+    candidates = events.accepted_between(tx, room.room_id, *band)
+    if not candidates:
+        return []
+    history = graph_walks.ancestors(tx, events.live_events(tx, room.room_id))
+    found = [events.stored(tx, event_id) for event_id in candidates if event_id not in history]
+    return [each for each in found if each is not None]
+
+
+def _show_beside(context: RoomContext, tx: Tx, room_id: str, event: StoredEvent) -> None:
+    room = rooms.room(tx, room_id)
+    if room is None:
+        return
+    position = tx.next_position()
+    events.set_position(tx, event.pdu.event_id, position)
+    reason = allowed_now(tx, room, event.pdu)
+    if reason is not None:
+        events.set_verdict(tx, event.pdu.event_id, Verdict.SOFT_FAILED, reason)
+        return
+    events.set_verdict(tx, event.pdu.event_id, Verdict.ACCEPTED, None)
+    events.extend_extremities(tx, event.pdu)
+    update_current_state(context, tx, room, position=position)
+    tx.notify("pdus")

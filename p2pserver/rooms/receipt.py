@@ -1,0 +1,166 @@
+"""Receipt of PDUs that somebody brought: checked, judged, placed or parked, with whatever they set free.
+
+    check_on_receipt → known already? → parents and auth events held? → judge → place → what was parked on it
+                            │                     │ no
+                            └ copy lattice        └ park (bounded) and say what to ask for
+
+A carrier is not trusted with anything: an event is what its signature and its ancestry say, whoever brings it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from p2pserver.errors import Verdict
+from p2pserver.events.pdu import Pdu
+from p2pserver.events.receipt import PduDropped, check_on_receipt
+from p2pserver.events.redaction import redact
+from p2pserver.rooms.context import RoomContext
+from p2pserver.rooms.graph import place
+from p2pserver.rooms.judging import ancestors_of, judge
+from p2pserver.rooms.rebuilding import rebuild
+from p2pserver.rooms.redacting import note_redactions
+from p2pserver.rooms.values import Receipt, ReceiveReport
+from p2pserver.store import events, parked, rooms
+from p2pserver.store.rooms import RoomRow
+from p2pserver.store.tx import Tx
+
+
+class Intake:
+    """One unit's worth of arriving events for one room that is held."""
+
+    def __init__(self, context: RoomContext, tx: Tx, room_id: str) -> None:
+        self._context, self._tx, self._room_id = context, tx, room_id
+        self._gaps = parked.gaps(tx, room_id)
+        self._joining = any(gap.history for gap in self._gaps.values())
+        self._closed_gap = False
+        self._held_up: set[str] = set()
+        self.report = ReceiveReport()
+
+    def take_all(self, raws: Sequence[object], source: str, *, backfill: bool) -> ReceiveReport:
+        """Takes a batch from one source and returns what it earned."""
+        for raw in raws:
+            self.report.results.append(self._take(raw, source, backfill=backfill))
+        return self.finish()
+
+    def finish(self) -> ReceiveReport:
+        self._replace_claims()
+        if self._held_up:
+            self.report.missing = parked.awaited(
+                self._tx, self._room_id, most=self._context.limits.wanted_at_once, of=self._held_up
+            )
+        return self.report
+
+    def settle(self, event_ids: Iterable[str]) -> None:
+        """Something that may have been waited for is here: judges what waited for nothing else, and so on."""
+        tx, settled = self._tx, deque(event_ids)
+        while settled:
+            for event_id in parked.settle(tx, self._room_id, settled.popleft()):
+                held = parked.parked(tx, event_id, self._room().rules)
+                if held is None:
+                    continue
+                parked.unpark(tx, event_id)
+                self._held_up.discard(event_id)
+                receipt = self._judge(held.pdu, held.source)
+                if receipt.verdict is not None:
+                    self.report.released.append(receipt)
+                    settled.append(event_id)
+
+    def retry(self, event_id: str) -> None:
+        """Judges a parked event again, now that claims stand in for what it misses."""
+        held = parked.parked(self._tx, event_id, self._room().rules)
+        if held is None:
+            return
+        parked.unpark(self._tx, event_id)
+        self._gaps = parked.gaps(self._tx, self._room_id)
+        receipt = self._judge(held.pdu, held.source)
+        self.report.results.append(receipt)
+        if receipt.verdict is not None:
+            self.settle([event_id])
+
+    def _take(self, raw: object, source: str, *, backfill: bool) -> Receipt:
+        room = self._room()
+        try:
+            event = check_on_receipt(raw, room.rules, self._context.keys, limit_references=not backfill)
+        except PduDropped as drop:
+            return Receipt(event_id=None, verdict=Verdict.DROPPED, reason=drop.reason)
+        if event.room_id != room.room_id:
+            return Receipt(event_id=event.event_id, verdict=Verdict.DROPPED, reason="the event is of another room")
+        known = events.stored(self._tx, event.event_id)
+        if known is not None and not known.outlier:
+            self._improve_copy(room, event)
+            return Receipt(event_id=event.event_id, verdict=known.verdict, reason=known.reason or "")
+        if known is not None:
+            event = better_copy(events.pdu(self._tx, event.event_id), event)
+        waiting = parked.parked(self._tx, event.event_id, room.rules)
+        if waiting is not None:
+            event = better_copy(waiting.pdu, event)
+        receipt = self._judge(event, source, new=waiting is None)
+        if receipt.verdict is not None:
+            if waiting is not None:
+                parked.unpark(self._tx, event.event_id)
+            self.settle([event.event_id])
+        return receipt
+
+    def _judge(self, event: Pdu, source: str, *, new: bool = True) -> Receipt:
+        """Places the event, or parks it."""
+        tx, room = self._tx, self._room()
+        ancestors = ancestors_of(tx, event, self._gaps)
+        if ancestors.missing:
+            self._park(event, source, ancestors.missing)
+            return Receipt(event_id=event.event_id, verdict=None, reason="waits for other events", new=new)
+        fills_gap = event.event_id in self._gaps
+        history = self._joining and ancestors.grounded
+        judgement = judge(tx, room, event, ancestors, against_current=not history and not fills_gap)
+        place(self._context, tx, room, event, judgement, history=history)
+        if fills_gap:
+            parked.close_gap(tx, self._room_id, event.event_id)
+            del self._gaps[event.event_id]
+            self._closed_gap = True
+            if self._joining and not any(gap.history for gap in self._gaps.values()):
+                self._replace_claims()
+        return Receipt(event_id=event.event_id, verdict=judgement.verdict, reason=judgement.reason or "", new=True)
+
+    def _replace_claims(self) -> None:
+        if self._closed_gap:
+            self._closed_gap = False
+            rebuild(self._context, self._tx, self._room())
+            self._gaps = parked.gaps(self._tx, self._room_id)
+            self._joining = any(gap.history for gap in self._gaps.values())
+
+    def _park(self, event: Pdu, source: str, missing: Sequence[str]) -> None:
+        limits = self._context.limits
+        parked.park(self._tx, event, source=source, missing=missing, now_ms=self._context.wall_ms())
+        self._held_up.add(event.event_id)
+        dropped = parked.shrink(
+            self._tx,
+            self._room_id,
+            source,
+            per_source=limits.parked_per_source,
+            per_room=limits.parked_per_room,
+            octets=limits.parked_octets_per_room,
+        )
+        self._held_up.difference_update(dropped)
+
+    def _improve_copy(self, room: RoomRow, event: Pdu) -> None:
+        """Absent < redacted copy < hash-verified: a genuine copy replaces a redacted one, never the reverse."""
+        held = events.pdu(self._tx, event.event_id)
+        if held is None or not held.redacted_copy or event.redacted_copy:
+            return
+        redacted_by = events.redacted_by(self._tx, event.event_id)
+        events.replace_copy(self._tx, event)
+        if redacted_by is not None and not events.keeps_content(event):
+            events.set_redacted(self._tx, event.event_id, redacted_by, redact(event.raw, room.rules))
+        note_redactions(self._tx, room, event)
+        self._tx.notify(f"room:{self._room_id}")
+
+    def _room(self) -> RoomRow:
+        row = rooms.room(self._tx, self._room_id)
+        if row is None:
+            raise KeyError(self._room_id)
+        return row
+
+
+def better_copy(held: Pdu | None, arrived: Pdu) -> Pdu:
+    return held if held is not None and arrived.redacted_copy and not held.redacted_copy else arrived

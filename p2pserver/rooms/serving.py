@@ -1,0 +1,70 @@
+"""What peering asks of a room: what is held, what another server lacks, what we lack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from typing import Any
+
+from p2pserver.rooms.context import RoomContext
+from p2pserver.rooms.server_visibility import copy_for, sees_room
+from p2pserver.store import events, graph_walks, memberships, parked
+from p2pserver.store.tx import Tx
+
+
+def have_sample(tx: Tx, room_id: str, most: int) -> list[str]:
+    """Leaves, and events at exponentially growing depth below them.
+
+    While the history before a join is on its way, only what is held with its whole ancestry: whoever answers takes it
+    that we have all ancestors of what we name.
+    """
+    grounded_only = parked.has_history_gap(tx, room_id)
+    sample = graph_walks.held_sample(tx, room_id, most=most, grounded_only=grounded_only)
+    if grounded_only:
+        return sample
+    room_for_leaves = max(1, most - min(len(sample), most // 2))
+    leaves = events.leaves(tx, room_id)[:room_for_leaves]
+    return list(dict.fromkeys([*leaves, *sample]))[:most]
+
+
+def missing_for(
+    context: RoomContext,
+    tx: Tx,
+    *,
+    room_id: str,
+    want: Collection[str],
+    have: Collection[str],
+    octets_max: int,
+    origin: str,
+) -> tuple[list[dict[str, Any]], bool]:
+    """Ancestors of `want`, itself included, that are not ancestors of `have`: oldest first, and whether there is more.
+
+    Only for servers that are or were in the room; what the room's history visibility hides from them they get as a
+    redacted copy. At least one event, if there is any, however large.
+    """
+    if not sees_room(tx, origin, room_id):
+        return [], False
+    lacking = graph_walks.lacking(tx, room_id, want=want, have=have, most=context.limits.events_per_walk)
+    found: list[dict[str, Any]] = []
+    octets = 0
+    for event_id in lacking:
+        raw = copy_for(tx, origin, event_id)
+        if raw is None:
+            continue
+        octets += len(json.dumps(raw, separators=(",", ":")))
+        if found and octets > octets_max:
+            return found, True
+        found.append(raw)
+    return found, False
+
+
+def wanted(context: RoomContext, tx: Tx, room_id: str) -> list[str]:
+    """What others should be asked for: what parked events wait for, and what gaps stand for."""
+    most = context.limits.wanted_at_once
+    awaited = parked.awaited(tx, room_id, most=most)
+    gaps = [each for each in parked.gaps(tx, room_id) if not parked.is_parked(tx, each)]
+    return list(dict.fromkeys([*awaited, *gaps]))[:most]
+
+
+def rooms_with(context: RoomContext, tx: Tx, server: str) -> list[str]:
+    return memberships.shared_rooms(tx, context.server_name, server)

@@ -1,0 +1,99 @@
+"""Room state out of the store: events for the auth rules and for state resolution, and states resolved into groups."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+
+from p2pserver.events.pdu import Pdu
+from p2pserver.events.versions import RoomVersionRules
+from p2pserver.meg.power import PowerLevels
+from p2pserver.meg.resolution import resolve
+from p2pserver.meg.state import CREATE, POWER_LEVELS, StateMap, StateSlot
+from p2pserver.store import events, state_groups
+from p2pserver.store.lru import Lru
+from p2pserver.store.rooms import RoomRow
+from p2pserver.store.tx import Tx
+
+RESOLUTIONS_KEPT = 4096
+POWER_LEVELS_KEPT = 256
+
+
+class StoredEvents:
+    """The `EventSource` of state resolution: every event that is held, outliers included."""
+
+    def __init__(self, tx: Tx) -> None:
+        self._tx = tx
+
+    def event(self, event_id: str) -> Pdu:
+        found = events.pdu(self._tx, event_id)
+        if found is None:
+            raise KeyError(event_id)
+        return found
+
+    def is_rejected(self, event_id: str) -> bool:
+        return events.is_rejected(self._tx, event_id)
+
+
+class StateView(Mapping[StateSlot, Pdu]):
+    """A state map whose events are read when they are asked for: the auth rules look at a handful of them."""
+
+    def __init__(self, tx: Tx, state: StateMap) -> None:
+        self._tx, self._state = tx, state
+
+    def __getitem__(self, slot: StateSlot) -> Pdu:
+        found = events.pdu(self._tx, self._state[slot])
+        if found is None:
+            raise KeyError(slot)
+        return found
+
+    def __iter__(self) -> Iterator[StateSlot]:
+        return iter(self._state)
+
+    def __len__(self) -> int:
+        return len(self._state)
+
+
+def resolved_group(tx: Tx, room_id: str, rules: RoomVersionRules, groups: Collection[int]) -> int:
+    """The group that holds the resolution of some groups; the same groups are resolved once."""
+    distinct = frozenset(groups)
+    if len(distinct) == 1:
+        return next(iter(distinct))
+    cache: Lru[frozenset[int], int] | None = tx.caches.get("resolutions")
+    if cache is None:
+        cache = tx.caches["resolutions"] = Lru(RESOLUTIONS_KEPT)
+    known = cache.get(distinct)
+    if known is None:
+        state = resolved_map(tx, rules, distinct)
+        known = state_groups.group_of(tx, room_id, state, near=sorted(distinct))
+        cache.put(distinct, known)
+    return known
+
+
+def resolved_map(tx: Tx, rules: RoomVersionRules, groups: Collection[int]) -> StateMap:
+    """The resolution of some groups, without keeping it: for those who only read."""
+    maps = [state_groups.state_map(tx, group_id) for group_id in sorted(set(groups))]
+    if len(maps) == 1:
+        return maps[0]
+    return resolve(maps, StoredEvents(tx), rules)
+
+
+def power_levels_of(tx: Tx, create: Pdu, power_levels: Pdu | None) -> PowerLevels:
+    """`PowerLevels.of`, once for each power levels event."""
+    if power_levels is None:
+        return PowerLevels.of(create, None)
+    cache: Lru[str, tuple[Pdu, PowerLevels]] | None = tx.caches.get("power_levels")
+    if cache is None:
+        cache = tx.caches["power_levels"] = Lru(POWER_LEVELS_KEPT)
+    known = cache.get(power_levels.event_id)
+    if known is not None and known[0] is power_levels:
+        return known[1]
+    made = PowerLevels.of(create, power_levels)
+    cache.put(power_levels.event_id, (power_levels, made))
+    return made
+
+
+def power_levels_in(tx: Tx, room: RoomRow, state: StateMap) -> PowerLevels:
+    """The power levels of a state of a room."""
+    view = StateView(tx, state)
+    create = view.get(CREATE) or events.pdu(tx, room.create_event_id)
+    return PowerLevels.of(None, None) if create is None else power_levels_of(tx, create, view.get(POWER_LEVELS))

@@ -1,0 +1,90 @@
+"""History visibility for the users of this node: judged by the state at each event, on every read path.
+
+Source: client-server API, "Room history visibility".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from p2pserver.errors import Verdict
+from p2pserver.events.pdu import Pdu
+from p2pserver.meg.state import StateMap, member_slot
+from p2pserver.rooms.server_visibility import HISTORY_VISIBILITY, visibility_in
+from p2pserver.store import events, redactions, state_groups
+from p2pserver.store.events import StoredEvent
+from p2pserver.store.tx import Tx
+
+NOTHING = -(2**63)
+"""A stream position below that of every event."""
+
+
+def visible_to(tx: Tx, user_id: str, found: Sequence[StoredEvent]) -> list[bool]:
+    """Whether the user may see each event. Rejected, soft-failed and outlying events are for nobody.
+
+    A redaction is for nobody as long as it has no effect: its target is not here, or it is not allowed.
+    """
+    last_seen: dict[str, int | None] = {}
+    answers: list[bool] = []
+    for each in found:
+        room_id = each.pdu.room_id
+        if room_id not in last_seen:
+            last_seen[room_id] = shared_until(tx, user_id, room_id)
+        answers.append(_is_visible(tx, user_id, each, last_seen[room_id]))
+    return answers
+
+
+def shared_until(tx: Tx, user_id: str, room_id: str) -> int | None:
+    """The stream position up to which the user may see `shared` history: None, if he is joined now.
+
+    Somebody who left keeps what was there when he did.
+    """
+    row = tx.one(
+        "SELECT membership FROM current_state WHERE room_id = ? AND type = 'm.room.member' AND state_key = ?",
+        (room_id, user_id),
+    )
+    if row is not None and row[0] == "join":
+        return None
+    until = NOTHING
+    was_joined = False
+    for position, event_id in tx.execute(
+        "SELECT position, event_id FROM events WHERE room_id = ? AND state_key = ? AND type = 'm.room.member'"
+        " AND outlier = 0 AND verdict = 'accepted' ORDER BY position",
+        (room_id, user_id),
+    ):
+        if was_joined:
+            until = position
+        event = events.pdu(tx, event_id)
+        was_joined = event is not None and event.content.get("membership") == "join"
+    return until
+
+
+def _is_visible(tx: Tx, user_id: str, event: StoredEvent, until: int | None) -> bool:
+    if event.outlier or event.verdict is not Verdict.ACCEPTED:
+        return False
+    if event.state_before is None or event.state_after is None:
+        return False
+    if event.pdu.type == "m.room.redaction":
+        effect = redactions.target_of(tx, event.pdu.event_id)
+        if effect is None or not effect[1]:
+            return False
+    before = state_groups.state_map(tx, event.state_before)
+    after = before if event.pdu.state_key is None else state_groups.state_map(tx, event.state_after)
+    present = {_membership(tx, before, user_id)}
+    visibilities = {visibility_in(tx, before)}
+    if event.pdu.state_slot == ("m.room.member", user_id):
+        present.add(_membership(tx, after, user_id))
+    elif event.pdu.state_slot == HISTORY_VISIBILITY:
+        visibilities.add(visibility_in(tx, after))
+    if "world_readable" in visibilities or "join" in present:
+        return True
+    if "shared" in visibilities and (until is None or event.position <= until):
+        return True
+    return "invited" in visibilities and "invite" in present
+
+
+def _membership(tx: Tx, state: StateMap, user_id: str) -> str:
+    event_id = state.get(member_slot(user_id))
+    event: Pdu | None = None if event_id is None else events.pdu(tx, event_id)
+    membership = None if event is None else event.content.get("membership")
+    return membership if isinstance(membership, str) else "leave"

@@ -1,0 +1,138 @@
+"""Walks over prev_events: ancestors, what one server has and another lacks, samples of what is held."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Collection, Iterable
+
+from p2pserver.store.tx import Tx
+
+_IDS_AT_ONCE = 400
+_WANTED, _HELD_THERE = 1, 2
+
+
+def ancestors(tx: Tx, event_ids: Iterable[str]) -> set[str]:
+    """The events and everything that they cite, directly or not, as far as edges are known."""
+    seen = set(event_ids)
+    waiting = list(seen)
+    while waiting:
+        some, waiting = waiting[-_IDS_AT_ONCE:], waiting[:-_IDS_AT_ONCE]
+        marks = ",".join("?" * len(some))
+        for (parent,) in tx.execute(
+            f"SELECT DISTINCT prev_event_id FROM event_edges WHERE event_id IN ({marks})", some
+        ):
+            if parent not in seen:
+                seen.add(parent)
+                waiting.append(parent)
+    return seen
+
+
+def has_ungrounded(tx: Tx, room_id: str) -> bool:
+    return (
+        tx.one("SELECT 1 FROM events WHERE room_id = ? AND grounded = 0 AND outlier = 0 LIMIT 1", (room_id,))
+        is not None
+    )
+
+
+def ungrounded_in_order(tx: Tx, room_id: str) -> list[str]:
+    """The events of the graph that stand on a claim, each after those of them that it cites."""
+    ids = [
+        event_id
+        for (event_id,) in tx.all(
+            "SELECT event_id FROM events WHERE room_id = ? AND grounded = 0 AND outlier = 0 ORDER BY position",
+            (room_id,),
+        )
+    ]
+    waits_for = dict.fromkeys(ids, 0)
+    cited_by: dict[str, list[str]] = {event_id: [] for event_id in ids}
+    for event_id in ids:
+        for (parent,) in tx.execute("SELECT prev_event_id FROM event_edges WHERE event_id = ?", (event_id,)):
+            if parent in cited_by:
+                cited_by[parent].append(event_id)
+                waits_for[event_id] += 1
+    free = deque(event_id for event_id in ids if waits_for[event_id] == 0)
+    order: list[str] = []
+    while free:
+        event_id = free.popleft()
+        order.append(event_id)
+        for child in cited_by[event_id]:
+            waits_for[child] -= 1
+            if waits_for[child] == 0:
+                free.append(child)
+    return order
+
+
+def lacking(tx: Tx, room_id: str, *, want: Collection[str], have: Collection[str], most: int) -> list[str]:
+    """The wanted events and their ancestors, less the ancestors of what is held there; parents first.
+
+    A wanted event that is an ancestor of one held there is named all the same: it was asked for, so there is a hole.
+    The walk goes from the greatest depth down, so that each event is met after all its descendants, and ends where
+    everything left is held there. It meets at most `most` events.
+    """
+    marks: dict[str, int] = {}
+    depths: dict[str, tuple[int, int]] = {}
+    heap: list[tuple[int, int, str]] = []
+    done: set[str] = set()
+
+    def meet(event_ids: Collection[str], mark: int) -> int:
+        added = 0
+        for event_id in event_ids:
+            known = marks.get(event_id)
+            if event_id in done:
+                continue
+            if known is None:
+                row = tx.one(
+                    "SELECT depth, position FROM events WHERE event_id = ? AND room_id = ? AND outlier = 0",
+                    (event_id, room_id),
+                )
+                if row is None:
+                    continue
+                depths[event_id] = row
+                heapq.heappush(heap, (-row[0], -row[1], event_id))
+                known = 0
+            if mark == _WANTED and known == 0:
+                added += 1
+            if mark & _HELD_THERE and known == _WANTED:
+                added -= 1
+            marks[event_id] = known | mark
+        return added
+
+    open_wants = 0
+    open_wants += meet(want, _WANTED)
+    open_wants += meet(have, _HELD_THERE)
+    found: list[str] = []
+    while heap and open_wants > 0 and len(marks) < most:
+        _, _, event_id = heapq.heappop(heap)
+        mark = marks[event_id]
+        done.add(event_id)
+        if mark == _WANTED:
+            open_wants -= 1
+            found.append(event_id)
+        parents = [
+            parent for (parent,) in tx.execute("SELECT prev_event_id FROM event_edges WHERE event_id = ?", (event_id,))
+        ]
+        open_wants += meet(parents, mark)
+    asked = set(want)
+    holes = [each for each in asked.difference(found, have) if each in depths]
+    return sorted({*found, *holes}, key=lambda each: (*depths[each], each))
+
+
+def held_sample(tx: Tx, room_id: str, *, most: int, grounded_only: bool) -> list[str]:
+    """Events at exponentially growing distance below the newest: enough to find what two servers have in common."""
+    condition = "room_id = ? AND outlier = 0" + (" AND grounded = 1" if grounded_only else "")
+    top = tx.one(f"SELECT max(depth) FROM events WHERE {condition}", (room_id,))
+    if top is None or top[0] is None:
+        return []
+    found: dict[str, None] = {}
+    distance = 0
+    while len(found) < most and distance <= top[0]:
+        row = tx.one(
+            f"SELECT event_id FROM events WHERE {condition} AND depth <= ? ORDER BY depth DESC, position DESC LIMIT 1",
+            (room_id, top[0] - distance),
+        )
+        if row is None:
+            break
+        found[row[0]] = None
+        distance = max(1, distance * 2)
+    return list(found)

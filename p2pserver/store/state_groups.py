@@ -1,0 +1,129 @@
+"""State groups: the room state at an event, shared between events and kept as differences.
+
+A group is a delta on another group, or a full map where the chain of deltas would get long. What a group means never
+changes and its number is never used twice, so maps are cached by number, on reading connections too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from p2pserver.meg.state import StateMap, StateSlot
+from p2pserver.store.lru import Lru
+from p2pserver.store.tx import Tx
+
+HOPS_MAX = 50
+"""Length of a chain of deltas before a full map is written again."""
+
+CACHED_ENTRIES_MAX = 100_000
+"""State entries in cached maps, all maps together; about 10 MB at the worst."""
+
+
+def state_map(tx: Tx, group_id: int) -> Mapping[StateSlot, str]:
+    """The whole state of a group. The same object for everybody: not to be changed.
+
+    Raises: KeyError, if there is no such group.
+    """
+    cache = _cache(tx)
+    known = cache.get(group_id)
+    if known is not None:
+        return known
+    deltas: list[int] = []
+    base: dict[StateSlot, str] = {}
+    at: int | None = group_id
+    while at is not None:
+        cached = cache.get(at)
+        if cached is not None:
+            base = dict(cached)
+            break
+        deltas.append(at)
+        row = tx.one("SELECT prev_group FROM state_groups WHERE group_id = ?", (at,))
+        if row is None:
+            raise KeyError(f"no state group {at}")
+        at = row[0]
+    for each in reversed(deltas):
+        for event_type, state_key, event_id in tx.execute(
+            "SELECT type, state_key, event_id FROM state_group_entries WHERE group_id = ?", (each,)
+        ):
+            if event_id is None:
+                base.pop((event_type, state_key), None)
+            else:
+                base[event_type, state_key] = event_id
+    cache.put(group_id, base)
+    return base
+
+
+def group_with(tx: Tx, room_id: str, base: int, delta: Mapping[StateSlot, str | None]) -> int:
+    """The group that differs from `base` by `delta` (None removes a slot)."""
+    before = state_map(tx, base)
+    changed = {slot: event_id for slot, event_id in delta.items() if before.get(slot) != event_id}
+    if not changed:
+        return base
+    state = dict(before)
+    for slot, event_id in changed.items():
+        if event_id is None:
+            del state[slot]
+        else:
+            state[slot] = event_id
+    row = tx.one("SELECT hops FROM state_groups WHERE group_id = ?", (base,))
+    hops = 0 if row is None else int(row[0])
+    if hops >= HOPS_MAX or len(changed) > len(state) // 2 + 1:
+        return _insert(tx, room_id, None, 0, state, state)
+    return _insert(tx, room_id, base, hops + 1, changed, state)
+
+
+def group_of(tx: Tx, room_id: str, state: StateMap, *, near: Iterable[int] = ()) -> int:
+    """A group that holds exactly `state`: one of `near` if it does already, else a delta on the nearest of them."""
+    best: tuple[int, int, dict[StateSlot, str | None]] | None = None
+    for group_id in near:
+        other = state_map(tx, group_id)
+        delta: dict[StateSlot, str | None] = dict.fromkeys(other.keys() - state.keys())
+        delta.update((slot, event_id) for slot, event_id in state.items() if other.get(slot) != event_id)
+        if not delta:
+            return group_id
+        if best is None or (len(delta), group_id) < best[:2]:
+            best = (len(delta), group_id, delta)
+    if best is None:
+        return _insert(tx, room_id, None, 0, state, dict(state))
+    return group_with(tx, room_id, best[1], best[2])
+
+
+def difference(tx: Tx, old: int | None, new: int) -> dict[StateSlot, tuple[str | None, str | None]]:
+    """The slots in which two groups differ: (event in the old one, event in the new one)."""
+    before: Mapping[StateSlot, str] = {} if old is None else state_map(tx, old)
+    row = tx.one("SELECT prev_group FROM state_groups WHERE group_id = ?", (new,))
+    if row is not None and old is not None and row[0] == old:
+        entries = tx.all("SELECT type, state_key, event_id FROM state_group_entries WHERE group_id = ?", (new,))
+        return {(event_type, key): (before.get((event_type, key)), event_id) for event_type, key, event_id in entries}
+    after = state_map(tx, new)
+    changed = {slot for slot, _ in before.items() ^ after.items()}
+    return {slot: (before.get(slot), after.get(slot)) for slot in sorted(changed)}
+
+
+def _insert(
+    tx: Tx,
+    room_id: str,
+    prev_group: int | None,
+    hops: int,
+    entries: Mapping[StateSlot, str | None] | StateMap,
+    state: dict[StateSlot, str],
+) -> int:
+    cursor = tx.execute(
+        "INSERT INTO state_groups (room_id, prev_group, hops) VALUES (?, ?, ?)", (room_id, prev_group, hops)
+    )
+    group_id = cursor.lastrowid
+    if group_id is None:
+        raise KeyError("no group number")
+    tx.many(
+        "INSERT INTO state_group_entries (group_id, type, state_key, event_id) VALUES (?, ?, ?, ?)",
+        [(group_id, event_type, state_key, event_id) for (event_type, state_key), event_id in entries.items()],
+    )
+    _cache(tx).put(group_id, state)
+    return group_id
+
+
+def _cache(tx: Tx) -> Lru[int, dict[StateSlot, str]]:
+    cache: Lru[int, dict[StateSlot, str]] | None = tx.caches.get("state_maps")
+    if cache is None:
+        cache = tx.caches["state_maps"] = Lru(CACHED_ENTRIES_MAX, lambda state: len(state) + 1)
+    return cache
