@@ -218,20 +218,18 @@ class TransportConformance:
     def test_a_cancelled_receive_loses_nothing(self) -> None:
         async def body() -> None:
             async with self._linked() as pair:
-                for number in range(25):
+                for number in range(40):
                     receiving = asyncio.get_running_loop().create_task(pair.link_b.receive())
                     await asyncio.sleep(0)
                     sending = asyncio.get_running_loop().create_task(pair.link_a.send(bytes([number])))
-                    if number < 20:  # at some moment around the arrival, whenever that is
-                        await asyncio.sleep(number / 1_000)
-                    else:
-                        for _ in range(number - 20):
-                            await asyncio.sleep(0)
+                    await asyncio.sleep(number // 4 / 1_000)  # to some moment around the arrival, whenever that is
+                    for _ in range(number % 4):
+                        await asyncio.sleep(0)
                     receiving.cancel()
                     (got,) = await asyncio.gather(receiving, return_exceptions=True)
                     await sending
                     if isinstance(got, bytes):  # it was done before it could be cancelled
-                        assert got == bytes([number])
+                        assert got == bytes([number]) or not self.delivers
                     elif self.delivers:
                         async with asyncio.timeout(self.found_within_s):
                             assert await pair.link_b.receive() == bytes([number])
