@@ -46,7 +46,7 @@ class Rooms:
         user_exists: Callable[[Tx, str], bool],
         limits: RoomLimits | None = None,
     ) -> None:
-        self._context = RoomContext(
+        self.context = RoomContext(
             signer=signer,
             keys=keys,
             clock=clock,
@@ -69,7 +69,7 @@ class Rooms:
     ) -> str:
         """Makes a room: create, the creator's join, then `state` (type, state_key, content) in order."""
         return sending.create_room(
-            self._context,
+            self.context,
             tx,
             version=version,
             creator=creator,
@@ -91,7 +91,7 @@ class Rooms:
     ) -> Pdu:
         """Builds an event on the forward extremities, authorizes and keeps it, and owes it to every member server."""
         return sending.send_event(
-            self._context,
+            self.context,
             tx,
             room_id=room_id,
             sender=sender,
@@ -107,27 +107,27 @@ class Rooms:
 
     def join_offer(self, tx: Tx, *, origin: str, room_id: str, user_id: str, versions: list[str]) -> dict[str, Any]:
         """What a server needs to join one of its users to a room of ours, in one answer."""
-        return joining.join_offer(self._context, tx, origin=origin, room_id=room_id, user_id=user_id, versions=versions)
+        return joining.join_offer(self.context, tx, origin=origin, room_id=room_id, user_id=user_id, versions=versions)
 
     def join_with(self, tx: Tx, *, user_id: str, offer: dict[str, Any], resident: str, content: dict[str, Any]) -> Pdu:
         """Joins a local user with the offer of a resident server."""
-        return joining.join_with(self._context, tx, user_id=user_id, offer=offer, resident=resident, content=content)
+        return joining.join_with(self.context, tx, user_id=user_id, offer=offer, resident=resident, content=content)
 
     def receive_invite(self, tx: Tx, *, origin: str, payload: dict[str, Any]) -> Verdict:
         """Takes an invite for a local user to a room that need not be held here."""
-        return invites.receive_invite(self._context, tx, origin=origin, payload=payload)
+        return invites.receive_invite(self.context, tx, origin=origin, payload=payload)
 
     def decline_invite(self, tx: Tx, *, user_id: str, room_id: str) -> None:
         """Refuses an invite to a room that is not held here."""
-        invites.decline_invite(self._context, tx, user_id=user_id, room_id=room_id)
+        invites.decline_invite(self.context, tx, user_id=user_id, room_id=room_id)
 
     def receive(
         self, tx: Tx, *, room_id: str, raws: Sequence[object], source: str, backfill: bool = False
     ) -> ReceiveReport:
         """Judges PDUs that `source` brought (whoever made them)."""
         if rooms.room(tx, room_id) is None:
-            return invites.receive_for_unknown_room(self._context, tx, room_id, raws, source)
-        return Intake(self._context, tx, room_id).take_all(raws, source, backfill=backfill)
+            return invites.receive_for_unknown_room(self.context, tx, room_id, raws, source)
+        return Intake(self.context, tx, room_id).take_all(raws, source, backfill=backfill)
 
     def leaves(self, tx: Tx, room_id: str) -> list[str]:
         return event_rows.leaves(tx, room_id)
@@ -139,15 +139,15 @@ class Rooms:
         self, tx: Tx, *, room_id: str, want: list[str], have: list[str], octets_max: int, origin: str
     ) -> tuple[list[dict[str, Any]], bool]:
         return serving.missing_for(
-            self._context, tx, room_id=room_id, want=want, have=have, octets_max=octets_max, origin=origin
+            self.context, tx, room_id=room_id, want=want, have=have, octets_max=octets_max, origin=origin
         )
 
     def wanted(self, tx: Tx, room_id: str) -> list[str]:
-        return serving.wanted(self._context, tx, room_id)
+        return serving.wanted(self.context, tx, room_id)
 
     def nobody_has(self, tx: Tx, *, room_id: str, event_ids: list[str], source: str) -> list[str]:
         """Notes that `source` could not serve these; returns held-up events to ask it a "state_claim" for."""
-        return gaps.nobody_has(self._context, tx, room_id=room_id, event_ids=event_ids, source=source)
+        return gaps.nobody_has(self.context, tx, room_id=room_id, event_ids=event_ids, source=source)
 
     def state_claim(self, tx: Tx, *, room_id: str, event_id: str, origin: str) -> dict[str, Any]:
         return gaps.state_claim(tx, room_id=room_id, event_id=event_id, origin=origin)
@@ -156,14 +156,14 @@ class Rooms:
         self, tx: Tx, *, room_id: str, event_id: str, claim: dict[str, Any], source: str
     ) -> ReceiveReport:
         return gaps.accept_state_claim(
-            self._context, tx, room_id=room_id, event_id=event_id, claim=claim, source=source
+            self.context, tx, room_id=room_id, event_id=event_id, claim=claim, source=source
         )
 
     def member_servers(self, tx: Tx, room_id: str) -> set[str]:
         return memberships.joined_servers(tx, room_id)
 
     def rooms_with(self, tx: Tx, server: str) -> list[str]:
-        return serving.rooms_with(self._context, tx, server)
+        return serving.rooms_with(self.context, tx, server)
 
     def may_see_room(self, tx: Tx, server: str, room_id: str) -> bool:
         return server_visibility.sees_room(tx, server, room_id)

@@ -44,6 +44,7 @@ class Server:
             user_exists=lambda tx, user_id: user_id.endswith(f":{label}") and not user_id.startswith("@nobody"),
             limits=limits,
         )
+        self.context = self.rooms.context
         self.conn: sqlite3.Connection = SimulatedDisk().conn
         self.caches: dict[str, Any] = {}
         self.topics: set[str] = set()
@@ -172,7 +173,7 @@ def power_levels(creator: Server, version: str, **levels: Any) -> dict[str, Any]
 
 
 def deliver(room_id: str, sender: Server, receiver: Server, *, octets_max: int = 10_000) -> int:
-    """Delivers what `sender` owes to `receiver` and, asking as peering does, what that needs; returns how many events."""
+    """Delivers what `sender` owes to `receiver`, then what that needs, asked for as peering does; returns how many."""
     items = sender.run(lambda tx: outbox.page(tx, receiver.name, most=1000, octets_max=10**9))
     raws = [item.payload for item in items if item.kind == "pdu" and item.room_id == room_id]
     receiver.receive(room_id, raws, sender.name)
@@ -184,10 +185,7 @@ def fetch(room_id: str, sender: Server, receiver: Server, *, octets_max: int = 1
     """Asks `sender` for everything that `receiver` wants, until nothing more comes."""
     total = 0
     for _ in range(1000):
-        leaves = sender.run(lambda tx: sender.rooms.leaves(tx, room_id))
-        wanted = receiver.run(lambda tx: receiver.rooms.wanted(tx, room_id))
-        unknown = receiver.run(lambda tx: [leaf for leaf in leaves if events.stored(tx, leaf) is None])
-        want = list(dict.fromkeys([*wanted, *unknown]))
+        want = unknown_of(room_id, sender, receiver)
         if not want:
             return total
         have = receiver.run(lambda tx: receiver.rooms.have_sample(tx, room_id))
@@ -201,6 +199,13 @@ def fetch(room_id: str, sender: Server, receiver: Server, *, octets_max: int = 1
             return total
         total += len(raws)
     raise AssertionError("the exchange does not end")
+
+
+def unknown_of(room_id: str, sender: Server, receiver: Server) -> list[str]:
+    theirs = leaves(sender, room_id)
+    wanted = receiver.run(lambda tx: receiver.rooms.wanted(tx, room_id))
+    unknown = receiver.run(lambda tx: [leaf for leaf in theirs if events.stored(tx, leaf) is None])
+    return list(dict.fromkeys([*wanted, *unknown]))
 
 
 def reconcile(room_id: str, one: Server, other: Server) -> None:
