@@ -163,7 +163,10 @@ class ForgetOwed:
 
 @dataclass(frozen=True, slots=True)
 class ForgetRoom:
-    """The peer's leaves are `leaves`: if ours are still the same, no event of the room is owed. No answer."""
+    """The peer's leaves are `leaves`: if ours are still the same, no event of the room is owed.
+
+    Answer: `room_forgotten`, with this effect.
+    """
 
     room_id: str
     leaves: tuple[str, ...]

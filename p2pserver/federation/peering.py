@@ -27,6 +27,7 @@ from p2pserver.federation.channel import Channel
 from p2pserver.federation.effects import (
     Effect,
     FindUnknown,
+    ForgetRoom,
     Greeted,
     Leave,
     OwedItem,
@@ -177,6 +178,7 @@ class Peering:
         return min((at for at in times if at is not None), default=None)
 
     def handle_timeout(self, now: float) -> None:
+        self._earn(now)
         self._outbox.handle_timeout(now)
         self._rooms.handle_timeout(now)
         if self._offer_at is not None and now >= self._offer_at:
@@ -295,6 +297,9 @@ class Peering:
         if fitting or len(lacking) < len(effect.want):
             self._channel.say(Pdus(effect.room_id, tuple(fitting), more, in_answer=True), Priority.STATE)
         self._rooms.served(effect.room_id, now)
+
+    def room_forgotten(self, effect: ForgetRoom) -> None:
+        self._rooms.room_forgotten(effect)
 
     def outbox_read(self, items: Sequence[OwedItem], now: float) -> None:
         self._rooms.owes(self._outbox.read(items, now), now)

@@ -225,11 +225,21 @@ class Reconciliation:
     def _equal(self, exchange: _RoomExchange, view: RoomView) -> None:
         exchange.fruitless = 0
         exchange.compare_at = None
-        exchange.settling_until = 0.0
         self._channel.known.add(view.leaves)
         self._room_equal(view.room_id)
         if view.owed:
             self._channel.emit(ForgetRoom(view.room_id, view.leaves))
+        else:
+            self._come_to_rest(exchange)
+
+    def room_forgotten(self, effect: ForgetRoom) -> None:
+        """The answer to `ForgetRoom`: what is still owed is new."""
+        exchange = self._rooms.get(effect.room_id)
+        if exchange is not None:
+            self._come_to_rest(exchange)
+
+    def _come_to_rest(self, exchange: _RoomExchange) -> None:
+        exchange.settling_until = 0.0
         self._settled()
 
     def _compare_later(self, exchange: _RoomExchange, now: float) -> None:

@@ -83,6 +83,7 @@ class Exchange:
                 await self._database.write(lambda tx: _forget(tx, server, effect))
             case fx.ForgetRoom():
                 await self._database.write(lambda tx: self._forget_room(tx, server, effect))
+                peering.room_forgotten(effect)
             case fx.ReadRooms():
                 views = await self._database.read(
                     lambda tx: [self._view(tx, server, room_id) for room_id in joined_rooms(tx)]
