@@ -105,7 +105,9 @@ def run(config_file: Path | None, **flags: Any) -> NoReturn:
 
     try:
         sys.exit(asyncio.run(run_node(config, announce=click.echo)))
-    except (IdentityError, ConfigError, OSError) as error:
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+    except (IdentityError, OSError) as error:
         raise Failure(str(error)) from None
     except KeyboardInterrupt:
         sys.exit(0)

@@ -224,6 +224,11 @@ class RoomActions:
         """`action` is invite, kick, ban or unban."""
         await self.client.request("POST", self._path(action), {"user_id": user_id})
 
+    async def redact(self, event_id: str) -> str:
+        self.transactions += 1
+        answer = await self.client.request("PUT", self._path(f"redact/{segment(event_id)}/t{self.transactions}"), {})
+        return str(answer["event_id"])
+
     async def leave(self) -> None:
         await self.client.request("POST", self._path("leave"), {})
 

@@ -11,19 +11,19 @@ import pytest
 
 from tests.e2e.devices import NodeProcess
 from tests.e2e.story import Device, Story, kills
-from tests.transports.netns import TwoHosts, two_hosts
+from tests.transports.netns import Network, two_hosts
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(420)]
 CLIENT_PORT = 8008
 
 
 @pytest.fixture
-def net() -> Iterator[TwoHosts]:
+def net() -> Iterator[Network]:
     with two_hosts() as hosts:
         yield hosts
 
 
-def start_devices(net: TwoHosts, folder: Path) -> list[Device]:
+def start_devices(net: Network, folder: Path) -> list[Device]:
     devices = []
     for number, host in enumerate((net.a, net.b)):
         home = folder / f"device{number}"
@@ -33,7 +33,7 @@ def start_devices(net: TwoHosts, folder: Path) -> list[Device]:
 
 
 @pytest.fixture
-def devices(net: TwoHosts, tmp_path: Path) -> Iterator[list[Device]]:
+def devices(net: Network, tmp_path: Path) -> Iterator[list[Device]]:
     started = start_devices(net, tmp_path)
     try:
         yield started
@@ -43,7 +43,7 @@ def devices(net: TwoHosts, tmp_path: Path) -> Iterator[list[Device]]:
 
 
 @pytest.fixture
-def story(net: TwoHosts, devices: list[Device]) -> Story:
+def story(net: Network, devices: list[Device]) -> Story:
     here, there = devices
     told = Story(
         ann=here.client(net.a.popen, "ann"), ben=there.client(net.b.popen, "ben"), cal=here.client(net.a.popen, "cal")
@@ -52,7 +52,7 @@ def story(net: TwoHosts, devices: list[Device]) -> Story:
     return told
 
 
-def test_two_devices_meet_part_and_merge(net: TwoHosts, story: Story) -> None:
+def test_two_devices_meet_part_and_merge(net: Network, story: Story) -> None:
     story.both_send("together", 50)
     story.wait_for_all()
     net.down()
@@ -66,7 +66,7 @@ def test_two_devices_meet_part_and_merge(net: TwoHosts, story: Story) -> None:
     assert view["members"] == sorted([story.ann.user_id, story.ben.user_id])
 
 
-def test_a_killed_node_loses_nothing_that_it_acknowledged(net: TwoHosts, devices: list[Device], story: Story) -> None:
+def test_a_killed_node_loses_nothing_that_it_acknowledged(net: Network, devices: list[Device], story: Story) -> None:
     lock = threading.Lock()
     with kills([device.node for device in devices], seed=7, every_s=(0.3, 1.2), lock=lock) as done:
         story.both_send("together", 50, pause=0.05)

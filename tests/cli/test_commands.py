@@ -1,0 +1,266 @@
+"""The commands as a person uses them: real processes, a real data folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2pserver import __version__
+from p2pserver.identifiers import public_key_of, server_name_of
+from tests.e2e.devices import NodeProcess
+
+
+def command(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    where = [] if folder is None else [f"--data-dir={folder}"]
+    return subprocess.run(
+        [sys.executable, "-m", "p2pserver", *arguments, *where],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def call(url: str, method: str = "GET", body: Any = None, token: str | None = None) -> tuple[int, Any]:
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, method=method, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def log_in(node: NodeProcess, name: str, password: str) -> tuple[int, Any]:
+    body = {"type": "m.login.password", "identifier": {"type": "m.id.user", "user": name}, "password": password}
+    return call(f"{node.url}/_matrix/client/v3/login", "POST", body)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[NodeProcess]:
+    started = NodeProcess(subprocess.Popen, tmp_path, ["--listen=127.0.0.1:0", "--transport=none"]).start()
+    try:
+        yield started
+    finally:
+        started.stop()
+
+
+def test_version() -> None:
+    assert command("version").stdout == f"p2pserver {__version__}\n"
+
+
+def test_help_names_every_command() -> None:
+    shown = command("--help").stdout
+    for name in ("run", "register", "reset-password", "peers", "rooms", "block", "allow", "demo", "version"):
+        assert f"  {name} " in shown
+
+
+def test_the_ready_file_is_true_and_goes_away(node: NodeProcess) -> None:
+    assert public_key_of(node.server_name) is not None
+    assert set(node.ready) == {"client_url", "server_name", "pid"}
+    status, versions = call(f"{node.url}/_matrix/client/versions")
+    assert status == 200
+    assert "v1.11" in versions["versions"]
+    assert node.process is not None
+    assert node.ready["pid"] == node.process.pid
+    status_code, seconds = node.interrupt()
+    assert status_code == 0
+    assert seconds < 2.0
+    assert not node.ready_file.exists()
+
+
+def test_the_node_says_where_to_point_a_client_and_how_to_register(node: NodeProcess) -> None:
+    said = node.said()
+    assert node.url in said
+    assert node.server_name in said
+    assert "p2pserver register" in said
+    assert len([line for line in said.splitlines() if line and not line.startswith("---")]) <= 12
+
+
+def test_a_node_ends_quickly_while_a_client_waits_for_news(node: NodeProcess) -> None:
+    _, account = call(
+        f"{node.url}/_matrix/client/v3/register",
+        "POST",
+        {"username": "ann", "password": "long enough", "auth": {"type": "m.login.dummy"}},
+    )
+    token = account["access_token"]
+    _, first = call(f"{node.url}/_matrix/client/v3/sync", token=token)
+    host, _, port = node.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port))) as waiting:
+        path = f"/_matrix/client/v3/sync?since={first['next_batch']}&timeout=30000"
+        waiting.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
+        time.sleep(0.3)
+        status_code, seconds = node.interrupt()
+    assert status_code == 0
+    assert seconds < 2.0
+
+
+def test_sigterm_ends_the_node_as_ctrl_c_does(node: NodeProcess) -> None:
+    assert node.process is not None
+    os.kill(node.process.pid, signal.SIGTERM)
+    assert node.process.wait(5) == 0
+
+
+def test_an_account_made_while_the_node_runs_can_log_in_at_once(node: NodeProcess) -> None:
+    folder = node.folder / "data"
+    made = command("register", "ann", "--password", "first password", folder=folder)
+    assert made.stdout == f"@ann:{node.server_name}\n", made.stderr
+    assert log_in(node, "ann", "first password")[0] == 200
+    assert log_in(node, "ann", "wrong password")[0] == 403
+    again = command("register", "ann", "--password", "first password", folder=folder)
+    assert again.returncode == 1
+    assert again.stderr.count("\n") == 1
+
+
+def test_a_new_password_replaces_the_old_and_logs_out(node: NodeProcess) -> None:
+    folder = node.folder / "data"
+    command("register", "ann", "--password", "first password", folder=folder)
+    _, account = log_in(node, "ann", "first password")
+    assert command("reset-password", "ann", "--password", "second password", folder=folder).returncode == 0
+    assert log_in(node, "ann", "first password")[0] == 403
+    assert log_in(node, "ann", "second password")[0] == 200
+    status, body = call(f"{node.url}/_matrix/client/v3/account/whoami", token=account["access_token"])
+    assert (status, body["errcode"]) == (401, "M_UNKNOWN_TOKEN")
+    nobody = command("reset-password", "nobody", "--password", "second password", folder=folder)
+    assert (nobody.returncode, nobody.stderr.count("\n")) == (1, 1)
+
+
+def test_an_account_can_be_made_before_the_first_start(tmp_path: Path) -> None:
+    made = command("register", "ann", "--password", "a password", folder=tmp_path / "data")
+    assert made.returncode == 0, made.stderr
+    node = NodeProcess(subprocess.Popen, tmp_path, ["--listen=127.0.0.1:0", "--transport=none"]).start()
+    try:
+        assert made.stdout == f"@ann:{node.server_name}\n"
+        assert log_in(node, "ann", "a password")[0] == 200
+    finally:
+        node.stop()
+
+
+def test_rooms_and_peers_of_a_node_that_has_none(node: NodeProcess) -> None:
+    folder = node.folder / "data"
+    assert command("rooms", folder=folder).stdout == "no room yet\n"
+    assert command("peers", folder=folder).stdout == "no other node was met yet\n"
+    assert json.loads(command("rooms", "--json", folder=folder).stdout) == []
+
+
+def test_rooms_shows_a_room(node: NodeProcess) -> None:
+    _, account = call(
+        f"{node.url}/_matrix/client/v3/register",
+        "POST",
+        {"username": "ann", "password": "long enough", "auth": {"type": "m.login.dummy"}},
+    )
+    _, room = call(
+        f"{node.url}/_matrix/client/v3/createRoom", "POST", {"name": "harbor"}, token=account["access_token"]
+    )
+    [row] = json.loads(command("rooms", "--json", folder=node.folder / "data").stdout)
+    assert (row["room_id"], row["name"], row["version"]) == (room["room_id"], "harbor", "12")
+    assert (row["joined"], row["width"], row["history"]) == (1, 1, "complete")
+    assert "harbor" in command("rooms", folder=node.folder / "data").stdout
+
+
+def test_block_and_allow(node: NodeProcess) -> None:
+    folder = node.folder / "data"
+    other = server_name_of(bytes(range(32)))
+    assert command("block", other, folder=folder).returncode == 0
+    assert command("block", other, folder=folder).returncode == 1
+    assert json.loads(command("peers", "--json", folder=folder).stdout)[0]["blocked"] is True
+    assert command("allow", other, folder=folder).returncode == 0
+    assert command("allow", other, folder=folder).returncode == 1
+    assert command("block", "example.org", folder=folder).returncode == 2
+
+
+@pytest.mark.parametrize("name", ["rooms", "peers", "reset-password"])
+def test_a_folder_without_a_node_is_said_to_be_one(tmp_path: Path, name: str) -> None:
+    extra = ["nobody", "--password", "x"] if name == "reset-password" else []
+    ended = command(name, *extra, folder=tmp_path / "nothing")
+    assert ended.returncode == 1
+    assert "p2pserver run" in ended.stderr
+    assert not (tmp_path / "nothing").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--listen=nonsense"], "HOST:PORT"),
+        (["--transport=telepathy"], "telepathy"),
+        (["--transport=lan:colour=blue"], "colour"),
+        (["--registration=perhaps"], "registration"),
+        (["--domain=Not.Lower"], "lower-case"),
+        (["--default-room-version=1"], "version"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_anything_is_made(tmp_path: Path, arguments: list[str], word: str) -> None:
+    ended = command("run", *arguments, folder=tmp_path / "data")
+    assert ended.returncode == 2
+    assert word in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_domain_is_for_ever(tmp_path: Path) -> None:
+    arguments = ["--listen=127.0.0.1:0", "--transport=none"]
+    node = NodeProcess(subprocess.Popen, tmp_path, [*arguments, "--domain=mesh.example.org"]).start()
+    name = node.server_name
+    node.stop()
+    assert name.endswith(".mesh.example.org")
+    refused = command("run", *arguments, "--domain=other.example.org", folder=tmp_path / "data")
+    assert refused.returncode == 1
+    assert "never changes" in refused.stderr
+    again = NodeProcess(subprocess.Popen, tmp_path, arguments).start()
+    assert again.server_name == name
+    again.stop()
+
+
+def test_a_second_node_on_the_same_folder_or_port_is_told_why(node: NodeProcess) -> None:
+    second = command("run", "--listen=127.0.0.1:0", "--transport=none", folder=node.folder / "data")
+    assert second.returncode == 1
+    assert "another node" in second.stderr
+    port = node.url.rpartition(":")[2]
+    third = command("run", f"--listen=127.0.0.1:{port}", "--transport=none", folder=node.folder / "other")
+    assert third.returncode == 1
+    assert "--listen" in third.stderr
+    assert "Traceback" not in second.stderr + third.stderr
+
+
+def test_beyond_loopback_the_node_says_what_that_means_and_asks_for_a_token(tmp_path: Path) -> None:
+    node = NodeProcess(subprocess.Popen, tmp_path, ["--listen=0.0.0.0:0", "--transport=none"]).start()
+    try:
+        said = node.said()
+        assert "not encrypted" in said
+        token_line = next(line for line in said.splitlines() if "token" in line)
+        register = f"{node.url}/_matrix/client/v3/register"
+        account = {"username": "ann", "password": "long enough"}
+        assert call(register, "POST", {**account, "auth": {"type": "m.login.dummy"}})[0] in (401, 403)
+        status, challenge = call(register, "POST", account)
+        assert status == 401
+        assert challenge["flows"] == [{"stages": ["m.login.registration_token"]}]
+        token = token_line.split()[-1]
+        auth = {"type": "m.login.registration_token", "token": token, "session": challenge["session"]}
+        assert call(register, "POST", {**account, "auth": auth})[0] == 200
+    finally:
+        node.stop()
+
+
+def test_logs_are_json_on_request(tmp_path: Path) -> None:
+    arguments = ["--listen=127.0.0.1:0", "--transport=none", "--log-json", "--log-level=info"]
+    node = NodeProcess(subprocess.Popen, tmp_path, arguments).start()
+    node.stop()
+    assert node.errors is not None
+    time.sleep(0.2)
+    lines = [json.loads(line) for line in node.errors.drain()]
+    assert lines
+    assert all({"time", "level", "logger", "message"} <= set(line) for line in lines)

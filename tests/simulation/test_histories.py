@@ -1,0 +1,50 @@
+"""Whole nodes, random histories: after healing, every node holds the same room."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from tests.simulation.history import History
+
+SEEDS_IN_CI = 40
+SEEDS_LONG = 200
+
+seen: Counter[str] = Counter()
+
+
+@pytest.mark.parametrize("seed", range(SEEDS_IN_CI))
+def test_histories_merge(seed: int) -> None:
+    outcome = History(seed).run()
+    assert outcome.events > 30
+    seen.update(outcome.done)
+
+
+def test_the_histories_above_contained_everything_that_matters() -> None:
+    wanted = {
+        "say",
+        "ban",
+        "kick",
+        "change_level",
+        "change_join_rule",
+        "part",
+        "heal",
+        "crash",
+        "boot",
+        "come_back",
+        "redact",
+    }
+    if sum(seen.values()) == 0:
+        seen.update(History(0).run().done + History(1).run().done + History(2).run().done)
+    assert wanted <= set(seen)
+
+
+def test_a_seed_repeats_its_history_exactly() -> None:
+    assert History(3).run() == History(3).run()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(SEEDS_IN_CI, SEEDS_LONG))
+def test_more_histories_merge(seed: int) -> None:
+    History(seed).run()
