@@ -10,12 +10,12 @@ from typing import Any
 
 from p2pserver.client_api.app import ClientApi
 from p2pserver.client_api.body_fields import optional_object, optional_string, required_string
-from p2pserver.client_api.published_rooms import published_rooms
 from p2pserver.client_api.room_access import require_joined, view_of
 from p2pserver.client_api.room_aliases import check_alias, put_alias, resolve_alias
 from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.errors import BadJson, Forbidden, InvalidParam, MatrixError, NotFound
 from p2pserver.identifiers import is_room_id, is_server_name, server_of
+from p2pserver.rooms.published_rooms import published_rooms
 from p2pserver.store import aliases
 from p2pserver.store.rooms import room
 from p2pserver.store.tx import Tx
@@ -160,9 +160,7 @@ async def _public_rooms(
         question["search"] = search
     found: dict[str, dict[str, Any]] = {}
     if server is None or server == api.server_name:
-        for entry in await api.database.read(
-            lambda tx: published_rooms(tx, api.rooms, search=search, limit=PUBLIC_ROOMS_MAX)
-        ):
+        for entry in await api.database.read(lambda tx: published_rooms(tx, search=search, limit=PUBLIC_ROOMS_MAX)):
             found[entry["room_id"]] = entry
     neighbors = api.remote.connected()[:NEIGHBORS_MAX] if server is None else [server]
     if server is not None and not is_server_name(server):

@@ -193,6 +193,8 @@ async def _join_through_others(api: ClientApi, user_id: str, room_id: str) -> st
 
 def _accept(api: ClientApi, tx: Tx, join: PendingJoin, offer: dict[str, Any], resident: str) -> None:
     """Joins with an offer, unless the user has changed his mind or is in the room already."""
+    if offer.get("room_id") != join.room_id:
+        raise Forbidden("the answer is about another room")
     if pending_join(tx, join.user_id, join.room_id) is None:
         raise Forbidden("this join was given up")
     drop_pending_join(tx, join.user_id, join.room_id)
