@@ -19,7 +19,7 @@ from transports.lan.discovery import Announcement
 from transports.lan.link import LanLink
 
 NEIGHBORS_MAX = 256
-DIALS_AT_ONCE = 32
+DIALS_AT_ONCE = 64
 
 _BACK_OFF_S_FIRST = 1.0
 _BACK_OFF_S_MAX = 30.0
