@@ -80,13 +80,13 @@ def ancestors_of(tx: Tx, event: Pdu, gaps: Mapping[str, Gap], *, accept_outliers
         else:
             missing[parent] = None
     outlying: list[str] = []
-    stands_on_claim = not grounded
+    stands_on_claim, parents_missing = not grounded, bool(missing)
     for auth_id in event.auth_events:
         fact = known.get(auth_id)
         if fact is None:
             missing[auth_id] = None
         elif fact.outlier and fact.room_id == event.room_id:
-            if grounded and not accept_outliers:
+            if grounded and not accept_outliers and not parents_missing:
                 missing[auth_id] = None
             outlying.append(auth_id)
         elif not fact.grounded:
