@@ -477,6 +477,20 @@ async def test_filters_choose_rooms_types_and_senders() -> None:
         assert foreign.status == 400
 
 
+async def test_state_that_the_timeline_leaves_out_is_in_the_state() -> None:
+    async with running_node() as node:
+        alice = await node.register("alice")
+        room_id = await new_room(alice)
+        only = {"room": {"timeline": {"types": ["m.room.message"]}}}
+        token = (await sync(alice, filter=only))["next_batch"]
+        await say(alice, room_id, "one")
+        await set_state(alice, room_id, "m.room.name", {"name": "Hut"})
+        await say(alice, room_id, "two")
+        room = joined(await sync(alice, token, filter=only), room_id)
+        assert texts(room["timeline"]["events"]) == ["one", "two"]
+        assert slots(room["state"]["events"])["m.room.name", ""]["content"] == {"name": "Hut"}
+
+
 async def test_ignored_users_are_not_heard_but_their_state_is() -> None:
     async with running_node() as node:
         alice, bob = await node.register("alice"), await node.register("bob")

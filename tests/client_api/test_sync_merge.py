@@ -139,6 +139,7 @@ async def test_a_ban_that_undoes_what_the_banned_did_is_told() -> None:
         await wire.deliver()
         levels["users"][carol.user_id] = 60
         await set_state(alice, room_id, "m.room.power_levels", levels)
+        await set_state(alice, room_id, "m.room.name", {"name": "Hut"})
         await wire.deliver()
         reader, theirs = Reader(bob), Reader(carol)
         await reader.sync()
@@ -155,6 +156,8 @@ async def test_a_ban_that_undoes_what_the_banned_did_is_told() -> None:
         state = slots((await bob.get(at(room_id, "state"))).body)
         assert state["m.room.member", carol.user_id]["content"]["membership"] == "ban"
         assert reader.state[room_id]["m.room.member", carol.user_id]["content"]["membership"] == "ban"
+        assert state["m.room.name", ""]["content"] == {"name": "Hut"}
+        assert reader.name(room_id) == "Hut", "an old event is current again, and no event says so"
         gone = await sync(carol, theirs.token)
         assert room_id in gone["rooms"]["leave"]
         assert room_id not in gone["rooms"]["join"]
