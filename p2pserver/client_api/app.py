@@ -30,9 +30,9 @@ from p2pserver.client_api.joining import Joins, retry_pending_joins
 from p2pserver.client_api.lazy_members import LazyMembers
 from p2pserver.client_api.password_checks import PasswordChecks
 from p2pserver.client_api.rate_limits import RateLimits
+from p2pserver.client_api.request_body import RequestBody, parse_object
 from p2pserver.client_api.routing import ApiRequest, ApiResponse, Match, Requester, Router, parse_query
-from p2pserver.errors import BadJson, LimitExceeded, MatrixError, NotJson, TooLarge
-from p2pserver.events.canonical import NotCanonical, decode_body
+from p2pserver.errors import LimitExceeded, MatrixError
 from p2pserver.rooms.remote import RemoteServers
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.database import Database
@@ -40,10 +40,6 @@ from p2pserver.store.devices import TokenOwner, touch_device
 
 log = logging.getLogger(__name__)
 
-BODY_OCTETS_MAX = 1 << 20
-BODY_OCTETS_DRAINED = 4 << 20
-"""So much of a body that is too large is read and thrown away, so that the client gets to read the error."""
-BODY_SECONDS_MAX = 60.0
 SEEN_EVERY_MS = 5 * 60 * 1000
 
 CORS_HEADERS = {
@@ -197,10 +193,17 @@ class _Application:
             await send({"type": "websocket.close", "code": 1000})
 
     async def _answer(self, request: Request) -> Response:
+        body = RequestBody(request.receive)
+        response = await self._response(request, body)
+        if _has_body(request) and not await body.drain():
+            response.headers["Connection"] = "close"
+        return response
+
+    async def _response(self, request: Request, body: RequestBody) -> Response:
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=CORS_HEADERS)
         try:
-            return _response_of(await self._handle(request))
+            return _response_of(await self._handle(request, body))
         except LimitExceeded as error:
             retry_after_s = -(-error.retry_after_ms // 1000)
             return json_response(error.http_status, error.body(), {"Retry-After": str(retry_after_s)})
@@ -216,7 +219,7 @@ class _Application:
             log.exception("request failed", extra={"method": request.method, "path": request.url.path})
             return json_response(500, {"errcode": "M_UNKNOWN", "error": "internal error"})
 
-    async def _handle(self, request: Request) -> Any:
+    async def _handle(self, request: Request, body: RequestBody) -> Any:
         match = self._router.match(request.method, _raw_path(request.scope))
         query = parse_query(request.scope["query_string"])
         owner = await authenticate(self._api.database, match.route.auth, request.headers, query)
@@ -226,13 +229,13 @@ class _Application:
         if owner is not None:
             requester = Requester(user_id=owner.user_id, device_id=owner.device_id, token_id=owner.token_id)
             self._api.note_seen(owner, remote_address)
-        body = {} if request.method == "GET" else parse_object(await _read_body(request))
+        octets = await body.read() if _has_body(request) else b""
         api_request = ApiRequest(
             method=request.method,
             path=match.path,
             params=match.params,
             query_lists=query,
-            body=body,
+            body={} if request.method == "GET" else parse_object(octets),
             authenticated=requester,
             remote_address=remote_address,
             base_url=_base_url(request),
@@ -246,6 +249,11 @@ def _raw_path(scope: Scope) -> bytes:
     return raw.partition(b"?")[0]
 
 
+def _has_body(request: Request) -> bool:
+    """Whether a body follows the headers: what HTTP says of it, so that a GET never waits for one."""
+    return "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
+
+
 def _base_url(request: Request) -> str:
     """How the client reached us, since a node has no name that resolves: by the Host header, if that is sane."""
     authority = request.headers.get("host", "")
@@ -253,47 +261,6 @@ def _base_url(request: Request) -> str:
         host, port = request.scope.get("server") or ("127.0.0.1", 8008)
         authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return f"{request.scope.get('scheme', 'http')}://{authority}"
-
-
-async def _read_body(request: Request) -> bytes:
-    """The whole body.
-
-    Raises: TooLarge, beyond `BODY_OCTETS_MAX`; ClientDisconnect.
-    """
-    parts: list[bytes] = []
-    octets = 0
-    try:
-        async with asyncio.timeout(BODY_SECONDS_MAX):
-            async for part in request.stream():
-                octets += len(part)
-                if octets <= BODY_OCTETS_MAX:
-                    parts.append(part)
-                elif octets > BODY_OCTETS_DRAINED:
-                    break
-    except TimeoutError as error:
-        raise ClientDisconnect from error
-    if octets > BODY_OCTETS_MAX:
-        raise TooLarge(f"the body is over {BODY_OCTETS_MAX} octets")
-    return b"".join(parts)
-
-
-def parse_object(data: bytes) -> dict[str, Any]:
-    """The JSON object in a body; `{}` for an empty body.
-
-    Raises: NotJson, if it is no JSON text; BadJson, if it is no object or holds what Matrix has no place for (duplicate
-    names, NaN, integers beyond 2^53, lone surrogates, deep nesting).
-    """
-    if not data.strip():
-        return {}
-    try:
-        value = decode_body(data)
-    except NotCanonical as error:
-        if isinstance(error.__cause__, json.JSONDecodeError | UnicodeDecodeError):
-            raise NotJson(str(error)) from error
-        raise BadJson(str(error)) from error
-    if not isinstance(value, dict):
-        raise BadJson("the body is not a JSON object")
-    return value
 
 
 async def _disconnected(receive: Receive) -> None:

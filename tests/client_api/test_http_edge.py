@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from p2pserver.client_api.app import BODY_OCTETS_MAX, ClientApiConfig
+from p2pserver.client_api.app import ClientApiConfig
+from p2pserver.client_api.request_body import OCTETS_MAX
 from p2pserver.client_api.routing import Match, Router, Routes, parse_query
 from p2pserver.errors import InvalidParam, MethodNotAllowed, Unrecognized
 from p2pserver.node.http import HttpServer
@@ -115,7 +116,7 @@ async def test_cors_and_json_on_every_answer() -> None:
             await stranger.delete("/login"),
             await stranger.get("/account/whoami"),
             await stranger.post("/login", b"{"),
-            await stranger.post("/login", b" " * (BODY_OCTETS_MAX + 1)),
+            await stranger.post("/login", b" " * (OCTETS_MAX + 1)),
             await stranger.ask("OPTIONS", "/no/such/path"),
             await Client(node.http, "wrong").ask("OPTIONS", "/account/whoami"),
         ]
@@ -270,7 +271,7 @@ async def test_the_real_server_gives_login_its_own_address() -> None:
         assert forged.json()["m.homeserver"]["base_url"].startswith("http://127.0.0.1:")
         large = await http.put(
             f"{url}/_matrix/client/v3/profile/@alice:x/displayname",
-            content=b"x" * (BODY_OCTETS_MAX + 5),
+            content=b"x" * (OCTETS_MAX + 5),
             headers={"Authorization": f"Bearer {answer['access_token']}"},
         )
         assert large.status_code == 413
