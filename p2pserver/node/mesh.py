@@ -327,7 +327,8 @@ class Mesh:
         if name is None or self._by_name.get(name) is not session:
             return
         del self._by_name[name]
-        self._tell(PeerLost(name, reason))
+        if not self._stopping:
+            self._tell(PeerLost(name, reason))
         self.spawn(self._note_lost(session.key), name="note lost")
 
     async def _note_lost(self, key: bytes) -> None:
