@@ -87,6 +87,7 @@ async def join_room(api: ClientApi, *, user_id: str, room_id: str, via: Iterable
     """
     if not is_room_id(room_id):
         raise InvalidParam("that is not a room ID")
+    alone = not api.remote.connected()
 
     def locally(tx: Tx) -> bool:
         content = {"membership": "join", **profile_content(api, tx, user_id)}
@@ -104,7 +105,7 @@ async def join_room(api: ClientApi, *, user_id: str, room_id: str, via: Iterable
                 drop_pending_join(tx, user_id, room_id)
                 return True
         servers = _candidates(api, tx, user_id, room_id, via)
-        if not servers and not api.remote.connected():
+        if not servers and alone:
             raise NotFound("no server is known that could know this room")
         put_pending_join(tx, user_id=user_id, room_id=room_id, via=servers, content=content, requested_ms=api.wall_ms())
         return False

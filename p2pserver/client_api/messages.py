@@ -33,7 +33,7 @@ async def get_messages(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     if direction not in ("b", "f"):
         raise InvalidParam("dir is neither b nor f")
     forward = direction == "f"
-    limit = request.query_integer("limit", default=10, most=MESSAGES_MAX)
+    limit = max(1, request.query_integer("limit", default=10, most=MESSAGES_MAX))
     begin = _position(request.query.get("from"))
     end = _position(request.query.get("to"))
     text = request.query.get("filter")

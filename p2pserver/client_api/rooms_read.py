@@ -164,8 +164,8 @@ async def get_context(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
         state = api.rooms.state_after(tx, last.pdu.event_id)
         senders = {each["sender"] for each in shown}
         return {
-            "start": str(StreamToken(before.reached if before.events else event.position - 1)),
-            "end": str(StreamToken(after.events[-1].position if after.events else event.position)),
+            "start": str(StreamToken((before.events[-1] if before.events else event).position - 1)),
+            "end": str(StreamToken((after.events[-1] if after.events else event).position)),
             "event": shown[0],
             "events_before": shown[1 : 1 + len(before.events)],
             "events_after": shown[1 + len(before.events) :],

@@ -13,8 +13,8 @@ from p2pserver.store.tx import Tx
 Slot = tuple[str, str]
 """(event type, state key)."""
 
-FIRST = -(2**62)
-"""Below every position."""
+FIRST = -(2**59)
+"""Below every position, and still short enough for a token."""
 
 
 @dataclass(frozen=True, slots=True)
