@@ -16,7 +16,7 @@ def facts(*, here: bool, since: float = 0.0, kind: str = "lan", bit_rate: int | 
 
 
 @pytest.mark.parametrize(
-    ("old_by_small", "new_by_small", "gap_s"), itertools.product((True, False), (True, False), (0.0, 1.0, 60.0))
+    ("old_by_small", "new_by_small", "gap_s"), list(itertools.product((True, False), (True, False), (0.0, 1.0, 60.0)))
 )
 def test_both_ends_decide_alike(old_by_small: bool, new_by_small: bool, gap_s: float) -> None:
     at_small = newer_stays(SMALL, LARGE, old=facts(here=old_by_small), new=facts(here=new_by_small, since=gap_s))
