@@ -316,6 +316,7 @@ def _subclasses(kind: type[MatrixError]) -> Iterable[type[MatrixError]]:
         yield from _subclasses(subclass)
 
 
-_ERRORS: dict[str, type[MatrixError]] = {
-    kind.errcode: kind for kind in _subclasses(MatrixError) if kind.errcode != MatrixError.errcode
-}
+_ERRORS: dict[str, type[MatrixError]] = {}
+for _kind in _subclasses(MatrixError):
+    if _kind.errcode != MatrixError.errcode:
+        _ERRORS.setdefault(_kind.errcode, _kind)

@@ -48,6 +48,7 @@ DUPLICATE_CLOSED_AFTER_S = 1.0
 LOOK_S = 2.0
 """How often the list of blocked servers is read again: another process may have changed it."""
 SEEN_S = 60.0
+ENDED_MAX = 1024
 IN_FLIGHT_MAX = 8192
 IN_FLIGHT_S = 5.0
 FORWARDED_MAX = 8192
@@ -94,6 +95,8 @@ class Mesh:
         self._by_name: dict[str, Session] = {}
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._in_flight: dict[str, tuple[bytes, float]] = {}
+        self._ended: dict[bytes, int] = {}
+        """By key, our epoch of the last conversation that we gave up."""
         self._forwarded = RecentIds(FORWARDED_MAX)
         self._stopping = False
         self.exchange = Exchange(database=database, rooms=rooms, handlers=handlers, mesh=self, clock=monotonic_s)
@@ -222,8 +225,11 @@ class Mesh:
         if session is not None and (
             session.epoch != epoch or session.conversation.local_epoch != pipe.endpoint.local_epoch
         ):
-            self._end_session(session, "the node started again")
+            self._end_session(session, "the node started again", peer_restarted=session.epoch != epoch)
             session = None
+        if session is None and self._ended.get(peer_key) == pipe.endpoint.local_epoch:
+            pipe.close("that conversation is over")  # the peer remembers it; the next link begins another
+            return
         if session is None:
             session = self._new_session(peer_key, epoch, pipe.endpoint.local_epoch)
         profile = pipe.link.profile
@@ -305,11 +311,21 @@ class Mesh:
             self._neighbors.punish(session.key, self._clock() + PENALTY_S)
             self._end_session(session, "an error here")
 
-    def _end_session(self, session: Session, reason: str) -> None:
-        """Forgets a conversation and closes its pipes."""
+    def _end_session(self, session: Session, reason: str, *, peer_restarted: bool = False) -> None:
+        """Forgets a conversation and closes its pipes.
+
+        A peer that goes on remembers it, so for links that are made from now on we are another process.
+        """
         if self._sessions.get(session.key) is not session:
             return
         del self._sessions[session.key]
+        if not peer_restarted:
+            self._ended.pop(session.key, None)
+            self._ended[session.key] = session.conversation.local_epoch
+            while len(self._ended) > ENDED_MAX:
+                del self._ended[next(iter(self._ended))]
+            if session.conversation.local_epoch == self._epoch:
+                self._epoch = self._draw_epoch()
         session.peering.lost()
         for pipe in list(session.pipes):
             session.pipes.pop(pipe)
@@ -346,7 +362,6 @@ class Mesh:
         for number, session in enumerate(idle):
             if number < surplus or session.idle_since < too_old:
                 self._end_session(session, "away for long")
-                self._epoch = self._draw_epoch()  # to them, the conversations that follow are of a new process
 
     # What peerings ask of the mesh
 

@@ -281,6 +281,12 @@ def _pdus_out(message: Pdus) -> list[Any]:
     return [message.room_id, list(message.pdus), message.more, message.in_answer]
 
 
+def _request_out(message: Request) -> list[Any]:
+    if len(message.body) > REQUEST_OCTETS_MAX:
+        raise WireError(f"a request of {len(message.body)} octets")
+    return [message.number, message.name, message.body]
+
+
 _FIELDS_OF: dict[type, Callable[[Any], Sequence[Any]]] = {
     Hello: lambda m: [VERSION, m.server_name, m.agent, m.salt, m.clock_ms, m.features],
     Beacons: lambda m: [b"".join(room.tag + room.digest for room in m.rooms)],
@@ -292,7 +298,7 @@ _FIELDS_OF: dict[type, Callable[[Any], Sequence[Any]]] = {
     Stored: lambda m: [m.room_id, _packed(m.event_ids)],
     Item: lambda m: [m.number, m.kind, m.payload],
     ItemsStored: lambda m: [list(m.numbers)],
-    Request: lambda m: [m.number, m.name, m.body],
+    Request: _request_out,
     Response: lambda m: [m.number, m.ok, m.part, m.more],
 }
 

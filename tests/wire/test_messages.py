@@ -137,6 +137,7 @@ def test_what_cannot_travel_is_refused_before_it_is_sent() -> None:
         m.Pdus(ROOM, ({"a": 1.5},), more=False, in_answer=False),
         m.Pdus(ROOM, ({"a": "\ud800"},), more=False, in_answer=False),
         m.Pdus(ROOM, ({"a": "x" * 400_000},), more=False, in_answer=False),
+        m.Request(1, "join", b"x" * 131_073),
     ):
         with pytest.raises(m.WireError):
             m.encode_message(message)
