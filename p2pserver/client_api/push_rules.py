@@ -48,19 +48,19 @@ async def get_kind(api: ClientApi, request: ApiRequest) -> ApiResponse:
 @routes.route("GET", "/pushrules/global/{kind}/{rule_id}")
 async def get_rule(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`GET /pushrules/global/{kind}/{ruleId}`."""
-    return _find(await _rules(api, request), _kind_of(request), request.params["rule_id"])
+    return await _rule(api, request)
 
 
 @routes.route("GET", "/pushrules/global/{kind}/{rule_id}/enabled")
 async def get_enabled(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`GET /pushrules/global/{kind}/{ruleId}/enabled`."""
-    return {"enabled": (await get_rule(api, request))["enabled"]}
+    return {"enabled": (await _rule(api, request))["enabled"]}
 
 
 @routes.route("GET", "/pushrules/global/{kind}/{rule_id}/actions")
 async def get_actions(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`GET /pushrules/global/{kind}/{ruleId}/actions`."""
-    return {"actions": (await get_rule(api, request))["actions"]}
+    return {"actions": (await _rule(api, request))["actions"]}
 
 
 @routes.route("PUT", "/pushrules/global/{kind}/{rule_id}/enabled")
@@ -142,6 +142,10 @@ def _read(tx: Tx, user_id: str) -> RuleSet:
 async def _rules(api: ClientApi, request: ApiRequest) -> RuleSet:
     user_id = request.requester.user_id
     return await api.database.read(lambda tx: _read(tx, user_id))
+
+
+async def _rule(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    return _find(await _rules(api, request), _kind_of(request), request.params["rule_id"])
 
 
 async def _change(api: ClientApi, request: ApiRequest, change: Callable[[RuleSet], None]) -> dict[str, Any]:
