@@ -50,6 +50,7 @@ class InProcessClient:
                 (b"host", b"127.0.0.1:8008"),
                 (b"authorization", f"Bearer {self.access_token}".encode()),
                 (b"content-type", b"application/json"),
+                (b"content-length", str(len(sent)).encode()),
             ],
             "client": ("127.0.0.1", 1),
             "server": ("127.0.0.1", 8008),

@@ -105,5 +105,5 @@ class Node:
 
     async def abort(self) -> None:
         """Ends everything where it stands, as a power cut would."""
-        await self.client_api.close()
         await self.mesh.abort()
+        await self.client_api.close()

@@ -31,9 +31,9 @@ async def run(config: Config, *, announce: Callable[[str], None]) -> int:
 
     Raises: IdentityError, ConfigError, OSError, with one line that says what to do.
     """
+    transports = [transport_of(text) for text in config.transports]
     identity = load_identity(config.data_dir, domain=config.domain)
     with locked(config.data_dir):
-        transports = [transport_of(text) for text in config.transports]
         database = await prepare_database(config, identity, keep_open=True)
         assert database is not None
         try:
@@ -125,6 +125,7 @@ async def _serve(
             announce(line)
         if config.ready_file is not None:
             write_ready_file(config.ready_file, client_url=http.url, server_name=identity.server_name)
+        log.info("node started", extra={"server_name": identity.server_name, "client_url": http.url})
         notes = asyncio.create_task(_tell_notes(node, announce), name="notes")
         await stopping.wait()
         notes.cancel()

@@ -31,8 +31,8 @@ COMMIT_DELAY_S = 0.004
 
 POLL_S = 0.25
 
-Sabotage = Callable[[Node], None]
-"""Breaks a node on purpose, each time it starts, to show that the checks notice."""
+Sabotage = Callable[[InlineDatabase], None]
+"""Breaks a node on purpose through its database, each time it starts: see node/sabotage.py."""
 
 
 @dataclass(slots=True)
@@ -92,6 +92,8 @@ class SimulatedMesh:
         transport = network.restart(name) if name in network.crashed else network.transport(name)
         rng = random.Random(f"{simulated.seed} {simulated.starts}")
         simulated.database = InlineDatabase(simulated.disk, commit_delay_s=self._commit_delay_s)
+        if simulated.sabotage is not None:
+            simulated.sabotage(simulated.database)
         loop = asyncio.get_running_loop()
         simulated.node = Node(
             Config(data_dir=Path("/nonexistent"), transports=(), rate_limits=False),
@@ -103,8 +105,6 @@ class SimulatedMesh:
             rng=rng,
             random_bytes=rng.randbytes,
         )
-        if simulated.sabotage is not None:
-            simulated.sabotage(simulated.node)
         await simulated.node.start()
         for client in simulated.clients.values():
             client.app = simulated.node.client_api.asgi_app()
