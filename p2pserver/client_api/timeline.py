@@ -20,7 +20,7 @@ from p2pserver.store.tx import Tx
 EXAMINED_MAX = 5000
 """How many events one request looks at, whatever its filter leaves out."""
 
-_BATCH = 50
+_BATCH_LEAST, _BATCH_MOST = 20, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,8 @@ def walk(
     found: list[StoredEvent] = []
     examined = 0
     reached = above if forward else upto
-    for batch in _batches(tx, room_id, above, upto, forward=forward):
+    size = max(_BATCH_LEAST, min(limit + 1, _BATCH_MOST))
+    for batch in _batches(tx, room_id, above, upto, forward=forward, size=size):
         events = [event for event_id in batch if (event := rooms.stored(tx, event_id)) is not None]
         for event, visible in zip(events, rooms.visible_to(tx, user_id, events), strict=True):
             if len(found) == limit or examined == EXAMINED_MAX:
@@ -76,10 +77,10 @@ def history_floor(tx: Tx, room_id: str) -> int:
     return FIRST if held is None else band_start(held.history_next) + HISTORY_BAND - 1
 
 
-def _batches(tx: Tx, room_id: str, above: int, upto: int, *, forward: bool) -> Iterator[list[str]]:
+def _batches(tx: Tx, room_id: str, above: int, upto: int, *, forward: bool, size: int) -> Iterator[list[str]]:
     above = max(above, history_floor(tx, room_id))
     while above < upto:
-        rows = events_in(tx, room_id, above=above, upto=upto, forward=forward, limit=_BATCH)
+        rows = events_in(tx, room_id, above=above, upto=upto, forward=forward, limit=size)
         if not rows:
             return
         yield [event_id for event_id, _ in rows]

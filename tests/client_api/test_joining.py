@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from p2pserver.client_api import joining
+from p2pserver.store.inline import SimulatedDisk
 from p2pserver.store.pending_joins import pending_joins
-from tests.client_api.harness import Node
+from tests.client_api.harness import Node, running_node
 from tests.client_api.talk import at, history, join, joined, new_room, say, slots, sync, texts
 from tests.client_api.wire import Wire, wired_nodes
 
@@ -106,6 +107,33 @@ async def test_a_join_that_nobody_can_answer_is_done_when_somebody_can(monkeypat
         answer = await asyncio.wait_for(waiting, 5)
         assert room_id in answer["rooms"]["join"]
         assert await _pending(south) == []
+
+
+async def test_a_slow_answer_is_not_waited_for_and_not_wasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "ANSWER_S", 0.05)
+    async with wired_nodes(2) as (wire, (north, south)):
+        alice, bob = await north.register("alice"), await south.register("bob")
+        room_id = await new_room(alice, preset="public_chat")
+        token = (await sync(bob))["next_batch"]
+        wire.answers_take_s = 0.4
+        answer = await bob.post(f"/join/{room_id}?via={north.server_name}")
+        assert (answer.status, answer.errcode) == (502, "M_UNREACHABLE")
+        assert room_id in (await sync(bob, token, wait_ms=20_000))["rooms"]["join"]
+        assert await _pending(south) == []
+        assert [name for _, _, name in wire.asked] == ["join"], "asked once, whoever waits for it"
+
+
+async def test_a_waiting_join_survives_a_restart() -> None:
+    disk = SimulatedDisk()
+    room_id = "!" + "w" * 43
+    async with running_node(disk=disk) as node:
+        bob = await node.register("bob")
+        answer = await bob.post(f"/join/{room_id}?via=away.example")
+        assert answer.errcode == "M_UNREACHABLE"
+    async with running_node(disk=disk) as node:
+        (waiting,) = await node.database.read(pending_joins)
+        assert (waiting.room_id, waiting.via) == (room_id, ["away.example"])
+        assert waiting.content == {"membership": "join"}
 
 
 async def test_a_waiting_join_can_be_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
