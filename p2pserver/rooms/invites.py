@@ -23,8 +23,8 @@ from p2pserver.rooms.judging import DEPTH_MAX
 from p2pserver.rooms.reading import STRIPPED_TYPES
 from p2pserver.rooms.receipt import Intake
 from p2pserver.rooms.sending import room_of
-from p2pserver.rooms.values import Receipt, ReceiveReport
-from p2pserver.store import events, memberships, outbox, rooms, state_groups
+from p2pserver.rooms.values import Receipt
+from p2pserver.store import events, memberships, outbox, state_groups
 from p2pserver.store.events import StoredEvent
 from p2pserver.store.memberships import Invite
 from p2pserver.store.tx import Tx
@@ -124,12 +124,10 @@ def decline_invite(context: RoomContext, tx: Tx, *, user_id: str, room_id: str) 
         outbox.queue_pdu(tx, server, room_id, leave.event_id, raw=leave.raw)
 
 
-def receive_for_unknown_room(
-    context: RoomContext, tx: Tx, room_id: str, raws: Sequence[object], source: str
-) -> ReceiveReport:
-    """PDUs of a room that is not held: all that counts is that an inviter takes his invite back."""
+def take_back(context: RoomContext, tx: Tx, room_id: str, raws: Sequence[object]) -> list[Receipt]:
+    """All that PDUs can mean for somebody who is invited to a room and not in it: the inviter takes the invite back."""
     open_invites = {each.user_id: each for each in memberships.invites_to(tx, room_id)}
-    return ReceiveReport(results=[_take_back(context, tx, room_id, raw, open_invites) for raw in raws])
+    return [_take_back(context, tx, room_id, raw, open_invites) for raw in raws]
 
 
 def _take_back(context: RoomContext, tx: Tx, room_id: str, raw: object, open_invites: Mapping[str, Invite]) -> Receipt:
@@ -204,24 +202,14 @@ def _room_state(
 
 
 def _make_room(context: RoomContext, tx: Tx, origin: str) -> bool:
-    """Whether one more invite from this server may be kept; makes the busiest server's oldest give way at the limit."""
+    """Whether one more invite from this server may be kept.
+
+    At the limit for all servers the oldest of the busiest one gives way without a trace, since traces would add up.
+    """
     limits = context.limits
     since = context.wall_ms() - HOUR_MS
     if memberships.invites_held(tx, via=origin, since_ms=since) >= limits.invites_per_origin_per_hour:
         return False
     if memberships.invites_held(tx) >= limits.invites_held:
-        evicted = memberships.evict_invite(tx)
-        if evicted is not None:
-            user_id, room_id = evicted
-            known = memberships.local_membership(tx, user_id, room_id)
-            if known is not None and known.membership == "invite" and rooms.room(tx, room_id) is None:
-                memberships.set_local_membership(
-                    tx,
-                    user_id,
-                    room_id,
-                    membership="leave",
-                    event_id=known.event_id,
-                    sender=known.sender,
-                    position=tx.next_position(),
-                )
+        memberships.evict_invite(tx)
     return True

@@ -22,13 +22,21 @@ from p2pserver.events.versions import ROOM_VERSIONS, RoomVersionRules
 from p2pserver.identifiers import is_event_id, is_room_id, is_server_name, is_user_id, server_of
 from p2pserver.meg.auth import NotAllowed, authorize
 from p2pserver.meg.parents import PREV_EVENTS_MAX
+from p2pserver.meg.state import StateMap
 from p2pserver.rooms.claims import ClaimRefused, auth_chain_of, take_claim
 from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.graph import place
 from p2pserver.rooms.judging import DEPTH_MAX, Ancestors, judge
 from p2pserver.rooms.receipt import Intake
-from p2pserver.rooms.sending import append, auth_events_for, check_is_local, parents_for, room_of
-from p2pserver.rooms.state import StateView, resolved_group
+from p2pserver.rooms.sending import (
+    append,
+    auth_events_for,
+    check_is_local,
+    parents_for,
+    room_of,
+    state_after_parents,
+)
+from p2pserver.rooms.state import StateView
 from p2pserver.store import events, memberships, outbox, parked, rooms, state_groups
 from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
@@ -47,10 +55,9 @@ def join_offer(
         raise IncompatibleRoomVersion("the room has another version", room_version=room.rules.version)
     parents = parents_for(context, tx, room_id)
     facts = events.facts(tx, parents)
-    before = resolved_group(tx, room_id, room.rules, [fact.state_after or 0 for fact in facts.values()])
-    state = state_groups.state_map(tx, before)
+    state = state_after_parents(tx, room, facts)
     depth = min(DEPTH_MAX, 1 + max(fact.depth for fact in facts.values()))
-    _check_may_join(tx, room, user_id, parents, before)
+    _check_may_join(tx, room, user_id, parents, state)
     chain = auth_chain_of(tx, sorted(state.values()))
     in_state = set(state.values())
     held = {event_id: events.pdu(tx, event_id) for event_id in {*chain, *in_state, *parents}}
@@ -68,7 +75,7 @@ def join_offer(
     }
 
 
-def _check_may_join(tx: Tx, room: RoomRow, user_id: str, parents: list[str], before: int) -> None:
+def _check_may_join(tx: Tx, room: RoomRow, user_id: str, parents: list[str], before: StateMap) -> None:
     """Raises: Forbidden."""
     join = Pdu(
         event_id="$" + "A" * 43,
@@ -85,8 +92,9 @@ def _check_may_join(tx: Tx, room: RoomRow, user_id: str, parents: list[str], bef
         auth_events=(),
     )
     try:
-        for group_id in {before, before if room.current_group is None else room.current_group}:
-            authorize(join, StateView(tx, state_groups.state_map(tx, group_id)))
+        authorize(join, StateView(tx, before))
+        if room.current_group is not None:
+            authorize(join, StateView(tx, state_groups.state_map(tx, room.current_group)))
     except NotAllowed as error:
         raise Forbidden(error.reason) from None
 

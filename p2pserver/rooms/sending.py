@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from p2pserver.errors import Forbidden, InvalidParam, NotFound, Verdict
@@ -16,8 +16,9 @@ from p2pserver.meg.state import StateMap
 from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.graph import place
 from p2pserver.rooms.judging import DEPTH_MAX, Ancestors, ancestors_of, judge
-from p2pserver.rooms.state import power_levels_in, resolved_group
+from p2pserver.rooms.state import power_levels_in, resolved_map
 from p2pserver.store import events, memberships, outbox, parked, rooms, state_groups
+from p2pserver.store.events import EventFacts
 from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
 
@@ -131,7 +132,7 @@ def append(
     room = room_of(tx, room_id)
     parents = parents_for(context, tx, room_id)
     facts = events.facts(tx, parents)
-    before = resolved_group(tx, room_id, room.rules, [fact.state_after or 0 for fact in facts.values()])
+    before = state_after_parents(tx, room, facts)
     timestamps = [found.origin_server_ts for found in (events.pdu(tx, each) for each in parents) if found is not None]
     event = build_event(
         rules=room.rules,
@@ -141,9 +142,7 @@ def append(
         state_key=state_key,
         content=content,
         prev_events=parents,
-        auth_events=auth_events_for(
-            room.rules, state_groups.state_map(tx, before), sender, event_type, state_key, content
-        ),
+        auth_events=auth_events_for(room.rules, before, sender, event_type, state_key, content),
         depth=min(DEPTH_MAX, 1 + max(fact.depth for fact in facts.values())),
         origin_server_ts=context.clock.stamp(wall_ms=context.wall_ms(), parents_ts=timestamps),
         signer=context.signer,
@@ -196,6 +195,14 @@ def parents_for(context: RoomContext, tx: Tx, room_id: str) -> list[str]:
     if len(extremities) > PREV_EVENTS_MAX:
         own_last = events.newest_of_server(tx, extremities, context.server_name)
     return choose_parents(extremities, own_last=own_last, rng=context.rng)
+
+
+def state_after_parents(tx: Tx, room: RoomRow, parents: Mapping[str, EventFacts]) -> StateMap:
+    """The resolution of the states after some of the forward extremities; the current state, if these are all."""
+    if room.current_group is not None and len(parents) == len(events.extremities(tx, room.room_id)):
+        return state_groups.state_map(tx, room.current_group)
+    groups = [fact.state_after for fact in parents.values() if fact.state_after is not None]
+    return resolved_map(tx, room.rules, groups)
 
 
 def auth_events_for(

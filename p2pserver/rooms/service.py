@@ -126,7 +126,8 @@ class Rooms:
     ) -> ReceiveReport:
         """Judges PDUs that `source` brought (whoever made them)."""
         if rooms.room(tx, room_id) is None:
-            return invites.receive_for_unknown_room(self.context, tx, room_id, raws, source)
+            return ReceiveReport(results=invites.take_back(self.context, tx, room_id, raws))
+        invites.take_back(self.context, tx, room_id, raws)
         return Intake(self.context, tx, room_id).take_all(raws, source, backfill=backfill)
 
     def leaves(self, tx: Tx, room_id: str) -> list[str]:
@@ -155,9 +156,7 @@ class Rooms:
     def accept_state_claim(
         self, tx: Tx, *, room_id: str, event_id: str, claim: dict[str, Any], source: str
     ) -> ReceiveReport:
-        return gaps.accept_state_claim(
-            self.context, tx, room_id=room_id, event_id=event_id, claim=claim, source=source
-        )
+        return gaps.accept_state_claim(self.context, tx, room_id=room_id, event_id=event_id, claim=claim, source=source)
 
     def member_servers(self, tx: Tx, room_id: str) -> set[str]:
         return memberships.joined_servers(tx, room_id)

@@ -203,16 +203,21 @@ def invites_to(tx: Tx, room_id: str) -> list[Invite]:
     return [each for each in found if each is not None]
 
 
-def evict_invite(tx: Tx) -> tuple[str, str] | None:
-    """Forgets the oldest invite of the server that delivered most; returns (user, room)."""
+def evict_invite(tx: Tx) -> None:
+    """Forgets the oldest invite of the server that delivered most, as if it had never come."""
     row = tx.one(
         "SELECT room_id, user_id FROM invites WHERE via = (SELECT via FROM invites GROUP BY via"
         " ORDER BY count(*) DESC, via LIMIT 1) ORDER BY received_ms, room_id, user_id LIMIT 1"
     )
     if row is None:
-        return None
-    forget_invite(tx, row[1], row[0])
-    return row[1], row[0]
+        return
+    room_id, user_id = row
+    tx.execute(
+        "DELETE FROM local_memberships WHERE user_id = ? AND room_id = ?"
+        " AND NOT EXISTS (SELECT 1 FROM rooms WHERE rooms.room_id = local_memberships.room_id)",
+        (user_id, room_id),
+    )
+    forget_invite(tx, user_id, room_id)
 
 
 def forget_invite(tx: Tx, user_id: str, room_id: str) -> None:

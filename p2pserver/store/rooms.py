@@ -73,12 +73,11 @@ def start_history_band(tx: Tx, room_id: str) -> None:
 
 def next_history_position(tx: Tx, room_id: str) -> int:
     """The next position of the band: history comes oldest first, so these grow like all positions."""
-    row = tx.one(
-        "UPDATE rooms SET history_next = history_next + 1 WHERE room_id = ? RETURNING history_next", (room_id,)
-    )
+    row = tx.one("SELECT history_next FROM rooms WHERE room_id = ?", (room_id,))
     if row is None:
         raise KeyError(room_id)
-    return int(row[0]) - 1
+    tx.execute("UPDATE rooms SET history_next = history_next + 1 WHERE room_id = ?", (room_id,))
+    return int(row[0])
 
 
 def band_start(history_next: int) -> int:

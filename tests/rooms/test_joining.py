@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from p2pserver.errors import BadJson, Forbidden, IncompatibleRoomVersion, NotFound, Verdict
+from p2pserver.events.build import build_event
+from p2pserver.events.versions import V12
 from p2pserver.store import outbox
 from tests.rooms.servers import Server, deliver, fetch, leaves, reconcile
 
@@ -163,9 +165,6 @@ def test_claim_of_a_liar_is_replaced_by_the_history() -> None:
 def carol_speaks_after_her_ban(carol: Server, room_id: str, bob: Server) -> str:
     """Carol learned of Bob's join, not of her ban: her message is built upon his join, over her own state."""
     offer = {"prev": leaves(bob, room_id)}
-    from p2pserver.events.build import build_event
-    from p2pserver.events.versions import V12
-
     state = carol.run(lambda tx: carol.rooms.current_state(tx, room_id))
     event = build_event(
         rules=V12,
