@@ -27,8 +27,8 @@ class Rate:
 
 RATES: dict[Pace, Rate] = {
     Pace.ORDINARY: Rate(per_second=50.0, burst=1000),
-    Pace.LOGIN: Rate(per_second=0.5, burst=20),
-    Pace.REGISTER: Rate(per_second=0.2, burst=20),
+    Pace.LOGIN: Rate(per_second=1.0, burst=60),
+    Pace.REGISTER: Rate(per_second=0.5, burst=60),
 }
 FAILED_LOGINS = Rate(per_second=1 / 15, burst=5)
 """Wrong passwords for one account, from anywhere."""
