@@ -52,13 +52,13 @@ class History:
         *,
         steps: int = STEPS,
         sabotage: Sabotage | None = None,
-        prepare: Callable[[SimulatedMesh], None] | None = None,
+        patience_s: float = 3600,
     ) -> None:
         self.seed = seed
         self.steps = steps
         self.rng = random.Random(f"history {seed}")
         self.sabotage = sabotage
-        self.prepare = prepare
+        self.patience_s = patience_s
         self.outcome = Outcome(seed)
         self.residents: dict[str, RoomActions] = {}
         self.guests: dict[str, RoomActions] = {}
@@ -71,8 +71,6 @@ class History:
 
     async def live(self) -> Outcome:
         self.mesh = SimulatedMesh(NAMES, seed=self.seed, conditions=CONDITIONS)
-        if self.prepare is not None:
-            self.prepare(self.mesh)
         if self.sabotage is not None:
             self.mesh.nodes["n2"].sabotage = self.sabotage
         await self.mesh.start()
@@ -101,7 +99,7 @@ class History:
             await first.set_level(self.residents[name].client.user_id, self.rng.choice((50, 100, 100)))
         for name in NAMES:
             await first.set_level(self.guests[name].client.user_id, self.rng.choice((0, 40, 60)))
-        if await self.mesh.until_equal(self.room_id, within_s=900) is None:
+        if await self.mesh.until_equal(self.room_id, within_s=min(900, self.patience_s)) is None:
             raise Diverged(f"seed {self.seed}: the nodes did not agree in peace: {await self.describe()}")
 
     async def join(self, client: object) -> RoomActions:
@@ -144,7 +142,7 @@ class History:
                 self.outcome.done[kind] += 1
         except RequestFailed as failed:
             if failed.status >= 500 and failed.status not in (502, 503, 504):
-                raise
+                raise Diverged(f"seed {self.seed}: a node broke down: {failed}") from failed
             self.outcome.refused[kind] += 1
 
     def actor(self, name: str) -> RoomActions:
@@ -232,7 +230,7 @@ class History:
         for name in NAMES:
             if self.mesh.nodes[name].node is None:
                 await self.mesh.boot(name)
-        agreed = await self.mesh.until_equal(self.room_id, within_s=3600)
+        agreed = await self.mesh.until_equal(self.room_id, within_s=self.patience_s)
         if agreed is None:
             raise Diverged(f"seed {self.seed}: no agreement after healing: {await self.describe()}")
         self.outcome.agreed_after_s = agreed
@@ -244,7 +242,7 @@ class History:
                 self.keep(await self.residents[name].send("here"))
             except RequestFailed:
                 continue
-            await self.mesh.until_equal(self.room_id, within_s=900)
+            await self.mesh.until_equal(self.room_id, within_s=min(900, self.patience_s))
         digests = await self.mesh.digests(self.room_id)
         found = {(digest.sec, digest.operational) if digest else None for digest in digests.values()}
         if len(found) != 1 or None in found:
