@@ -78,15 +78,27 @@ def device_list_changes(tx: Tx, user_id: str, since: int, upto: int) -> tuple[li
     """
     if not _anything_since(tx, user_id, since):
         return [], []
-    mates = {row[0] for row in tx.all(_ROOM_MATES, (user_id,))} | {user_id}
-    changed = {row[0] for row in tx.all("SELECT user_id FROM device_list_changes WHERE position > ?", (since,))} & mates
+    changed = {row[0] for row in tx.all("SELECT user_id FROM device_list_changes WHERE position > ?", (since,))}
+    met, parted = _membership_changes(tx, user_id, since, upto)
+    mates = {other for other in changed | met | parted if _share_a_room(tx, user_id, other)}
+    own_keys = changed & {user_id}
     signed = tx.all(
         "SELECT target_user_id FROM user_signatures WHERE signer_user_id = ? AND position > ?", (user_id, since)
     )
-    changed.update(row[0] for row in signed)
-    met, parted = _membership_changes(tx, user_id, since, upto)
-    changed |= (met & mates) - {user_id}
-    return sorted(changed), sorted(parted - mates)
+    told = own_keys | {row[0] for row in signed} | (((changed | met) & mates) - {user_id})
+    return sorted(told), sorted(parted - mates - {user_id})
+
+
+def _share_a_room(tx: Tx, one: str, other: str) -> bool:
+    """Whether both are joined to some room that is held here."""
+    row = tx.one(
+        "SELECT 1 FROM current_state AS own JOIN current_state AS their"
+        " ON their.room_id = own.room_id AND their.type = 'm.room.member' AND their.state_key = ?"
+        "   AND their.membership = 'join'"
+        " WHERE own.type = 'm.room.member' AND own.state_key = ? AND own.membership = 'join' LIMIT 1",
+        (other, one),
+    )
+    return row is not None
 
 
 def _anything_since(tx: Tx, user_id: str, since: int) -> bool:
