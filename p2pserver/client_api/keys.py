@@ -7,15 +7,15 @@ such answer does its name go into `failures`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
 from p2pserver.client_api.body_fields import optional_integer, optional_object, required_object
+from p2pserver.client_api.federated_json import octets_on_the_way
 from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.client_api.stream_token import StreamToken
 from p2pserver.errors import BadJson, InvalidParam, MatrixError, MissingParam, TooLarge
-from p2pserver.events.canonical import NotCanonical, encode_canonical
 from p2pserver.identifiers import is_user_id, server_of
 from p2pserver.rooms.s2s_users import KEYS_PER_CLAIM_MAX, USERS_PER_QUERY_MAX, claim_keys, claims_in
 from p2pserver.store.accounts import user_exists
@@ -30,6 +30,10 @@ routes = Routes()
 TIMEOUT_MS_DEFAULT = 10_000
 KEY_OCTETS_MAX = 16 * 1024
 DEVICES_PER_USER_MAX = 1_000
+IDENTIFIER_CHARACTERS_MAX = 255
+USERS_PER_QUESTION = 200
+CLAIMS_PER_QUESTION = 50
+"""Another server is asked in parts, so that no question is longer than a conversation takes."""
 
 
 @routes.route("POST", "/keys/upload")
@@ -83,12 +87,8 @@ def check_signatures(signatures: object) -> None:
 
 
 def check_size(value: object) -> None:
-    """Raises: BadJson, if other servers could not be sent it (floats); TooLarge."""
-    try:
-        octets = len(encode_canonical(value))
-    except NotCanonical as error:
-        raise BadJson(str(error)) from error
-    if octets > KEY_OCTETS_MAX:
+    """Raises: BadJson, if other servers could not be sent it; TooLarge."""
+    if octets_on_the_way(value) > KEY_OCTETS_MAX:
         raise TooLarge(f"a key is over {KEY_OCTETS_MAX} octets")
 
 
@@ -110,11 +110,14 @@ async def query(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
         by_server.setdefault(server_of(user_id), []).append(user_id)
     own = by_server.pop(api.server_name, [])
     timeout_s = _timeout_s(request.body)
-    answers = await asyncio.gather(
-        *(_query_server(api, server, user_ids, timeout_s) for server, user_ids in by_server.items())
-    )
+    questions = [
+        (server, user_ids[first : first + USERS_PER_QUESTION])
+        for server, user_ids in by_server.items()
+        for first in range(0, len(user_ids), USERS_PER_QUESTION)
+    ]
+    answers = await asyncio.gather(*(_query_server(api, *question, timeout_s) for question in questions))
     fresh = {user_id: keys for answer in answers if answer is not None for user_id, keys in answer.items()}
-    away = [server for server, answer in zip(by_server, answers, strict=True) if answer is None]
+    away = [question for question, answer in zip(questions, answers, strict=True) if answer is None]
     viewer = request.requester.user_id
 
     def unit(tx: Tx) -> dict[str, Any]:
@@ -123,8 +126,8 @@ async def query(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
             remember_keys(tx, user_id, keys)
             found[user_id] = keys
         failures: dict[str, Any] = {}
-        for server in away:
-            for user_id in by_server[server]:
+        for server, user_ids in away:
+            for user_id in user_ids:
                 cached = cached_keys(tx, user_id)
                 if cached is not None:
                     found[user_id] = cached
@@ -186,7 +189,7 @@ async def _query_server(
     api: ClientApi, server: str, user_ids: list[str], timeout_s: float
 ) -> dict[str, UserKeys] | None:
     """What another server says about the keys of its users; None, if it cannot be asked now."""
-    question = {"device_keys": {user_id: [] for user_id in user_ids}}
+    question: dict[str, dict[str, list[str]]] = {"device_keys": {user_id: [] for user_id in user_ids}}
     try:
         answer = await api.remote.ask(server, "keys_query", question, timeout_s=timeout_s)
     except MatrixError:
@@ -264,23 +267,36 @@ async def claim(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     claims = list(claims_in(asked))
     if len(claims) > KEYS_PER_CLAIM_MAX:
         raise InvalidParam(f"at most {KEYS_PER_CLAIM_MAX} keys at once")
-    by_server: dict[str, dict[str, dict[str, str]]] = {}
+    by_server: dict[str, list[tuple[str, str, str]]] = {}
     for user_id, device_id, algorithm in claims:
+        if len(device_id) > IDENTIFIER_CHARACTERS_MAX or len(algorithm) > IDENTIFIER_CHARACTERS_MAX:
+            raise InvalidParam("a device ID or an algorithm is too long")
         if is_user_id(user_id):
-            by_server.setdefault(server_of(user_id), {}).setdefault(user_id, {})[device_id] = algorithm
-    own = by_server.pop(api.server_name, {})
+            by_server.setdefault(server_of(user_id), []).append((user_id, device_id, algorithm))
+    own = _by_user_and_device(by_server.pop(api.server_name, []))
     claimed = await api.database.write(lambda tx: claim_keys(tx, api.server_name, own)) if own else {}
     timeout_s = _timeout_s(request.body)
-    answers = await asyncio.gather(
-        *(_claim_from_server(api, server, wanted, timeout_s) for server, wanted in by_server.items())
-    )
+    questions = [
+        (server, _by_user_and_device(of_server[first : first + CLAIMS_PER_QUESTION]))
+        for server, of_server in by_server.items()
+        for first in range(0, len(of_server), CLAIMS_PER_QUESTION)
+    ]
+    answers = await asyncio.gather(*(_claim_from_server(api, *question, timeout_s) for question in questions))
     failures: dict[str, Any] = {}
-    for server, answer in zip(by_server, answers, strict=True):
+    for (server, _), answer in zip(questions, answers, strict=True):
         if answer is None:
             failures[server] = {}
         else:
-            claimed.update(answer)
+            for user_id, by_device in answer.items():
+                claimed.setdefault(user_id, {}).update(by_device)
     return {"one_time_keys": claimed, "failures": failures}
+
+
+def _by_user_and_device(claims: Iterable[tuple[str, str, str]]) -> dict[str, dict[str, str]]:
+    wanted: dict[str, dict[str, str]] = {}
+    for user_id, device_id, algorithm in claims:
+        wanted.setdefault(user_id, {})[device_id] = algorithm
+    return wanted
 
 
 async def _claim_from_server(

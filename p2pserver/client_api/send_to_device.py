@@ -10,10 +10,10 @@ from typing import Any
 
 from p2pserver.client_api.app import ClientApi
 from p2pserver.client_api.body_fields import required_object
+from p2pserver.client_api.federated_json import octets_on_the_way
 from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.client_api.transactions import answered_once, transaction_path
 from p2pserver.errors import BadJson, InvalidParam, TooLarge
-from p2pserver.events.canonical import NotCanonical, encode_canonical
 from p2pserver.identifiers import is_user_id, server_of
 from p2pserver.rooms.edus import MESSAGE_OCTETS_MAX, RECIPIENTS_MAX
 from p2pserver.store.outbox import queue_edu
@@ -74,7 +74,7 @@ def _messages_of(body: dict[str, Any]) -> Messages:
         for content in by_device.values():
             if not isinstance(content, dict):
                 raise BadJson("the content of a message is not an object")
-            if _octets(content) > MESSAGE_OCTETS_MAX:
+            if octets_on_the_way(content) > MESSAGE_OCTETS_MAX:
                 raise TooLarge(f"a message is over {MESSAGE_OCTETS_MAX} octets")
     if recipients > RECIPIENTS_MAX:
         raise InvalidParam(f"at most {RECIPIENTS_MAX} recipients at once")
@@ -90,7 +90,7 @@ def _edus(messages: Messages, own_server: str) -> list[tuple[str, Messages]]:
         if server == own_server:
             continue
         for device_id, content in by_device.items():
-            octets = _octets(content)
+            octets = octets_on_the_way(content)
             part, filled = open_parts.get(server, ({}, 0))
             if not part or filled + octets > EDU_OCTETS:
                 part, filled = {}, 0
@@ -98,11 +98,3 @@ def _edus(messages: Messages, own_server: str) -> list[tuple[str, Messages]]:
             part.setdefault(user_id, {})[device_id] = content
             open_parts[server] = (part, filled + octets)
     return edus
-
-
-def _octets(content: dict[str, Any]) -> int:
-    """Raises: BadJson, for what other servers could not be sent: floats."""
-    try:
-        return len(encode_canonical(content))
-    except NotCanonical as error:
-        raise BadJson(str(error)) from error

@@ -17,6 +17,7 @@ routes = Routes()
 
 LIMIT_DEFAULT = 10
 LIMIT_MAX = 50
+TERM_CHARACTERS_MAX = 256
 PEER_TIMEOUT_S = 2.0
 PEERS_ASKED_MAX = 50
 
@@ -24,7 +25,7 @@ PEERS_ASKED_MAX = 50
 @routes.route("POST", "/user_directory/search")
 async def search(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`POST /user_directory/search`: peers that do not answer within two seconds are left out."""
-    term = required_string(request.body, "search_term")
+    term = required_string(request.body, "search_term")[:TERM_CHARACTERS_MAX]
     limit = max(1, optional_integer(request.body, "limit", default=LIMIT_DEFAULT, most=LIMIT_MAX))
     requester = request.requester
 

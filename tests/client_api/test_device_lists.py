@@ -288,3 +288,21 @@ async def test_joining_wakes_nobody_twice() -> None:
         answer = await sync(alice, since)
         assert answer["device_lists"]["changed"] == [bob.user_id]
         assert (await sync(alice, answer["next_batch"]))["device_lists"].get("changed", []) == []
+
+
+async def test_many_keys_are_asked_for_in_parts_and_put_together() -> None:
+    async with two_nodes() as (here, there, wire, _):
+        alice, bob = await here.register("alice"), await there.register("bob")
+        await upload(bob, otks=3)
+        strangers = {f"@user{n}:{there.server_name}": [] for n in range(450)}
+        answer = await alice.post("/keys/query", {"device_keys": {**strangers, bob.user_id: []}})
+        assert list(answer["device_keys"]) == [bob.user_id]
+        assert wire.asked == ["keys_query"] * 3
+        wire.asked.clear()
+        devices = {f"D{n}": "signed_curve25519" for n in range(100)}
+        wanted = {bob.user_id: {**devices, bob.device_id: "signed_curve25519"}}
+        claimed = await alice.post("/keys/claim", {"one_time_keys": wanted})
+        assert list(claimed["one_time_keys"][bob.user_id]) == [bob.device_id]
+        assert wire.asked == ["keys_claim"] * 3
+        long = {"one_time_keys": {bob.user_id: {"D" * 256: "signed_curve25519"}}}
+        assert (await alice.post("/keys/claim", long)).errcode == "M_INVALID_PARAM"

@@ -1,6 +1,7 @@
 """To-device messages: queues, idempotency, order, bounds; between nodes, durable and once."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -110,6 +111,7 @@ async def test_the_queue_of_a_deleted_device_is_dropped_and_a_full_one_takes_no_
         ({"messages": {"@a:b": []}}, 400, "M_BAD_JSON"),
         ({"messages": {"@a:b": {"D": "text"}}}, 400, "M_BAD_JSON"),
         ({"messages": {"@a:b": {"D": {"x": 0.5}}}}, 400, "M_BAD_JSON"),
+        ({"messages": {"@a:b": {"D": json.loads('{"a":' * 92 + "1" + "}" * 92)}}}, 400, "M_BAD_JSON"),
         ({"messages": {"nobody": {"D": {}}}}, 400, "M_INVALID_PARAM"),
         ({"messages": {"@a:b": {"D": {"x": "y" * 70_000}}}}, 413, "M_TOO_LARGE"),
         ({"messages": {"@a:b": {str(n): {} for n in range(1001)}}}, 400, "M_INVALID_PARAM"),
