@@ -16,6 +16,7 @@ from p2pserver.meg.clock import HybridClock
 from p2pserver.rooms.service import Rooms
 from p2pserver.rooms.values import ReceiveReport, RoomLimits
 from p2pserver.store import events, outbox
+from p2pserver.store.events import StoredEvent
 from p2pserver.store.inline import SimulatedDisk
 from p2pserver.store.tx import Tx
 
@@ -129,6 +130,21 @@ class Server:
             lambda tx: self.rooms.join_with(tx, user_id=self.user, offer=offer, resident=resident.name, content={})
         )
 
+    def serve(
+        self, room_id: str, want: list[str], have: list[str], *, octets_max: int, origin: str
+    ) -> list[dict[str, Any]]:
+        return self.run(
+            lambda tx: self.rooms.missing_for(
+                tx, room_id=room_id, want=want, have=have, octets_max=octets_max, origin=origin
+            )
+        )[0]
+
+    def owed_to(self, destination: str) -> list[outbox.OutboxItem]:
+        return self.run(lambda tx: outbox.page(tx, destination, most=1000, octets_max=10**9))
+
+    def stored(self, event_id: str) -> StoredEvent | None:
+        return self.run(lambda tx: self.rooms.stored(tx, event_id))
+
     def graph(self, room_id: str) -> dict[str, dict[str, Any]]:
         """The raw events of the graph by ID, oldest first."""
         return self.run(
@@ -192,11 +208,7 @@ def fetch(room_id: str, sender: Server, receiver: Server, *, octets_max: int = 1
         if not want:
             return total
         have = receiver.run(lambda tx: receiver.rooms.have_sample(tx, room_id))
-        raws, _ = sender.run(
-            lambda tx, want=want, have=have: sender.rooms.missing_for(
-                tx, room_id=room_id, want=want, have=have, octets_max=octets_max, origin=receiver.name
-            )
-        )
+        raws = sender.serve(room_id, want, have, octets_max=octets_max, origin=receiver.name)
         report = receiver.receive(room_id, raws, sender.name)
         if not any(receipt.new for receipt in [*report.results, *report.released]):
             return total

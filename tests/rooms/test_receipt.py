@@ -18,7 +18,7 @@ from p2pserver.events.hashing import event_id_of
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.versions import ROOM_VERSIONS, V12
 from p2pserver.store.tx import Tx
-from tests.rooms.servers import Server, raw_of, reconcile
+from tests.rooms.servers import Server, leaves, raw_of, reconcile
 
 
 def shared_room(*, version: str = "12") -> tuple[str, Server, Server]:
@@ -133,6 +133,35 @@ def test_prev_events_odds() -> None:
     report = bob.receive(room_id, [last.raw, twice.raw, on_rejected.raw])
     assert [receipt.verdict for receipt in report.results] == [Verdict.ACCEPTED] * 3
     assert bob.run(lambda tx: bob.rooms.leaves(tx, room_id)) == [on_rejected.event_id]
+
+
+@pytest.mark.parametrize("order", ["cited first", "citing first"])
+def test_event_with_a_rejected_auth_event_is_rejected(order: str) -> None:
+    room_id, alice, bob = shared_room()
+    state = alice.run(lambda tx: alice.rooms.current_state(tx, room_id))
+    tip, joined = leaves(alice, room_id), state["m.room.member", bob.user]
+
+    def made(event_type: str, state_key: str | None, content: dict[str, Any], levels: str) -> Pdu:
+        return build_event(
+            rules=V12,
+            room_id=room_id,
+            sender=bob.user,
+            event_type=event_type,
+            state_key=state_key,
+            content=content,
+            prev_events=tip,
+            auth_events=[levels, joined],
+            depth=9,
+            origin_server_ts=9,
+            signer=bob.signer,
+        )
+
+    grab = made("m.room.power_levels", "", {"users": {bob.user: 100}}, state["m.room.power_levels", ""])
+    citing = made("m.room.message", None, {"body": "by the levels I gave myself"}, grab.event_id)
+    for event in (grab, citing) if order == "cited first" else (citing, grab):
+        alice.receive(room_id, [event.raw], bob.name)
+    assert alice.verdict(grab.event_id) is Verdict.REJECTED
+    assert alice.verdict(citing.event_id) is Verdict.REJECTED
 
 
 def test_only_events_on_held_parents_are_applied_and_all_are_in_the_end() -> None:

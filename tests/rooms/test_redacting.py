@@ -25,7 +25,7 @@ def test_redaction_takes_the_content_everywhere(version: str) -> None:
     assert redaction.redacts == event.event_id
     bob.receive(room_id, [event.raw, redaction.raw], alice.name)
     for server in (alice, bob):
-        stored = server.run(lambda tx, server=server: server.rooms.stored(tx, event.event_id))
+        stored = server.stored(event.event_id)
         assert stored is not None
         assert stored.pdu.content == {}
         assert stored.redacted_by == redaction.event_id

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from p2pserver.errors import BadJson, Forbidden, InvalidParam, NotFound, TooLarge, UnsupportedRoomVersion
-from p2pserver.store import outbox
 from tests.rooms.servers import Server, deliver, reconcile
 from tests.rooms.test_receipt import event_of
 
@@ -13,7 +12,7 @@ from tests.rooms.test_receipt import event_of
 @pytest.mark.parametrize("version", ["10", "11", "12"])
 def test_created_room_holds_what_was_asked_for(version: str) -> None:
     alice = Server("alice")
-    room_id = alice.create(version=version, **{"m.federate": True, "creator": "@liar:x"})
+    room_id = alice.create(version=version, creator="@liar:x")
     create = alice.run(lambda tx: alice.rooms.current_event(tx, room_id, "m.room.create"))
     assert create is not None
     assert create.content["room_version"] == version
@@ -80,7 +79,7 @@ def test_every_joined_server_is_owed_each_event_once() -> None:
     reconcile(room_id, alice, bob)
     event = alice.send(room_id, "to all")
     for server in (bob, carol):
-        items = alice.run(lambda tx, name=server.name: outbox.page(tx, name))
+        items = alice.owed_to(server.name)
         assert [item.event_id for item in items if item.event_id == event.event_id] == [event.event_id]
         assert items[-1].payload == event.raw
     assert alice.one("SELECT count(*) FROM outbox WHERE destination = ?", alice.name) == 0
