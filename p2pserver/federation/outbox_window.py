@@ -11,6 +11,7 @@ from p2pserver.federation.effects import ForgetOwed, OwedItem, ReadOutbox
 from p2pserver.link.limits import Priority
 from p2pserver.wire.messages import (
     ITEM_OCTETS_MAX,
+    PART_OCTETS_MAX,
     PDUS_MAX,
     Item,
     Pdus,
@@ -85,12 +86,10 @@ class OutboxWindow:
         self._reading, self._more = True, False
         self._channel.emit(ReadOutbox(self._cursor, room))
 
-    def read(self, items: Sequence[OwedItem], now: float) -> list[str]:
-        """A page arrived, [] meaning that there is no more. Returns the rooms whose events were in it."""
+    def read(self, items: Sequence[OwedItem], now: float, *, more: bool) -> list[str]:
+        """A page arrived. Returns the rooms whose events were in it."""
         self._reading = False
-        if not items:
-            return []
-        self._more = True
+        self._more = self._more or more
         batch: list[dict[str, Any]] = []
         batch_room, batch_octets = "", 0
         rooms: dict[str, None] = {}
@@ -194,7 +193,10 @@ class OutboxWindow:
             self._forget_soon(now)
             return
         self._remember(item, len(payload), now)
-        self._channel.say(Item(item.number, item.kind, payload), Priority.STATE)
+        for start in range(0, len(payload), PART_OCTETS_MAX):
+            part = payload[start : start + PART_OCTETS_MAX]
+            more = start + PART_OCTETS_MAX < len(payload)
+            self._channel.say(Item(item.number, item.kind, part, more), Priority.STATE)
 
     def _remember(self, item: OwedItem, octets: int, now: float) -> None:
         self._sent[item.number] = _Sent(item.event_id, item.room_id, octets, now)

@@ -48,6 +48,7 @@ from p2pserver.identifiers import public_key_of
 from p2pserver.link.limits import Priority
 from p2pserver.wire.messages import (
     EVENT_IDS_MAX,
+    ITEM_OCTETS_MAX,
     PDUS_MAX,
     Beacons,
     Hello,
@@ -114,6 +115,8 @@ class Peering:
         self._wants: deque[Want] = deque()
         self._reading_missing = False
         self._items: list[tuple[int, str, bytes]] = []
+        self._item_parts = bytearray()
+        self._item_number = -1
         self._offers: dict[str, dict[str, None]] = {}
         self._offer_at: float | None = None
         self._outbox = OutboxWindow(self._channel, self._is_settling)
@@ -301,8 +304,9 @@ class Peering:
     def room_forgotten(self, effect: ForgetRoom) -> None:
         self._rooms.room_forgotten(effect)
 
-    def outbox_read(self, items: Sequence[OwedItem], now: float) -> None:
-        self._rooms.owes(self._outbox.read(items, now), now)
+    def outbox_read(self, items: Sequence[OwedItem], now: float, *, more: bool) -> None:
+        """A page of the outbox; `more`: there may be rows behind it."""
+        self._rooms.owes(self._outbox.read(items, now, more=more), now)
 
     def items_stored(self, numbers: Sequence[int]) -> None:
         """The items are durable, or refused for good."""
@@ -371,13 +375,26 @@ class Peering:
             case Lacking():
                 self._rooms.lacking(message, now)
             case Item():
-                self._items.append((message.number, message.kind, message.payload))
+                self._item(message)
             case ItemsStored():
                 self._outbox.items_stored(message.numbers, now)
             case Request():
                 self._questions.request(message)
             case Response():
                 self._questions.response(message)
+
+    def _item(self, message: Item) -> None:
+        """Joins the parts of an item; parts of different items do not mix."""
+        if self._item_parts and message.number != self._item_number:
+            self._leave("began an item before the last one was whole")
+            return
+        self._item_number = message.number
+        self._item_parts += message.part
+        if len(self._item_parts) > ITEM_OCTETS_MAX:
+            self._leave("sent an item that is too large")
+        elif not message.more:
+            self._items.append((message.number, message.kind, bytes(self._item_parts)))
+            self._item_parts = bytearray()
 
     # Parts
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from p2pserver.federation.channel import Channel
 from p2pserver.federation.effects import Answered, Serve, Unanswered
 from p2pserver.link.limits import Priority
-from p2pserver.wire.messages import RESPONSE_PART_OCTETS_MAX, Request, Response, encode_json
+from p2pserver.wire.messages import PART_OCTETS_MAX, Request, Response, encode_json
 
 
 @dataclass(slots=True)
@@ -92,7 +92,7 @@ class Questions:
         """Sends parts of answers while there is room."""
         while self._answers and self._channel.talking and not self._channel.is_full:
             answer = self._answers[0]
-            part = answer.body[answer.at : answer.at + RESPONSE_PART_OCTETS_MAX]
+            part = answer.body[answer.at : answer.at + PART_OCTETS_MAX]
             answer.at += len(part)
             more = answer.at < len(answer.body)
             self._channel.say(Response(answer.number, answer.ok, part, more), Priority.STATE)

@@ -38,6 +38,9 @@ class Surroundings(Protocol):
 
     def spawn(self, work: Any, *, name: str) -> None: ...
 
+    def has_others(self, session: Session) -> bool:
+        """Whether anybody else is connected."""
+
     def forward(self, source: Session, room_id: str, event_ids: Sequence[str], members: Iterable[str]) -> None: ...
 
     def changed(self, source: Session, room_id: str, members: Iterable[str]) -> None: ...
@@ -77,20 +80,18 @@ class Exchange:
             case fx.Receive():
                 await self._receive(session, effect)
             case fx.ReadOutbox():
-                items = await self._database.read(lambda tx: self._owed(tx, server, effect))
-                peering.outbox_read(items, self._clock())
+                items, more = await self._database.read(lambda tx: self._owed(tx, server, effect))
+                peering.outbox_read(items, self._clock(), more=more)
             case fx.ForgetOwed():
                 await self._database.write(lambda tx: _forget(tx, server, effect))
             case fx.ForgetRoom():
                 await self._database.write(lambda tx: self._forget_room(tx, server, effect))
                 peering.room_forgotten(effect)
             case fx.ReadRooms():
-                views = await self._database.read(
-                    lambda tx: [self._view(tx, server, room_id) for room_id in joined_rooms(tx)]
-                )
+                views = await self._database.read(lambda tx: self._views(tx, server, joined_rooms(tx)))
                 peering.rooms_read(views, self._clock())
             case fx.ReadLeaves():
-                views = await self._database.read(lambda tx: self._views(tx, server, effect.digests))
+                views = await self._database.read(lambda tx: self._views(tx, server, _joined(tx, effect.digests)))
                 peering.leaves_read(effect, views, self._clock())
             case fx.FindUnknown():
                 await self._find_unknown(session, effect)
@@ -104,10 +105,10 @@ class Exchange:
                 await self._database.write(lambda tx: self._store_items(tx, server, effect))
                 peering.items_stored([number for number, _, _ in effect.items])
             case fx.Forward():
-                members = await self._members(effect.room_id)
+                members = await self._members(session, effect.room_id)
                 self._mesh.forward(session, effect.room_id, effect.event_ids, members)
             case fx.Changed():
-                self._mesh.changed(session, effect.room_id, await self._members(effect.room_id))
+                self._mesh.changed(session, effect.room_id, await self._members(session, effect.room_id))
             case fx.NobodyHas():
                 await self._nobody_has(session, effect)
             case fx.Serve():
@@ -121,21 +122,24 @@ class Exchange:
 
     # Rooms, reading
 
-    def _view(self, tx: Tx, server: str, room_id: str) -> fx.RoomView:
-        return fx.RoomView(
-            room_id=room_id,
-            leaves=tuple(sorted(self._rooms.leaves(tx, room_id))),
-            shared=room_id in self._rooms.rooms_with(tx, server),
-            may_see=self._rooms.may_see_room(tx, server, room_id),
-            owed=events_owed(tx, server, room_id),
-            wanted=tuple(self._rooms.wanted(tx, room_id)),
-        )
-
     def _views(self, tx: Tx, server: str, room_ids: Iterable[str]) -> list[fx.RoomView]:
-        return [self._view(tx, server, room_id) for room_id in room_ids if is_joined_room(tx, room_id)]
+        shared = set(self._rooms.rooms_with(tx, server))
+        return [
+            fx.RoomView(
+                room_id=room_id,
+                leaves=tuple(sorted(self._rooms.leaves(tx, room_id))),
+                shared=room_id in shared,
+                may_see=self._rooms.may_see_room(tx, server, room_id),
+                owed=events_owed(tx, server, room_id),
+                wanted=tuple(self._rooms.wanted(tx, room_id)),
+            )
+            for room_id in room_ids
+        ]
 
-    async def _members(self, room_id: str) -> list[str]:
-        """Servers in the room, in an order that does not depend on the process."""
+    async def _members(self, session: Session, room_id: str) -> list[str]:
+        """Servers in the room, in an order that does not depend on the process; [] when nobody else is in reach."""
+        if not self._mesh.has_others(session):
+            return []
         return sorted(await self._database.read(lambda tx: self._rooms.member_servers(tx, room_id)))
 
     async def _find_unknown(self, session: Session, effect: fx.FindUnknown) -> None:
@@ -145,7 +149,7 @@ class Exchange:
             if not is_joined_room(tx, effect.room_id):
                 return [], None
             unknown = not_in_graph(tx, effect.event_ids, or_parked=not effect.as_leaves)
-            return unknown, self._view(tx, server, effect.room_id)
+            return unknown, self._views(tx, server, [effect.room_id])[0]
 
         unknown, view = await self._database.read(read)
         if not effect.as_leaves:
@@ -192,19 +196,19 @@ class Exchange:
     async def _nobody_has(self, session: Session, effect: fx.NobodyHas) -> None:
         server = session.server_name or ""
 
-        def write(tx: Tx) -> tuple[list[str], list[str]]:
+        def read(tx: Tx) -> list[str]:
             if not is_joined_room(tx, effect.room_id):
-                return [], []
+                return []
             wanted = set(self._rooms.wanted(tx, effect.room_id))
-            missed = [event_id for event_id in effect.event_ids if event_id in wanted]
-            if not missed:
-                return [], []
-            held_up = self._rooms.nobody_has(tx, room_id=effect.room_id, event_ids=missed, source=server)
-            return missed, held_up
+            return [event_id for event_id in effect.event_ids if event_id in wanted]
 
-        missed, held_up = await self._database.write(write)
-        if missed:
-            self._mesh.want_elsewhere(session, effect.room_id, missed)
+        missed = await self._database.read(read)
+        if not missed:
+            return
+        held_up = await self._database.write(
+            lambda tx: self._rooms.nobody_has(tx, room_id=effect.room_id, event_ids=missed, source=server)
+        )
+        self._mesh.want_elsewhere(session, effect.room_id, missed)
         for event_id in held_up[:CLAIMS_AT_ONCE]:
             if (effect.room_id, event_id) not in self._claims and len(self._claims) < 4 * CLAIMS_AT_ONCE:
                 self._claims.add((effect.room_id, event_id))
@@ -230,9 +234,9 @@ class Exchange:
 
     # Outbox and items
 
-    def _owed(self, tx: Tx, server: str, effect: fx.ReadOutbox) -> list[fx.OwedItem]:
+    def _owed(self, tx: Tx, server: str, effect: fx.ReadOutbox) -> tuple[list[fx.OwedItem], bool]:
         page = outbox.page(tx, server, after=effect.after, most=OUTBOX_PAGE, octets_max=effect.octets_max)
-        return [
+        owed = [
             fx.OwedItem(
                 number=item.number,
                 kind=item.kind,
@@ -242,6 +246,7 @@ class Exchange:
             )
             for item in page
         ]
+        return owed, bool(page) and outbox.is_owed_beyond(tx, server, page[-1].number)
 
     def _forget_room(self, tx: Tx, server: str, effect: fx.ForgetRoom) -> None:
         if tuple(sorted(self._rooms.leaves(tx, effect.room_id))) == effect.leaves:
@@ -287,6 +292,10 @@ class Exchange:
             # The edge of the process: a mistake of ours in one answer must not end the conversation.
             log.exception("question failed", extra={"peer": server, "question": effect.name})
             return False, {"errcode": "M_UNKNOWN", "error": "internal error"}
+
+
+def _joined(tx: Tx, room_ids: Iterable[str]) -> list[str]:
+    return [room_id for room_id in room_ids if is_joined_room(tx, room_id)]
 
 
 def _forget(tx: Tx, server: str, effect: fx.ForgetOwed) -> None:

@@ -397,6 +397,9 @@ class Mesh:
     async def _leave_soon(self, session: Session, reason: str) -> None:
         self._end_session(session, reason)
 
+    def has_others(self, session: Session) -> bool:
+        return any(other is not session for other in self._by_name.values())
+
     def forward(self, source: Session, room_id: str, event_ids: Sequence[str], members: Iterable[str]) -> None:
         """Offers events, that came from one peer, to the other member servers in reach."""
         new = self._forwarded.add(event_ids)

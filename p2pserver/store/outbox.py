@@ -92,6 +92,12 @@ def page(tx: Tx, destination: str, *, after: int = 0, most: int = 50, octets_max
     return items
 
 
+def is_owed_beyond(tx: Tx, destination: str, number: int) -> bool:
+    """Whether something is owed beyond that number."""
+    row = tx.one("SELECT 1 FROM outbox WHERE destination = ? AND number > ? LIMIT 1", (destination, number))
+    return row is not None
+
+
 def forget_numbers(tx: Tx, destination: str, numbers: Sequence[int]) -> None:
     """The destination holds these items durably."""
     tx.many("DELETE FROM outbox WHERE number = ? AND destination = ?", [(number, destination) for number in numbers])

@@ -32,9 +32,11 @@ PDUS_MAX: Final = 512
 WANT_MAX: Final = 128
 HAVE_MAX: Final = 128
 ITEMS_MAX: Final = 256
-ITEM_OCTETS_MAX: Final = 256 * 1024
+ITEM_OCTETS_MAX: Final = 1024 * 1024 + 4096
+"""An EDU may have 1 MiB, and has its type beside it."""
 REQUEST_OCTETS_MAX: Final = 128 * 1024
-RESPONSE_PART_OCTETS_MAX: Final = 64 * 1024
+PART_OCTETS_MAX: Final = 64 * 1024
+"""Of items and responses, which travel in parts."""
 AGENT_LENGTH_MAX: Final = 64
 SALT_OCTETS: Final = 8
 TAG_OCTETS: Final = 4
@@ -135,11 +137,15 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Something for the receiver alone: an EDU or an invite, `payload` being its JSON text."""
+    """A part of something for the receiver alone, an EDU or an invite, in order; `more` until the last.
+
+    Joined, `part` is the JSON text of an object.
+    """
 
     number: int
     kind: str
-    payload: bytes
+    part: bytes
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +302,7 @@ _FIELDS_OF: dict[type, Callable[[Any], Sequence[Any]]] = {
     Lacking: lambda m: [m.room_id, _packed(m.event_ids)],
     Offer: lambda m: [m.room_id, _packed(m.event_ids)],
     Stored: lambda m: [m.room_id, _packed(m.event_ids)],
-    Item: lambda m: [m.number, m.kind, m.payload],
+    Item: lambda m: [m.number, m.kind, m.part, m.more],
     ItemsStored: lambda m: [list(m.numbers)],
     Request: _request_out,
     Response: lambda m: [m.number, m.ok, m.part, m.more],
@@ -413,7 +419,7 @@ def _item(fields: list[Cbor]) -> Item:
     kind = _text(fields[1], 16)
     if kind not in ITEM_KINDS:
         raise WireError("an item of unknown kind")
-    return Item(_number(fields[0]), kind, _octets(fields[2], ITEM_OCTETS_MAX))
+    return Item(_number(fields[0]), kind, _octets(fields[2], PART_OCTETS_MAX), _flag(fields[3]))
 
 
 def _items_stored(fields: list[Cbor]) -> ItemsStored:
@@ -428,7 +434,7 @@ def _request(fields: list[Cbor]) -> Request:
 
 
 def _response(fields: list[Cbor]) -> Response:
-    part = _octets(fields[2], RESPONSE_PART_OCTETS_MAX)
+    part = _octets(fields[2], PART_OCTETS_MAX)
     return Response(_number(fields[0]), _flag(fields[1]), part, _flag(fields[3]))
 
 
@@ -441,7 +447,7 @@ _READER_OF: dict[int, tuple[Callable[[list[Cbor]], Message], int]] = {
     6: (lambda fields: Lacking(_room_id(fields[0]), _event_ids(fields[1], EVENT_IDS_MAX)), 2),
     7: (lambda fields: Offer(_room_id(fields[0]), _event_ids(fields[1], EVENT_IDS_MAX)), 2),
     8: (lambda fields: Stored(_room_id(fields[0]), _event_ids(fields[1], EVENT_IDS_MAX)), 2),
-    9: (_item, 3),
+    9: (_item, 4),
     10: (_items_stored, 1),
     11: (_request, 3),
     12: (_response, 4),

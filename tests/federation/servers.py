@@ -190,14 +190,15 @@ class FakeServer:
             case fx.NobodyHas():
                 self.in_vain += effect.event_ids
             case fx.ReadOutbox():
-                page, octets = [], 0
+                page, octets, more = [], 0, False
                 for item in sorted(self.owed_to(peer), key=lambda item: item.number):
                     if item.number > effect.after:
                         octets += len(repr(item.payload))
                         if page and (octets > effect.octets_max or len(page) >= 50):
+                            more = True
                             break
                         page.append(item)
-                peering.outbox_read(page, now)
+                peering.outbox_read(page, now, more=more)
             case fx.ForgetOwed():
                 gone = [
                     item.number

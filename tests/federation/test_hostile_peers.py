@@ -168,9 +168,18 @@ def test_messages_before_a_hello_are_bounded() -> None:
     peering = victim.peering_with(stranger, 0.0)
     peering.contact(0.0, clock_ms=WALL_MS)
     for n in range(10_000):
-        peering.receive(m.encode_message(m.Item(n, "edu", b"{}" + b" " * 1000)), 0.0)
+        peering.receive(m.encode_message(m.Item(n, "edu", b"{}" + b" " * 1000, more=False)), 0.0)
     assert peering.state is PeeringState.LEFT
     assert sum(map(len, peering._early)) == 0
+
+
+def test_an_item_without_end_ends_the_conversation() -> None:
+    _victim, liar = victim_of()
+    for _ in range(100):
+        liar.now += 1
+        liar.say(m.Item(1, "edu", b"x" * m.PART_OCTETS_MAX, more=True))
+    assert liar.peering.state is PeeringState.LEFT
+    assert len(liar.peering._item_parts) < 2 * m.ITEM_OCTETS_MAX
 
 
 SAMPLES: list[Callable[[random.Random, FakeServer], m.Message]] = [
@@ -186,7 +195,7 @@ SAMPLES: list[Callable[[random.Random, FakeServer], m.Message]] = [
     lambda rng, victim: m.Lacking(ROOM, (_random_id(rng),)),
     lambda rng, victim: m.Offer(ROOM, (_random_id(rng),)),
     lambda rng, victim: m.Stored(ROOM, (_random_id(rng), *victim.rooms[ROOM].leaves())),
-    lambda rng, victim: m.Item(rng.randrange(1000), "edu", b'{"edu_type":"m.test","content":{}}'),
+    lambda rng, victim: m.Item(rng.randrange(3), "edu", b'{"edu_type":"m.test","content":{}}', rng.random() < 0.3),
     lambda rng, victim: m.ItemsStored((rng.randrange(5), rng.randrange(1000))),
     lambda rng, victim: m.Request(rng.randrange(50), "profile", b'{"user_id":"@a:b"}'),
     lambda rng, victim: m.Response(rng.randrange(5), rng.random() < 0.5, b"{}", rng.random() < 0.5),
@@ -246,7 +255,7 @@ def size_of(peering: Peering) -> int:
     """Octets that a peering keeps, about."""
     channel, rooms, outbox = peering._channel, peering._rooms, peering._outbox
     counted = len(channel.known) * 120 + channel.outgoing_octets + sum(map(len, peering._early))
-    counted += sum(len(text) for _, _, text in peering._items) + sys.getsizeof(rooms._early)
+    counted += sum(len(text) for _, _, text in peering._items) + len(peering._item_parts) + sys.getsizeof(rooms._early)
     counted += sum(len(exchange.waiting) * 120 + len(exchange.vain) * 120 for exchange in rooms._rooms.values())
     counted += len(outbox._done_events) * 120 + len(outbox._sent) * 200
     counted += sum(len(ids) * 120 for ids in peering._offers.values())

@@ -206,6 +206,19 @@ def test_a_room_joined_later_is_compared_when_its_first_event_is_owed() -> None:
     assert len(theirs.events) == 501
 
 
+def test_items_of_any_size_arrive_in_order() -> None:
+    world = two()
+    a, b = world.servers
+    payloads = [{"edu_type": "m.test", "content": {"body": "x" * size}} for size in (1, 65_536, 1_000_000, 5, 200_000)]
+    for payload in payloads:
+        a.owe(b.name, kind="edu", payload=payload)
+    a.owe(b.name, kind="edu", payload={"edu_type": "m.test", "content": {"body": "x" * 2_000_000}})  # cannot travel
+    world.connect(a, b)
+    world.run(30)
+    assert [json.loads(text) for text in b.items] == payloads
+    assert not a.outbox
+
+
 def test_questions_are_answered_in_parts_and_in_any_order() -> None:
     world = two()
     a, b = world.servers

@@ -25,10 +25,10 @@ def test_the_table_of_messages_is_the_code() -> None:
     for name in ("Leaves", "Lacking", "Offer", "Stored"):
         assert str(m.EVENT_IDS_MAX) in text[name]
     assert str(m.PDUS_MAX) in text["Pdus"]
-    assert f"{m.ITEM_OCTETS_MAX // 1024} KiB" in text["Item"]
+    assert f"{m.PART_OCTETS_MAX // 1024} KiB" in text["Item"]
     assert str(m.ITEMS_MAX) in text["ItemsStored"]
     assert f"{m.REQUEST_OCTETS_MAX // 1024} KiB" in text["Request"]
-    assert f"{m.RESPONSE_PART_OCTETS_MAX // 1024} KiB" in text["Response"]
+    assert f"{m.PART_OCTETS_MAX // 1024} KiB" in text["Response"]
     assert f"{m.MESSAGE_OCTETS_MAX // 1024} KiB" in PAGE
 
 

@@ -49,7 +49,7 @@ messages: st.SearchStrategy[m.Message] = st.one_of(
     st.builds(m.Lacking, room_ids, ids(5)),
     st.builds(m.Offer, room_ids, ids(5)),
     st.builds(m.Stored, room_ids, ids(5)),
-    st.builds(m.Item, numbers, st.sampled_from(m.ITEM_KINDS), bodies),
+    st.builds(m.Item, numbers, st.sampled_from(m.ITEM_KINDS), bodies, st.booleans()),
     st.builds(m.ItemsStored, st.lists(numbers, max_size=5).map(tuple)),
     st.builds(m.Request, numbers, st.sampled_from(["join", "state_claim"]), bodies),
     st.builds(m.Response, numbers, st.booleans(), st.binary(max_size=50), st.booleans()),
