@@ -130,6 +130,19 @@ async def test_state_that_changed_before_a_limited_timeline_is_told() -> None:
         }
 
 
+async def test_an_increments_state_is_that_at_the_start_of_the_timeline_too() -> None:
+    async with running_node() as node:
+        alice = await node.register("alice")
+        room_id = await new_room(alice, name="n0")
+        token = (await sync(alice))["next_batch"]
+        first = await set_state(alice, room_id, "m.room.name", {"name": "n1"})
+        await say(alice, room_id, "x")
+        await set_state(alice, room_id, "m.room.name", {"name": "n2"})
+        room = joined(await sync(alice, token, filter={"room": {"timeline": {"limit": 2}}}), room_id)
+        assert slots(room["state"]["events"])["m.room.name", ""]["event_id"] == first
+        assert slots(room["timeline"]["events"])["m.room.name", ""]["content"] == {"name": "n2"}
+
+
 async def test_now_waits_for_the_timeout_and_no_timeout_does_not_wait() -> None:
     async with running_node() as node:
         alice = await node.register("alice")
