@@ -110,9 +110,7 @@ async def test_who_has_left_sees_the_room_as_it_was() -> None:
         assert members == {alice.user_id, bob.user_id}
         assert (await bob.get(at(room_id, "joined_members"))).status == 403
         await alice.post(at(room_id, "ban"), {"user_id": bob.user_id})
-        assert (await bob.get(at(room_id, "state", "m.room.name"))).body == {"name": "then"}, (
-            "a ban shows no more"
-        )
+        assert (await bob.get(at(room_id, "state", "m.room.name"))).body == {"name": "then"}, "a ban shows no more"
 
 
 async def test_members_filters_and_point_in_time() -> None:
