@@ -295,7 +295,9 @@ class Reconciliation:
         for event_id in event_ids:
             if len(exchange.waiting) >= self._channel.limits.waiting_ids:
                 break
-            if event_id not in exchange.vain and event_id not in exchange.asked and is_canonical_event_id(event_id):
+            if event_id in exchange.waiting or event_id in exchange.vain or event_id in exchange.asked:
+                continue
+            if is_canonical_event_id(event_id):
                 exchange.waiting[event_id] = None
         self._ask(room_id, exchange)
 

@@ -62,6 +62,8 @@ class Graph:
         if any(parent not in self.events for parent in pdu["prev_events"]):
             new = event_id not in self.parked
             self.parked[event_id] = pdu
+            while len(self.parked) > 400:
+                del self.parked[next(iter(self.parked))]
             return fx.PduResult(event_id, None, new), []
         self.events[event_id] = pdu
         self.parked.pop(event_id, None)
@@ -80,7 +82,8 @@ class Graph:
 
     def missing(self) -> list[str]:
         cited = (parent for pdu in self.parked.values() for parent in pdu["prev_events"])
-        return [parent for parent in dict.fromkeys(cited) if parent not in self.events and parent not in self.parked]
+        missing = [parent for parent in dict.fromkeys(cited) if parent not in self.events and parent not in self.parked]
+        return missing[:200]
 
 
 class FakeServer:

@@ -1,11 +1,13 @@
 """The octets of messages: exact both ways, strict on the way in."""
 
+import base64
 import random
 import struct
 
 import cbor2
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from p2pserver.events.canonical import encode_canonical
 from p2pserver.wire import messages as m
@@ -141,7 +143,19 @@ def test_what_cannot_travel_is_refused_before_it_is_sent() -> None:
     ):
         with pytest.raises(m.WireError):
             m.encode_message(message)
-    assert m.is_canonical_event_id(EVENT)
+
+
+@given(st.binary(min_size=32, max_size=32), st.sampled_from("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"))
+def test_one_spelling_of_an_event_id_can_travel(octets: bytes, last: str) -> None:
+    canonical = "$" + base64.urlsafe_b64encode(octets).decode().rstrip("=")
+    other = canonical[:-1] + last
+    assert m.is_canonical_event_id(canonical)
+    assert m.is_canonical_event_id(other) == (
+        "$" + base64.urlsafe_b64encode(base64.urlsafe_b64decode(other[1:] + "=")).decode().rstrip("=") == other
+    )
+    assert not m.is_canonical_event_id(canonical + "A")
+    assert not m.is_canonical_event_id(canonical[:-1])
+    assert not m.is_canonical_event_id(canonical[1:])
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"a":NaN}', b'{"a":1,"a":2}', b'{"a":"\\ud800"}', b"\xff"])
