@@ -23,6 +23,7 @@ from p2pserver.store.tx import Tx
 
 T = TypeVar("T")
 UNITS_PER_COMMIT_MAX = 256
+TOPICS_MAX = 20_000
 _PRAGMAS = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
@@ -63,16 +64,18 @@ class Unit:
         self.error: Exception | None = None
 
     def run(self, tx: Tx) -> None:
+        """Raises: sqlite3.Error, if the error was such (a full disk) that SQLite undid the whole transaction."""
         mark = tx.mark()
         tx.execute("SAVEPOINT unit")
         try:
             self.result = self.function(tx)
-        except Exception as error:  # noqa: BLE001  # the caller gets it, and this thread goes on
+        except Exception as error:  # the caller gets it, and this thread goes on
+            if not tx.conn.in_transaction:
+                raise
             tx.execute("ROLLBACK TO unit")
             tx.back_to(mark)
             self.error = error
-        finally:
-            tx.execute("RELEASE unit")
+        tx.execute("RELEASE unit")
 
     def settle(self) -> None:
         if self.future.done():
@@ -84,21 +87,28 @@ class Unit:
 
 
 class Wakeups:
-    """Who waits for which topic. A topic remembers the position of its last notification."""
+    """Who waits for which topic. A topic remembers the position of its last notification.
+
+    Past `TOPICS_MAX` topics all are forgotten at once; who waits from before that moment is woken to look for himself.
+    """
 
     def __init__(self) -> None:
         self._last: dict[str, int] = {}
+        self._forgotten_until = -1
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
 
     def notify(self, topics: Collection[str], position: int) -> None:
         for topic in topics:
+            if len(self._last) >= TOPICS_MAX:
+                self._last.clear()
+                self._forgotten_until = position
             self._last[topic] = position
             for future in self._waiting.pop(topic, ()):
                 if not future.done():
                     future.set_result(None)
 
     async def wait(self, topics: Collection[str], after: int, timeout_s: float) -> bool:
-        if any(self._last.get(topic, -1) > after for topic in topics):
+        if any(self._last.get(topic, self._forgotten_until) > after for topic in topics):
             return True
         if timeout_s <= 0:
             return False
