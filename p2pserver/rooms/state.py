@@ -15,6 +15,9 @@ from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
 
 RESOLUTIONS_KEPT = 4096
+NEAR_GROUPS = 4
+"""How many of the resolved groups, the newest, are tried as the base of the result."""
+
 POWER_LEVELS_KEPT = 256
 
 
@@ -64,7 +67,7 @@ def resolved_group(tx: Tx, room_id: str, rules: RoomVersionRules, groups: Collec
     known = cache.get(distinct)
     if known is None:
         state = resolved_map(tx, rules, distinct)
-        known = state_groups.group_of(tx, room_id, state, near=sorted(distinct))
+        known = state_groups.group_of(tx, room_id, state, near=sorted(distinct)[-NEAR_GROUPS:])
         cache.put(distinct, known)
     return known
 

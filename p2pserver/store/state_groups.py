@@ -74,18 +74,17 @@ def group_with(tx: Tx, room_id: str, base: int, delta: Mapping[StateSlot, str | 
 
 def group_of(tx: Tx, room_id: str, state: StateMap, *, near: Iterable[int] = ()) -> int:
     """A group that holds exactly `state`: one of `near` if it does already, else a delta on the nearest of them."""
-    best: tuple[int, int, dict[StateSlot, str | None]] | None = None
+    best: tuple[int, int] | None = None
     for group_id in near:
-        other = state_map(tx, group_id)
-        delta: dict[StateSlot, str | None] = dict.fromkeys(other.keys() - state.keys())
-        delta.update((slot, event_id) for slot, event_id in state.items() if other.get(slot) != event_id)
-        if not delta:
-            return group_id
-        if best is None or (len(delta), group_id) < best[:2]:
-            best = (len(delta), group_id, delta)
+        distance = len(state_map(tx, group_id).items() ^ state.items())
+        if best is None or (distance, group_id) < best:
+            best = (distance, group_id)
     if best is None:
         return _insert(tx, room_id, None, 0, state, dict(state))
-    return group_with(tx, room_id, best[1], best[2])
+    other = state_map(tx, best[1])
+    delta: dict[StateSlot, str | None] = dict.fromkeys(other.keys() - state.keys())
+    delta.update(state.items() - other.items())
+    return group_with(tx, room_id, best[1], delta)
 
 
 def difference(tx: Tx, old: int | None, new: int) -> dict[StateSlot, tuple[str | None, str | None]]:
