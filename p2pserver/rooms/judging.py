@@ -31,7 +31,8 @@ class Ancestors:
     `missing` must come before the event can be judged. Without missing ones, `groups` are the states after the
     parents, claims standing in for gaps; `depth` is 1 + the greatest of the parents; `grounded` says that the whole
     ancestry is held; `outlying` are auth events that are only outliers, used because the event stands on a claim;
-    `foreign` says that a parent is of another room.
+    `foreign` says that a parent is of another room; `on_claim` that the event comes after a join of ours whose history
+    is still on its way.
     """
 
     missing: tuple[str, ...] = ()
@@ -41,6 +42,7 @@ class Ancestors:
     rejected_auth: frozenset[str] = frozenset()
     outlying: tuple[str, ...] = ()
     foreign: bool = False
+    on_claim: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,7 @@ def ancestors_of(tx: Tx, event: Pdu, gaps: Mapping[str, Gap], *, accept_outliers
     known = events.facts(tx, (*event.prev_events, *event.auth_events))
     missing: dict[str, None] = {}
     groups: dict[int, None] = {}
-    depth, grounded, foreign = 0, True, False
+    depth, grounded, foreign, on_claim = 0, True, False, False
     for parent in event.prev_events:
         fact = known.get(parent)
         gap = gaps.get(parent)
@@ -71,11 +73,13 @@ def ancestors_of(tx: Tx, event: Pdu, gaps: Mapping[str, Gap], *, accept_outliers
         elif fact is not None and not fact.outlier:
             depth = max(depth, fact.depth)
             grounded = grounded and fact.grounded
+            on_claim = on_claim or (fact.position > 0 and not fact.grounded)
             if fact.state_after is not None:
                 groups[fact.state_after] = None
         elif gap is not None and gap.claimed_group is not None:
             depth = max(depth, gap.depth)
             grounded = False
+            on_claim = on_claim or gap.history
             groups[gap.claimed_group] = None
         else:
             missing[parent] = None
@@ -99,6 +103,7 @@ def ancestors_of(tx: Tx, event: Pdu, gaps: Mapping[str, Gap], *, accept_outliers
         rejected_auth=frozenset(each for each in event.auth_events if each in known and known[each].rejected),
         outlying=tuple(outlying),
         foreign=foreign,
+        on_claim=on_claim,
     )
 
 

@@ -25,7 +25,7 @@ def rebuild(context: RoomContext, tx: Tx, room: RoomRow) -> None:
     beside = [] if joining else _beside_the_join(tx, room)
     for each in beside:
         events.set_verdict(tx, each.pdu.event_id, Verdict.SOFT_FAILED, each.reason)
-    events.set_extremities(tx, room.room_id, events.uncovered_events(tx, room.room_id, ungrounded_only=joining))
+    events.set_extremities(tx, room.room_id, events.uncovered_events(tx, room.room_id, on_claim_only=joining))
     update_current_state(context, tx, room, position=tx.next_position())
     for each in beside:
         _show_beside(context, tx, room.room_id, each)

@@ -111,7 +111,7 @@ class Intake:
             self._park(event, source, ancestors.missing)
             return Receipt(event_id=event.event_id, verdict=None, reason="waits for other events", new=new)
         fills_gap = event.event_id in self._gaps
-        history = self._joining and ancestors.grounded
+        history = self._joining and not ancestors.on_claim
         judgement = judge(tx, room, event, ancestors, against_current=not history and not fills_gap)
         place(self._context, tx, room, event, judgement, history=history)
         if fills_gap:

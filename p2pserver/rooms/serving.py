@@ -15,12 +15,12 @@ from p2pserver.store.tx import Tx
 def have_sample(tx: Tx, room_id: str, most: int) -> list[str]:
     """Leaves, and events at exponentially growing depth below them.
 
-    While the history before a join is on its way, only what is held with its whole ancestry: whoever answers takes it
-    that we have all ancestors of what we name.
+    While the history before a join is on its way, only what is part of it: whoever answers takes it that we have all
+    ancestors of what we name.
     """
-    grounded_only = parked.has_history_gap(tx, room_id)
-    sample = graph_walks.held_sample(tx, room_id, most=most, grounded_only=grounded_only)
-    if grounded_only:
+    joining = parked.has_history_gap(tx, room_id)
+    sample = graph_walks.held_sample(tx, room_id, most=most, history_only=joining)
+    if joining:
         return sample
     room_for_leaves = max(1, most - min(len(sample), most // 2))
     leaves = events.leaves(tx, room_id)[:room_for_leaves]

@@ -50,6 +50,7 @@ class EventFacts:
     grounded: bool
     rejected: bool
     depth: int
+    position: int
     state_after: int | None
 
 
@@ -125,13 +126,13 @@ def facts(tx: Tx, event_ids: Collection[str]) -> dict[str, EventFacts]:
     """What is known of those of the events that are held."""
     found: dict[str, EventFacts] = {}
     for some in _chunks(event_ids):
-        for event_id, room_id, outlier, grounded, verdict, depth, state_after in tx.execute(
-            "SELECT event_id, room_id, outlier, grounded, verdict, depth, state_after FROM events"
+        for event_id, room_id, outlier, grounded, verdict, depth, position, state_after in tx.execute(
+            "SELECT event_id, room_id, outlier, grounded, verdict, depth, position, state_after FROM events"
             f" WHERE event_id IN ({_marks(some)})",
             some,
         ):
             found[event_id] = EventFacts(
-                room_id, bool(outlier), bool(grounded), verdict == "rejected", depth, state_after
+                room_id, bool(outlier), bool(grounded), verdict == "rejected", depth, position, state_after
             )
     return found
 
@@ -340,11 +341,14 @@ def set_extremities(tx: Tx, room_id: str, event_ids: Iterable[str]) -> None:
     )
 
 
-def uncovered_events(tx: Tx, room_id: str, *, ungrounded_only: bool) -> list[str]:
-    """The accepted events of the graph that no accepted event cites, found from the whole graph."""
+def uncovered_events(tx: Tx, room_id: str, *, on_claim_only: bool) -> list[str]:
+    """The accepted events of the graph that no accepted event cites, found from the whole graph.
+
+    `on_claim_only`: of those that stand on the claim with which we joined.
+    """
     rows = tx.all(
         "SELECT event_id FROM events AS e WHERE e.room_id = ? AND e.outlier = 0 AND e.verdict = 'accepted'"
-        + (" AND e.grounded = 0" if ungrounded_only else "")
+        + (" AND e.grounded = 0 AND e.position > 0" if on_claim_only else "")
         + " AND NOT EXISTS (SELECT 1 FROM event_edges AS x JOIN events AS c ON c.event_id = x.event_id"
         " WHERE x.prev_event_id = e.event_id AND c.verdict = 'accepted') ORDER BY event_id",
         (room_id,),

@@ -118,9 +118,12 @@ def lacking(tx: Tx, room_id: str, *, want: Collection[str], have: Collection[str
     return sorted({*found, *holes}, key=lambda each: (*depths[each], each))
 
 
-def held_sample(tx: Tx, room_id: str, *, most: int, grounded_only: bool) -> list[str]:
-    """Events at exponentially growing distance below the newest: enough to find what two servers have in common."""
-    condition = "room_id = ? AND outlier = 0" + (" AND grounded = 1" if grounded_only else "")
+def held_sample(tx: Tx, room_id: str, *, most: int, history_only: bool) -> list[str]:
+    """Events at exponentially growing distance below the newest: enough to find what two servers have in common.
+
+    `history_only` leaves out what stands on the claim with which we joined.
+    """
+    condition = "room_id = ? AND outlier = 0" + (" AND (grounded = 1 OR position < 0)" if history_only else "")
     top = tx.one(f"SELECT max(depth) FROM events WHERE {condition}", (room_id,))
     if top is None or top[0] is None:
         return []

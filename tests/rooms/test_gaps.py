@@ -8,7 +8,7 @@ import pytest
 
 from p2pserver.errors import Forbidden, NotFound, Verdict
 from p2pserver.rooms.values import ReceiveReport, RoomLimits
-from tests.rooms.servers import Server, reconcile
+from tests.rooms.servers import Server, deliver, fetch, reconcile
 
 
 def room_of_four() -> tuple[str, list[Server]]:
@@ -153,3 +153,36 @@ def test_parked_octets_are_bounded() -> None:
     for _ in range(10):
         bob.receive(room_id, [alice.send(room_id, "x" * 5000).raw], alice.name)
     assert bob.one("SELECT sum(octets) FROM parked_pdus") <= 20_000
+
+
+def test_join_through_a_server_that_has_a_gap_itself() -> None:
+    room_id, (alice, bob, carol, dave) = room_of_four()
+    withheld = alice.set_state(room_id, "m.room.topic", "", {"topic": "withheld"})
+    held_up = alice.send(room_id, "built upon it")
+    bob.receive(room_id, [held_up.raw], alice.name)
+    for source in (carol.name, dave.name, alice.name):
+        lacking(bob, room_id, [withheld.event_id], source)
+    accept(bob, room_id, held_up.event_id, claim_of(alice, room_id, held_up.event_id, bob.name), alice.name)
+    for number in range(40):
+        bob.send(room_id, f"above the gap {number}")
+    deliver(room_id, bob, alice)
+
+    erin = Server("erin")
+    erin.join(room_id, bob)
+    deliver(room_id, erin, bob)
+    fetch(room_id, bob, erin, octets_max=3000)
+    assert erin.run(lambda tx: erin.rooms.wanted(tx, room_id)) != []
+    for source in (carol.name, dave.name, bob.name):
+        waiting = lacking(erin, room_id, [withheld.event_id], source)
+    assert waiting == [held_up.event_id]
+    accept(erin, room_id, held_up.event_id, claim_of(bob, room_id, held_up.event_id, erin.name), bob.name)
+    fetch(room_id, bob, erin, octets_max=3000)
+    assert erin.run(lambda tx: erin.rooms.wanted(tx, room_id)) == [withheld.event_id]
+    assert not erin.complete(room_id)
+    assert erin.one("SELECT count(*) FROM events WHERE position > 0 AND outlier = 0") == 1
+    assert erin.operational(room_id) == bob.operational(room_id)
+    reconcile(room_id, erin, alice)
+    reconcile(room_id, bob, alice)
+    assert erin.complete(room_id)
+    assert bob.complete(room_id)
+    assert erin.digest(room_id) == alice.digest(room_id) == bob.digest(room_id)
