@@ -74,6 +74,10 @@ class _RoomExchange:
     def is_at_rest(self) -> bool:
         return not self.waiting and not self.asked and not self.reading_have
 
+    def next_deadline(self) -> float | None:
+        times = [self.compare_at, self.answer_until if self.asked else None, self.settling_until or None]
+        return min((at for at in times if at is not None), default=None)
+
 
 class Reconciliation:
     """The rooms of one pair of servers. `settled()` is called when owed events of a room need wait no longer."""
@@ -84,6 +88,8 @@ class Reconciliation:
         self._room_equal = room_equal
         self._key: BeaconKey | None = None
         self._rooms: dict[str, _RoomExchange] = {}
+        self._restless: dict[str, _RoomExchange] = {}
+        """Rooms that may have a deadline."""
         self._room_of_tag: dict[bytes, list[str]] = {}
         self._early: list[Beacon] = []
         self._reading_rooms = False
@@ -120,6 +126,13 @@ class Reconciliation:
     def knows_room(self, room_id: str) -> bool:
         return room_id in self._rooms
 
+    def _touched(self, room_id: str) -> _RoomExchange | None:
+        """The exchange of a room, about to change; None for a room that this server is not in."""
+        exchange = self._rooms.get(room_id)
+        if exchange is not None:
+            self._restless[room_id] = exchange
+        return exchange
+
     # Beacons
 
     def owes(self, room_ids: Iterable[str], now: float) -> None:
@@ -129,7 +142,7 @@ class Reconciliation:
 
     def compare_soon(self, room_id: str, at: float) -> None:
         """The room grew elsewhere."""
-        exchange = self._rooms.get(room_id)
+        exchange = self._touched(room_id)
         if exchange is not None:
             exchange.compare_at = at if exchange.compare_at is None else min(at, exchange.compare_at)
 
@@ -149,6 +162,7 @@ class Reconciliation:
         if self._key is None or not self._channel.talking:
             return
         self._rooms = {view.room_id: self._rooms.get(view.room_id, _RoomExchange()) for view in views}
+        self._restless = {room_id: one for room_id, one in self._restless.items() if self._rooms.get(room_id) is one}
         self._room_of_tag = {}
         beacons = []
         for view in views:
@@ -158,6 +172,7 @@ class Reconciliation:
                 continue
             beacons.append(Beacon(tag, self._key.digest(view.room_id, view.leaves)))
             exchange = self._rooms[view.room_id]
+            self._restless[view.room_id] = exchange
             exchange.compare_at = None
             if self._first_of_contact:
                 exchange.settling_until = now + self._channel.timers.settle_s
@@ -192,7 +207,7 @@ class Reconciliation:
             return
         beacons = []
         for view in views:
-            exchange = self._rooms.get(view.room_id)
+            exchange = self._touched(view.room_id)
             if exchange is None:
                 continue
             digest = effect.digests[view.room_id]
@@ -213,7 +228,7 @@ class Reconciliation:
 
     def served(self, room_id: str, now: float) -> None:
         """The peer was given what it wanted of a room."""
-        exchange = self._rooms.get(room_id)
+        exchange = self._touched(room_id)
         if exchange is not None:
             self._keep_settling(exchange, now)
 
@@ -234,7 +249,7 @@ class Reconciliation:
 
     def room_forgotten(self, effect: ForgetRoom) -> None:
         """The answer to `ForgetRoom`: what is still owed is new."""
-        exchange = self._rooms.get(effect.room_id)
+        exchange = self._touched(effect.room_id)
         if exchange is not None:
             self._come_to_rest(exchange)
 
@@ -290,6 +305,7 @@ class Reconciliation:
 
     def _want(self, room_id: str, event_ids: Iterable[str]) -> None:
         exchange = self._rooms[room_id]
+        self._restless[room_id] = exchange
         if exchange.parked > self._channel.limits.parked_max:
             return
         for event_id in event_ids:
@@ -311,7 +327,7 @@ class Reconciliation:
 
     def have_read(self, effect: ReadHave, unknown: Sequence[str], have: Sequence[str], now: float) -> None:
         """The answer to `ReadHave`: those that are still unknown, and a sample of what is held."""
-        exchange = self._rooms.get(effect.room_id)
+        exchange = self._touched(effect.room_id)
         if exchange is None:
             return
         exchange.reading_have = False
@@ -329,7 +345,7 @@ class Reconciliation:
             self._exchange_done(exchange, now)
 
     def lacking(self, message: Lacking, now: float) -> None:
-        exchange = self._rooms.get(message.room_id)
+        exchange = self._touched(message.room_id)
         if exchange is None:
             return
         vain = tuple(event_id for event_id in message.event_ids if event_id in exchange.asked)
@@ -348,7 +364,7 @@ class Reconciliation:
     # Receiving
 
     def pdus(self, message: Pdus) -> None:
-        exchange = self._rooms.get(message.room_id)
+        exchange = self._touched(message.room_id)
         asked = exchange.asked if exchange is not None and message.in_answer else ()
         if exchange is not None and asked:
             exchange.answer_until = float("inf")  # until the node has judged them
@@ -374,7 +390,7 @@ class Reconciliation:
         )
         if judged and not effect.in_answer:
             self._channel.emit(Forward(effect.room_id, judged))
-        exchange = self._rooms.get(effect.room_id)
+        exchange = self._touched(effect.room_id)
         if exchange is None or not self._channel.talking:
             return
         is_progress = any(result.new for result in results)
@@ -416,13 +432,12 @@ class Reconciliation:
         if not self._channel.talking:
             return None
         times = [at for at in (self._compare_all_at, self._look_again_at, self._strange_at()) if at is not None]
-        for exchange in self._rooms.values():
-            if exchange.compare_at is not None:
-                times.append(exchange.compare_at)
-            if exchange.asked:
-                times.append(exchange.answer_until)
-            if exchange.settling_until:
-                times.append(exchange.settling_until)
+        for room_id, exchange in list(self._restless.items()):
+            deadline = exchange.next_deadline()
+            if deadline is None:
+                del self._restless[room_id]
+            else:
+                times.append(deadline)
         return min(times, default=None)
 
     def handle_timeout(self, now: float) -> None:
@@ -431,7 +446,7 @@ class Reconciliation:
         if any(at is not None and now >= at for at in (self._compare_all_at, self._look_again_at, self._strange_at())):
             self._read_rooms(now)
         due: list[str] = []
-        for room_id, exchange in self._rooms.items():
+        for room_id, exchange in list(self._restless.items()):
             if exchange.asked and now >= exchange.answer_until:
                 asked, exchange.asked = exchange.asked, ()
                 exchange.vain.add(asked)
