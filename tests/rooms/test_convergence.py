@@ -8,7 +8,7 @@ import pytest
 
 from p2pserver.errors import Forbidden
 from p2pserver.store import outbox
-from tests.rooms.servers import Server, leaves, reconcile
+from tests.rooms.servers import Server, fetch, leaves, reconcile
 
 STEPS = 60
 
@@ -51,12 +51,16 @@ def lose_and_shuffle(sender: Server, receiver: Server, room_id: str, rng: random
     sender.run(lambda tx: outbox.forget_numbers(tx, receiver.name, [item.number for item in items]))
 
 
+def exchange(servers: list[Server], room_id: str) -> None:
+    for one in servers:
+        for other in servers:
+            if one is not other:
+                reconcile(room_id, one, other)
+
+
 def healed(servers: list[Server], room_id: str) -> None:
     for _ in range(10):
-        for one in servers:
-            for other in servers:
-                if one is not other:
-                    reconcile(room_id, one, other)
+        exchange(servers, room_id)
         if len({tuple(leaves(server, room_id)) for server in servers}) == 1:
             return
     raise AssertionError("the leaves stay different")
@@ -95,3 +99,42 @@ def post_once(server: Server, room_id: str) -> None:
         server.send(room_id, "healing", sender=stays(server))
     except Forbidden:
         return
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_joins_in_the_middle_of_it_converge(seed: int) -> None:
+    """Servers join at any time, through anybody, and act and hear of things long before the history is theirs."""
+    rng = random.Random(1000 + seed)
+    servers = [Server("alice", seed=seed)]
+    waiting = [Server(name, seed=seed) for name in ("bob", "carol", "dave")]
+    room_id = servers[0].create(version=rng.choice(["10", "11", "12"]))
+    servers[0].member(room_id, stays(servers[0]), "join", sender=stays(servers[0]))
+    for step in range(STEPS):
+        server = rng.choice(servers)
+        if waiting and step % 12 == 5:
+            try:
+                waiting[0].join(room_id, server)
+                waiting[0].member(room_id, stays(waiting[0]), "join", sender=stays(waiting[0]))
+                servers.append(waiting.pop(0))
+            except Forbidden:
+                continue
+        others = [each for each in servers if each is not server]
+        if not others:
+            server.send(room_id, f"{step}")
+            continue
+        act(server, room_id, others, rng)
+        other = rng.choice(others)
+        if rng.random() < 0.3:
+            lose_and_shuffle(server, other, room_id, rng)
+        if rng.random() < 0.2:
+            fetch(room_id, server, other, octets_max=2000)
+    for _ in range(5):
+        exchange(servers, room_id)
+    members = [server for server in servers if all(sees(other, server, room_id) for other in servers)]
+    healed(members, room_id)
+    assert all(server.complete(room_id) for server in members)
+    assert len({server.digest(room_id) for server in members}) == 1
+
+
+def sees(one: Server, other: Server, room_id: str) -> bool:
+    return one is other or other.name in one.run(lambda tx: one.rooms.member_servers(tx, room_id))
