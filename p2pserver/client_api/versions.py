@@ -6,7 +6,6 @@ from typing import Any
 
 from p2pserver.client_api.app import ClientApi
 from p2pserver.client_api.routing import ApiRequest, Routes
-from p2pserver.errors import NotFound
 from p2pserver.events.versions import ROOM_VERSIONS
 
 routes = Routes()
@@ -69,12 +68,6 @@ async def third_party_protocols(api: ClientApi, request: ApiRequest) -> dict[str
 async def pushers(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`GET /pushers`: this node pushes to nobody."""
     return {"pushers": []}
-
-
-@routes.route("GET", "/room_keys/version")
-async def key_backup_version(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
-    """`GET /room_keys/version`: the user has no key backup."""
-    raise NotFound("no current backup version")
 
 
 @routes.route("GET", "/config", versions=("v3", "r0"), base="/_matrix/media")

@@ -181,3 +181,24 @@ async def test_push_rules_that_are_refused(path: str, body: dict[str, Any], errc
         before = (await alice.get("/pushrules/")).body
         assert (await alice.put(path, body)).errcode == errcode
         assert (await alice.get("/pushrules/")).body == before
+
+
+async def test_tags_of_a_room_are_account_data_of_the_room() -> None:
+    async with running_node() as node:
+        alice, bob = await node.register("alice"), await node.register("bob")
+        path = f"/user/{alice.user_id}/rooms/!room:example.org"
+        assert (await alice.get(f"{path}/tags")).body == {"tags": {}}
+        assert (await alice.put(f"{path}/tags/m.favourite", {"order": 0.25})).body == {}
+        assert (await alice.put(f"{path}/tags/u.a%2Fb")).body == {}
+        expected = {"tags": {"m.favourite": {"order": 0.25}, "u.a/b": {}}}
+        assert (await alice.get(f"{path}/tags")).body == expected
+        assert (await alice.get(f"{path}/account_data/m.tag")).body == expected
+        assert (await alice.delete(f"{path}/tags/m.favourite")).body == {}
+        assert (await alice.delete(f"{path}/tags/m.favourite")).body == {}
+        assert (await alice.get(f"{path}/tags")).body == {"tags": {"u.a/b": {}}}
+        assert (await bob.get(f"{path}/tags")).errcode == "M_FORBIDDEN"
+        assert (await bob.put(f"{path}/tags/m.favourite")).errcode == "M_FORBIDDEN"
+        assert (await alice.put(f"{path}/tags/m.favourite", {"order": "first"})).errcode == "M_BAD_JSON"
+        assert (await alice.put(f"{path}/tags/{'x' * 256}")).errcode == "M_INVALID_PARAM"
+        await alice.put(f"{path}/account_data/m.tag", {"tags": "none"})
+        assert (await alice.get(f"{path}/tags")).body == {"tags": {}}
