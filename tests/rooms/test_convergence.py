@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from p2pserver.errors import Forbidden
+from p2pserver.errors import Forbidden, NotFound
 from p2pserver.store import outbox
 from tests.rooms.servers import Server, fetch, leaves, reconcile
 
@@ -116,7 +116,7 @@ def test_joins_in_the_middle_of_it_converge(seed: int) -> None:
                 waiting[0].join(room_id, server)
                 waiting[0].member(room_id, stays(waiting[0]), "join", sender=stays(waiting[0]))
                 servers.append(waiting.pop(0))
-            except Forbidden:
+            except (Forbidden, NotFound):
                 continue
         others = [each for each in servers if each is not server]
         if not others:
