@@ -76,6 +76,8 @@ def accept_state_claim(
     room = rooms.room(tx, room_id)
     if room is None or not parked.is_parked(tx, event_id):
         return ReceiveReport()
+    if parked.gaps_claimed(tx, room_id) >= context.limits.gaps_per_room:
+        return ReceiveReport()
     lacking = [
         each
         for each in parked.missing_of(tx, event_id)

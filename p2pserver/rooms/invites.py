@@ -75,6 +75,8 @@ def receive_invite(context: RoomContext, tx: Tx, *, origin: str, payload: Mappin
     known = memberships.invite(tx, user_id, invite.room_id)
     if known is not None and load_pdu(known.raw, rules_of(known.version)).event_id == invite.event_id:
         return Verdict.ACCEPTED
+    if memberships.has_ended(tx, user_id, invite.room_id, invite):
+        return Verdict.DROPPED
     if events.facts(tx, [invite.event_id]) or not _make_room(context, tx, origin):
         return Verdict.DROPPED
     memberships.keep_invite(

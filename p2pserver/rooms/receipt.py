@@ -18,13 +18,15 @@ from p2pserver.events.receipt import PduDropped, check_on_receipt
 from p2pserver.events.redaction import redact
 from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.graph import place
-from p2pserver.rooms.judging import ancestors_of, judge
+from p2pserver.rooms.judging import Ancestors, Judgement, ancestors_of, judge
 from p2pserver.rooms.rebuilding import rebuild
 from p2pserver.rooms.redacting import note_redactions
 from p2pserver.rooms.values import Receipt, ReceiveReport
-from p2pserver.store import events, parked, rooms
+from p2pserver.store import events, memberships, outsiders, parked, rooms
 from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
+
+HOUR_MS = 3_600_000
 
 
 class Intake:
@@ -65,6 +67,7 @@ class Intake:
                 receipt = self._judge(held.pdu, held.source)
                 if receipt.verdict is not None:
                     self.report.released.append(receipt)
+                if is_placed(receipt):
                     settled.append(event_id)
 
     def retry(self, event_id: str) -> None:
@@ -76,7 +79,7 @@ class Intake:
         self._gaps = parked.gaps(self._tx, self._room_id)
         receipt = self._judge(held.pdu, held.source)
         self.report.results.append(receipt)
-        if receipt.verdict is not None:
+        if is_placed(receipt):
             self.settle([event_id])
 
     def _take(self, raw: object, source: str, *, backfill: bool) -> Receipt:
@@ -100,7 +103,8 @@ class Intake:
         if receipt.verdict is not None:
             if waiting is not None:
                 parked.unpark(self._tx, event.event_id)
-            self.settle([event.event_id])
+            if is_placed(receipt):
+                self.settle([event.event_id])
         return receipt
 
     def _judge(self, event: Pdu, source: str, *, new: bool = True) -> Receipt:
@@ -112,7 +116,16 @@ class Intake:
             return Receipt(event_id=event.event_id, verdict=None, reason="waits for other events", new=new)
         fills_gap = event.event_id in self._gaps
         history = self._joining and not ancestors.on_claim
-        judgement = judge(tx, room, event, ancestors, against_current=not history and not fills_gap)
+        against_current = not history and not fills_gap
+        if self._is_outsider(event, source):
+            by_outsider = self._judge_outsider(event, ancestors, against_current=against_current)
+            if by_outsider is None:
+                return Receipt(
+                    event_id=event.event_id, verdict=Verdict.DROPPED, reason="too much from outside the room"
+                )
+            judgement = by_outsider
+        else:
+            judgement = judge(tx, room, event, ancestors, against_current=against_current)
         place(self._context, tx, room, event, judgement, history=history)
         if fills_gap:
             parked.close_gap(tx, self._room_id, event.event_id)
@@ -121,6 +134,40 @@ class Intake:
             if self._joining and not any(gap.history for gap in self._gaps.values()):
                 self._replace_claims()
         return Receipt(event_id=event.event_id, verdict=judgement.verdict, reason=judgement.reason or "", new=True)
+
+    def _judge_outsider(self, event: Pdu, ancestors: Ancestors, *, against_current: bool) -> Judgement | None:
+        """The verdict on what a server outside the room brought; None, if it is not kept.
+
+        What is accepted is kept whoever brings it, and what is awaited for a member's event, since all members hold the
+        same events. The rest is kept in small amounts only, for a key costs nothing. A server that has just joined,
+        which is not known here yet, is a member by the time that the rest is asked for again.
+        """
+        tx, limits = self._tx, self._context.limits
+        hour, octets = self._context.wall_ms() // HOUR_MS, len(events.encode_raw(event.raw))
+        kept = outsiders.kept(tx, self._room_id, hour)
+        is_full = (
+            kept.events >= limits.outsider_events_per_hour or kept.octets + octets > limits.outsider_octets_per_hour
+        )
+        if is_full:
+            tx.execute("SAVEPOINT outsider")
+        judgement = judge(tx, self._room(), event, ancestors, against_current=against_current)
+        is_accepted = judgement.verdict is Verdict.ACCEPTED
+        if is_full:
+            if not is_accepted:
+                tx.execute("ROLLBACK TO outsider")  # its state groups
+                tx.caches.clear()
+            tx.execute("RELEASE outsider")
+        elif not is_accepted:
+            outsiders.count(tx, self._room_id, hour, octets=octets)
+        return judgement if is_accepted or not is_full else None
+
+    def _is_outsider(self, event: Pdu, source: str) -> bool:
+        """Whether no member server brought the event or waits for it."""
+        return (
+            not memberships.is_joined(self._tx, self._room_id, source)
+            and event.event_id not in self._gaps
+            and not parked.is_awaited_by_members(self._tx, self._room_id, event.event_id)
+        )
 
     def _replace_claims(self) -> None:
         if self._closed_gap:
@@ -160,6 +207,11 @@ class Intake:
         if row is None:
             raise KeyError(self._room_id)
         return row
+
+
+def is_placed(receipt: Receipt) -> bool:
+    """Whether the event is in the graph now."""
+    return receipt.verdict is not None and receipt.verdict is not Verdict.DROPPED
 
 
 def better_copy(held: Pdu | None, arrived: Pdu) -> Pdu:

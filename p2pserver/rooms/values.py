@@ -20,6 +20,11 @@ class RoomLimits:
     invite_octets: int = 64 * 1024
     invites_per_origin_per_hour: int = 100
     invites_held: int = 2_000
+    gaps_per_room: int = 32
+    """Claims that may stand in for events that nobody has; each makes everything after it provisional."""
+    outsider_events_per_hour: int = 100
+    """Per room: events that were not accepted, and that servers outside the room brought."""
+    outsider_octets_per_hour: int = 1024 * 1024
     events_per_walk: int = 100_000
     """How far back one walk over prev_events goes when another server asks for events."""
 

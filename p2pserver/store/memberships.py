@@ -190,6 +190,15 @@ def end_invite(tx: Tx, user_id: str, room_id: str, leave: Pdu) -> None:
     )
 
 
+def has_ended(tx: Tx, user_id: str, room_id: str, event: Pdu) -> bool:
+    """Whether just this invite was refused or taken back before."""
+    row = tx.one(
+        "SELECT version, raw FROM invites WHERE room_id = ? AND user_id = ? AND leave_event_id IS NOT NULL",
+        (room_id, user_id),
+    )
+    return row is not None and load_pdu(json.loads(row[1]), rules_of(row[0])).event_id == event.event_id
+
+
 def ended_by(tx: Tx, leave_event_id: str) -> Pdu | None:
     """The event that ended an invite, which is in no room that is held."""
     row = tx.one("SELECT version, leave_raw FROM invites WHERE leave_event_id = ?", (leave_event_id,))

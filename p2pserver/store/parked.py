@@ -98,8 +98,14 @@ def shrink(tx: Tx, room_id: str, source: str, *, per_source: int, per_room: int,
             f"SELECT event_id FROM parked_pdus WHERE {condition} ORDER BY number LIMIT ?", (*parameters, excess)
         )
         for (event_id,) in rows:
+            missing = missing_of(tx, event_id)
             unpark(tx, event_id)
             dropped.append(event_id)
+            tx.many(
+                "DELETE FROM missing_contacts WHERE room_id = ? AND missing_event_id = ?"
+                " AND NOT EXISTS (SELECT 1 FROM parked_waits AS w WHERE w.missing_event_id = ?)",
+                [(room_id, each, each) for each in missing],
+            )
 
     by_source = tx.one("SELECT count(*) FROM parked_pdus WHERE room_id = ? AND source = ?", (room_id, source))
     if by_source is not None and by_source[0] > per_source:
@@ -109,12 +115,6 @@ def shrink(tx: Tx, room_id: str, source: str, *, per_source: int, per_room: int,
         if row is None or (row[0] <= per_room and row[1] <= octets):
             break
         drop_oldest("room_id = ?", (room_id,), max(1, row[0] - per_room))
-    if dropped:
-        tx.execute(
-            "DELETE FROM missing_contacts WHERE room_id = ? AND missing_event_id NOT IN"
-            " (SELECT missing_event_id FROM parked_waits)",
-            (room_id,),
-        )
     return dropped
 
 
@@ -144,6 +144,19 @@ def waiting_for(tx: Tx, room_id: str, missing_event_id: str) -> list[str]:
         (missing_event_id, room_id),
     )
     return [event_id for (event_id,) in rows]
+
+
+def is_awaited_by_members(tx: Tx, room_id: str, missing_event_id: str) -> bool:
+    """Whether a parked event that a member server brought waits for this one."""
+    return (
+        tx.one(
+            "SELECT 1 FROM parked_waits AS w JOIN parked_pdus AS p ON p.event_id = w.event_id"
+            " JOIN member_servers AS m ON m.room_id = p.room_id AND m.server = p.source AND m.joined > 0"
+            " WHERE w.missing_event_id = ? AND p.room_id = ? LIMIT 1",
+            (missing_event_id, room_id),
+        )
+        is not None
+    )
 
 
 def missing_of(tx: Tx, event_id: str) -> list[str]:
@@ -205,6 +218,14 @@ def gaps(tx: Tx, room_id: str) -> dict[str, Gap]:
             (room_id,),
         )
     }
+
+
+def gaps_claimed(tx: Tx, room_id: str) -> int:
+    """How many gaps a claim stands in for, beside those of a join of ours."""
+    row = tx.one(
+        "SELECT count(*) FROM gaps WHERE room_id = ? AND history = 0 AND claimed_group IS NOT NULL", (room_id,)
+    )
+    return 0 if row is None else int(row[0])
 
 
 def close_gap(tx: Tx, room_id: str, missing_event_id: str) -> None:

@@ -1,0 +1,216 @@
+"""Servers with keys of their own that forge, flood, fork and replay: bounded costs, and honest ones go on."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from p2pserver.errors import Verdict
+from p2pserver.events.build import build_event
+from p2pserver.events.pdu import Pdu
+from p2pserver.events.signing import sign_event
+from p2pserver.events.versions import V12
+from p2pserver.rooms.values import RoomLimits
+from p2pserver.store import events
+from tests.rooms.servers import START_MS, Server, fetch, leaves, reconcile, unknown_of
+from tests.rooms.test_receipt import event_of, shared_room
+
+
+def forged(server: Server, resident: Server, room_id: str, prev_events: list[str], **options: Any) -> Pdu:
+    """An event of a user of `server`, with the auth events that the state at `resident` has for him."""
+    state = resident.run(lambda tx: resident.rooms.current_state(tx, room_id))
+    slots = [("m.room.power_levels", ""), ("m.room.member", server.user), ("m.room.join_rules", "")]
+    if options.get("event_type", "m.room.message") != "m.room.member":
+        slots.pop()
+    settings: dict[str, Any] = {
+        "rules": V12,
+        "room_id": room_id,
+        "sender": server.user,
+        "event_type": "m.room.message",
+        "state_key": None,
+        "content": {"body": "from outside"},
+        "auth_events": [state[slot] for slot in slots if slot in state],
+        "depth": 9,
+        "origin_server_ts": START_MS,
+        "signer": server.signer,
+    }
+    return build_event(**{**settings, **options, "prev_events": prev_events})
+
+
+# Floods from outside the room
+
+
+@pytest.mark.parametrize("chained", [False, True])
+def test_a_stranger_fills_no_disk_with_events_that_are_rejected(chained: bool) -> None:
+    room_id, alice, bob = shared_room()
+    mallory = Server("mallory")
+    tips = leaves(alice, room_id)
+    flood = []
+    for number in range(300):
+        event = forged(mallory, alice, room_id, tips, content={"body": f"{number} " + "x" * 500})
+        flood.append(event.raw)
+        if chained:
+            tips = [event.event_id]
+    if chained:
+        flood.reverse()  # each waits for the next, so that the first one to be judged sets all others free
+    before = alice.one("SELECT count(*) FROM events")
+    groups = alice.one("SELECT count(*) FROM state_groups")
+    for start in range(0, 300, 50):
+        report = alice.receive(room_id, flood[start : start + 50], mallory.name)
+        assert len(report.results) == 50
+    most = RoomLimits().outsider_events_per_hour
+    assert alice.one("SELECT count(*) FROM events") == before + most
+    assert alice.one("SELECT count(*) FROM state_groups") <= groups + most
+    assert alice.one("SELECT count(*) FROM parked_pdus") <= RoomLimits().parked_per_source
+    alice.send(room_id, "unimpressed")
+    reconcile(room_id, alice, bob)
+    assert alice.digest(room_id) == bob.digest(room_id)
+    assert alice.operational(room_id) == bob.operational(room_id)
+
+
+def test_a_banned_server_fills_no_disk_with_the_past_and_members_still_bring_what_they_hold() -> None:
+    room_id, alice, bob = shared_room()
+    carol = Server("carol")
+    carol.join(room_id, alice)
+    reconcile(room_id, alice, carol)
+    reconcile(room_id, alice, bob)
+    before_ban = leaves(alice, room_id)
+    backdated = [event_of(bob, room_id, before_ban, body=f"{number}") for number in range(150)]
+    carol.receive(room_id, [event.raw for event in backdated], bob.name)
+    alice.member(room_id, bob.user, "ban")
+    report = alice.receive(room_id, [event.raw for event in backdated], bob.name)
+    verdicts = [receipt.verdict for receipt in report.results]
+    assert verdicts == [Verdict.SOFT_FAILED] * 100 + [Verdict.DROPPED] * 50
+    report = alice.receive(room_id, [event.raw for event in backdated], carol.name)
+    assert {receipt.verdict for receipt in report.results} == {Verdict.SOFT_FAILED}
+    reconcile(room_id, alice, carol)
+    assert alice.digest(room_id) == carol.digest(room_id)
+
+
+def test_a_server_that_has_just_joined_is_heard_while_a_stranger_floods() -> None:
+    room_id, alice, bob = shared_room()
+    mallory, dave = Server("mallory"), Server("dave")
+    tips = leaves(alice, room_id)
+    flood = [forged(mallory, alice, room_id, tips, content={"body": f"{number}"}).raw for number in range(110)]
+    assert alice.receive(room_id, flood, mallory.name).results[-1].verdict is Verdict.DROPPED
+    dave.join(room_id, bob)
+    reconcile(room_id, dave, bob)
+    dave.send(room_id, "hello from dave")
+    reconcile(room_id, dave, alice)
+    assert dave.name in alice.run(lambda tx: alice.rooms.member_servers(tx, room_id))
+    reconcile(room_id, alice, bob)
+    reconcile(room_id, dave, alice)
+    assert alice.digest(room_id) == dave.digest(room_id)
+
+
+# Forks
+
+
+def test_a_member_that_forks_without_end_slows_nobody_down() -> None:
+    room_id, alice, bob = shared_room()
+    for number in range(100):
+        alice.set_state(room_id, "org.example.setting", f"{number}", {"is": number})
+    reconcile(room_id, alice, bob)
+    tips = leaves(alice, room_id)
+    forks = [
+        forged(
+            bob,
+            alice,
+            room_id,
+            tips,
+            event_type="m.room.member",
+            state_key=bob.user,
+            content={"membership": "join", "displayname": f"{number}"},
+            origin_server_ts=START_MS + number,
+        ).raw
+        for number in range(300)
+    ]
+    began = time.process_time()
+    report = alice.receive(room_id, forks, bob.name)
+    assert {receipt.verdict for receipt in report.results} == {Verdict.ACCEPTED}
+    assert alice.one("SELECT count(*) FROM forward_extremities") == events.EXTREMITIES_PER_SERVER_MAX
+    assert time.process_time() - began < 10  # comparing forks in pairs takes minutes
+    for number in range(4):
+        alice.send(room_id, f"merges {number}")
+    assert alice.one("SELECT count(*) FROM forward_extremities") == 1
+    fetch(room_id, alice, bob, octets_max=1_000_000)
+    assert alice.digest(room_id) == bob.digest(room_id)
+
+
+# What waits
+
+
+def test_thousands_of_unknown_parents_cost_little() -> None:
+    """Events with a thousand parents that do not exist are tolerated in answers, as history may have them."""
+    room_id, alice, bob = shared_room()
+    floods = []
+    for number in range(60):
+        nowhere = ["$" + f"{number:04d}{parent:04d}".ljust(42, "x") + "A" for parent in range(1000)]
+        short = forged(bob, alice, room_id, ["$" + "A" * 43], content={"body": f"{number}"})
+        floods.append(sign_event({**short.raw, "prev_events": nowhere, "signatures": {}}, V12, bob.signer))
+    limits = RoomLimits(parked_per_source=20)
+    patient = Server("alice", limits=limits)
+    patient.conn = alice.conn
+    began = time.process_time()
+    for start in range(0, 60, 20):
+        patient.run(
+            lambda tx, start=start: patient.rooms.receive(  # type: ignore[misc]
+                tx, room_id=room_id, raws=floods[start : start + 20], source=bob.name, backfill=True
+            )
+        )
+    assert patient.one("SELECT count(*) FROM parked_pdus") == 20
+    assert patient.one("SELECT count(*) FROM parked_waits") == 20_000
+    for _ in range(10):
+        assert len(patient.run(lambda tx: patient.rooms.wanted(tx, room_id))) == limits.wanted_at_once
+    assert time.process_time() - began < 10
+
+
+def test_an_invite_that_was_refused_does_not_come_back() -> None:
+    """A replay by anybody, or the inviter's own repetition after a lost acknowledgement."""
+    alice, bob = Server("alice"), Server("bob")
+    room_id = alice.create(public=False)
+    invite = alice.member(room_id, bob.user, "invite")
+    payload = alice.run(lambda tx: alice.rooms.invite_payload(tx, invite.event_id))
+
+    def deliver_invite(origin: str) -> Verdict:
+        return bob.run(lambda tx: bob.rooms.receive_invite(tx, origin=origin, payload=payload))
+
+    assert deliver_invite(alice.name) is Verdict.ACCEPTED
+    bob.run(lambda tx: bob.rooms.decline_invite(tx, user_id=bob.user, room_id=room_id))
+    assert deliver_invite(alice.name) is Verdict.DROPPED
+    assert deliver_invite(Server("mallory").name) is Verdict.DROPPED
+    membership = bob.one("SELECT membership FROM local_memberships WHERE user_id = ?", bob.user)
+    assert membership == "leave"
+
+
+def test_gaps_that_claims_stand_in_for_are_few() -> None:
+    room_id, alice, bob = shared_room()
+    few = Server("alice", limits=RoomLimits(gaps_per_room=3))
+    few.conn = alice.conn
+    for number in range(6):
+        withheld = bob.send(room_id, f"withheld {number}")
+        held_up = bob.send(room_id, f"held up {number}")
+        few.receive(room_id, [held_up.raw], bob.name)
+        few.run(
+            lambda tx, withheld=withheld: few.rooms.nobody_has(  # type: ignore[misc]
+                tx, room_id=room_id, event_ids=[withheld.event_id], source=bob.name
+            )
+        )
+        claim = bob.run(
+            lambda tx, held_up=held_up: bob.rooms.state_claim(  # type: ignore[misc]
+                tx, room_id=room_id, event_id=held_up.event_id, origin=few.name
+            )
+        )
+        few.run(
+            lambda tx, held_up=held_up, claim=claim: few.rooms.accept_state_claim(  # type: ignore[misc]
+                tx, room_id=room_id, event_id=held_up.event_id, claim=claim, source=bob.name
+            )
+        )
+    assert few.one("SELECT count(*) FROM gaps") == 3
+    assert few.one("SELECT count(*) FROM parked_pdus") == 3
+    reconcile(room_id, bob, few)
+    assert unknown_of(room_id, bob, few) == []
+    assert few.complete(room_id)
+    assert few.digest(room_id) == bob.digest(room_id)
