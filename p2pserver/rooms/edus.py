@@ -13,6 +13,7 @@ from typing import Any
 
 from p2pserver.events.canonical import NotCanonical, encode_canonical
 from p2pserver.identifiers import is_user_id, server_of
+from p2pserver.store import memberships
 from p2pserver.store.accounts import user_exists
 from p2pserver.store.device_lists import note_remote_change
 from p2pserver.store.to_device import add_to_device, is_first_receipt
@@ -54,6 +55,7 @@ def _direct_to_device(tx: Tx, origin: str, content: Mapping[str, Any]) -> str | 
     if not is_first_receipt(tx, origin, message_id):
         return "received before"
     recipients = 0
+    strangers: dict[str, bool] = {}
     for user_id, by_device in messages.items():
         if not isinstance(by_device, Mapping) or not user_exists(tx, user_id):
             continue
@@ -62,7 +64,16 @@ def _direct_to_device(tx: Tx, origin: str, content: Mapping[str, Any]) -> str | 
             if recipients > RECIPIENTS_MAX:
                 return "too many recipients"
             if isinstance(message, Mapping) and _octets(message) <= MESSAGE_OCTETS_MAX:
-                add_to_device(tx, user_id, device_id, {"type": kind, "sender": sender, "content": dict(message)})
+                ours = server_of(user_id)
+                if ours not in strangers:
+                    strangers[ours] = not memberships.shared_rooms(tx, ours, origin)
+                add_to_device(
+                    tx,
+                    user_id,
+                    device_id,
+                    {"type": kind, "sender": sender, "content": dict(message)},
+                    stranger=strangers[ours],
+                )
     return None
 
 

@@ -13,25 +13,47 @@ from p2pserver.store.tx import Tx
 
 QUEUE_MAX = 5_000
 """Messages that wait for one device. What comes then is dropped: the device has been away for too long."""
+QUEUE_OCTETS_MAX = 16 * 1024 * 1024
+STRANGERS_MAX = 200
+"""Of a queue, messages from servers that share no room with this one: they must not keep out those that do."""
+STRANGERS_OCTETS_MAX = 1024 * 1024
 REMEMBERED_PER_ORIGIN_MAX = 10_000
+REMEMBERED_MAX = 100_000
+_LOOK_EVERY = 1_000
+"""Message IDs between two counts of all that are remembered."""
 
 
-def add_to_device(tx: Tx, user_id: str, device_id: str, message: dict[str, Any]) -> None:
-    """Queues `{type, sender, content}` for one device, or with `*` for all of a user's; unknown ones get nothing."""
+def add_to_device(tx: Tx, user_id: str, device_id: str, message: dict[str, Any], *, stranger: bool = False) -> None:
+    """Queues `{type, sender, content}` for one device, or with `*` for all of a user's; unknown ones get nothing.
+
+    `stranger`: it comes from a server that shares no room with this one.
+    """
     if device_id == "*":
         rows = tx.all("SELECT device_id FROM devices WHERE user_id = ?", (user_id,))
     else:
         rows = tx.all("SELECT device_id FROM devices WHERE user_id = ? AND device_id = ?", (user_id, device_id))
     text = json.dumps(message, separators=(",", ":"))
     for (device,) in rows:
-        waiting = tx.one("SELECT COUNT(*) FROM to_device WHERE user_id = ? AND device_id = ?", (user_id, device))
-        assert waiting is not None
-        if waiting[0] < QUEUE_MAX:
+        if _has_room(tx, user_id, device, len(text), stranger=stranger):
             tx.execute(
-                "INSERT INTO to_device (user_id, device_id, position, message) VALUES (?, ?, ?, ?)",
-                (user_id, device, tx.next_position(), text),
+                "INSERT INTO to_device (user_id, device_id, position, message, octets, stranger)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (user_id, device, tx.next_position(), text, len(text), int(stranger)),
             )
             tx.notify(f"user:{user_id}")
+
+
+def _has_room(tx: Tx, user_id: str, device_id: str, octets: int, *, stranger: bool) -> bool:
+    row = tx.one(
+        "SELECT COUNT(*), TOTAL(octets), TOTAL(stranger), TOTAL(octets * stranger) FROM to_device"
+        " WHERE user_id = ? AND device_id = ?",
+        (user_id, device_id),
+    )
+    assert row is not None
+    count, total, by_strangers, octets_by_strangers = row
+    if stranger and (by_strangers >= STRANGERS_MAX or octets_by_strangers + octets > STRANGERS_OCTETS_MAX):
+        return False
+    return bool(count < QUEUE_MAX and total + octets <= QUEUE_OCTETS_MAX)
 
 
 def to_device_since(
@@ -67,5 +89,11 @@ def is_first_receipt(tx: Tx, origin: str, message_id: str) -> bool:
             "DELETE FROM to_device_received WHERE number IN"
             " (SELECT number FROM to_device_received WHERE origin = ? ORDER BY number LIMIT ?)",
             (origin, REMEMBERED_PER_ORIGIN_MAX // 10),
+        )
+    if added.lastrowid is not None and added.lastrowid % _LOOK_EVERY == 0:
+        tx.execute(
+            "DELETE FROM to_device_received WHERE number IN"
+            " (SELECT number FROM to_device_received ORDER BY number DESC LIMIT -1 OFFSET ?)",
+            (REMEMBERED_MAX,),
         )
     return True

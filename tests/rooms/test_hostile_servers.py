@@ -12,8 +12,12 @@ from p2pserver.events.build import build_event
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.signing import sign_event
 from p2pserver.events.versions import V12
+from p2pserver.rooms.edus import receive_edu
 from p2pserver.rooms.values import RoomLimits
-from p2pserver.store import events
+from p2pserver.store import events, to_device
+from p2pserver.store.accounts import register_user
+from p2pserver.store.devices import log_in_device
+from p2pserver.store.tx import Tx
 from tests.rooms.servers import START_MS, Server, fetch, leaves, reconcile, unknown_of
 from tests.rooms.test_receipt import event_of, shared_room
 
@@ -214,3 +218,70 @@ def test_gaps_that_claims_stand_in_for_are_few() -> None:
     assert unknown_of(room_id, bob, few) == []
     assert few.complete(room_id)
     assert few.digest(room_id) == bob.digest(room_id)
+
+
+# To-device messages
+
+
+def direct(sender: str, to: str, message_id: str, octets: int = 10) -> dict[str, Any]:
+    messages = {to: {"PHONE": {"body": "x" * octets}}}
+    return {"sender": sender, "type": "m.test", "message_id": message_id, "messages": messages}
+
+
+def with_phone(server: Server) -> None:
+    def make(tx: Tx) -> None:
+        register_user(tx, server.user, None)
+        log_in_device(tx, server.user, "PHONE", token="token", display_name=None, now_ms=START_MS, ip="")
+
+    server.run(make)
+
+
+def queued_from(server: Server, sender: Server) -> int:
+    return sum(f'"{sender.user}"' in text for text in server.column("SELECT message FROM to_device"))
+
+
+@pytest.mark.parametrize("octets", [10, 50_000])
+def test_strangers_leave_room_in_the_queues_for_those_who_share_a_room(octets: int) -> None:
+    _, alice, bob = shared_room()
+    with_phone(alice)
+    for name in ("mallory", "malvin"):
+        stranger = Server(name)
+        for number in range(150):
+            content = direct(stranger.user, alice.user, f"{number}", octets)
+            alice.run(lambda tx, content=content, stranger=stranger: flood_of(tx, stranger, content))  # type: ignore[misc]
+    assert alice.one("SELECT count(*) FROM to_device") <= to_device.STRANGERS_MAX
+    assert alice.one("SELECT total(octets) FROM to_device") <= to_device.STRANGERS_OCTETS_MAX
+    before = queued_from(alice, bob)
+    for number in range(5):
+        alice.run(
+            lambda tx, number=number: receive_edu(  # type: ignore[misc]
+                tx, bob.name, "m.direct_to_device", direct(bob.user, alice.user, f"{number}")
+            )
+        )
+    assert queued_from(alice, bob) == before + 5
+
+
+def flood_of(tx: Tx, stranger: Server, content: dict[str, Any]) -> None:
+    receive_edu(tx, stranger.name, "m.direct_to_device", content)
+
+
+def test_nobody_speaks_for_the_users_of_another_server() -> None:
+    _, alice, bob = shared_room()
+    mallory = Server("mallory")
+    with_phone(alice)
+    alice.run(lambda tx: flood_of(tx, mallory, direct(bob.user, alice.user, "spoofed")))
+    alice.run(lambda tx: flood_of(tx, mallory, direct(alice.user, alice.user, "as herself")))
+    alice.run(lambda tx: receive_edu(tx, mallory.name, "m.device_list_update", {"user_id": bob.user}))
+    alice.run(lambda tx: receive_edu(tx, mallory.name, "m.signing_key_update", {"user_id": alice.user}))
+    assert alice.column("SELECT message FROM to_device") == []
+    assert alice.column("SELECT user_id FROM device_list_changes") == []
+    alice.run(lambda tx: receive_edu(tx, bob.name, "m.device_list_update", {"user_id": bob.user}))
+    assert alice.column("SELECT user_id FROM device_list_changes") == [bob.user]
+
+
+def test_the_memory_of_received_messages_is_bounded_over_all_origins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(to_device, "REMEMBERED_MAX", 500)
+    _, alice, _ = shared_room()
+    for key in range(30):
+        alice.run(lambda tx, key=key: [to_device.is_first_receipt(tx, f"{key}", f"{n}") for n in range(100)])  # type: ignore[misc]
+    assert alice.one("SELECT count(*) FROM to_device_received") == 500
