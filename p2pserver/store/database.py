@@ -133,12 +133,23 @@ class Wakeups:
 class _DatabaseThread(aiosqlite.Connection):
     """aiosqlite's connection and thread, with whole functions instead of single statements."""
 
+    _ending: asyncio.Future[Any] | None = None
+
+    def stop(self) -> asyncio.Future[Any] | None:
+        self._ending = super().stop()
+        return self._ending
+
     async def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
         result: T = await self._execute(function, self._conn)  # type: ignore[no-untyped-call]
         return result
 
     async def opened(self) -> _DatabaseThread:
-        await self
+        try:
+            await self
+        except BaseException:
+            if self._ending is not None:  # else the thread would report its end to a loop that may be closed by then
+                await self._ending
+            raise
         return self
 
 
@@ -159,7 +170,7 @@ class SqliteDatabase:
     async def open(cls, path: Path) -> SqliteDatabase:
         """Opens (or makes) the file, brings its schema up to date.
 
-        Raises: SchemaTooNew; sqlite3.DatabaseError, if it is not a database.
+        Raises: SchemaTooNew; sqlite3.Error, if it cannot be used: damaged, no database, not ours to write.
         """
 
         def connect() -> sqlite3.Connection:
@@ -168,14 +179,14 @@ class SqliteDatabase:
                 conn.execute(pragma)
             return conn
 
-        writer = await _DatabaseThread(connect, iter_chunk_size=64).opened()
-        try:
+        async with contextlib.AsyncExitStack() as on_failure:
+            writer = await _DatabaseThread(connect, iter_chunk_size=64).opened()
+            on_failure.push_async_callback(writer.close)
             await writer.call(migrate)
             reader = await _DatabaseThread(connect, iter_chunk_size=64).opened()
+            on_failure.push_async_callback(reader.close)
             position = await writer.call(lambda conn: conn.execute("SELECT position FROM stream").fetchone()[0])
-        except BaseException:
-            await writer.close()
-            raise
+            on_failure.pop_all()
         return cls(writer, reader, position)
 
     @property
@@ -203,7 +214,8 @@ class SqliteDatabase:
         if self._flusher is not None:
             await self._flusher
         await self._reader.close()
-        await self._writer.call(lambda conn: conn.execute("PRAGMA optimize"))
+        with contextlib.suppress(sqlite3.Error):  # a damaged file must not keep the thread, and the process, alive
+            await self._writer.call(lambda conn: conn.execute("PRAGMA optimize"))
         await self._writer.close()
 
     async def _flush(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -105,6 +106,21 @@ async def test_another_process_may_write_between_two_units(database: SqliteDatab
     assert await other.write(lambda tx: put(tx, "b")) == 2
     await other.close()
     assert await database.write(lambda tx: put(tx, "c")) == 3
+
+
+@pytest.mark.parametrize("kept_octets", [0, 50, 6_000, 30_000])
+async def test_a_damaged_file_is_an_error_and_leaves_no_thread(tmp_path: Path, kept_octets: int) -> None:
+    path = tmp_path / "p2pserver.db"
+    await (await SqliteDatabase.open(path)).close()
+    path.write_bytes(path.read_bytes()[:kept_octets] or b"no database" * 100)
+    before = threading.active_count()
+    with pytest.raises(sqlite3.DatabaseError):
+        await SqliteDatabase.open(path)
+    for _ in range(100):
+        if threading.active_count() == before:
+            break
+        await asyncio.sleep(0.01)
+    assert threading.active_count() == before
 
 
 async def test_who_waits_for_a_topic_wakes_at_its_commit(database: SqliteDatabase) -> None:
