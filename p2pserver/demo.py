@@ -25,6 +25,8 @@ NAMES = ("anna", "boris", "carla")
 COLORS = {"anna": "cyan", "boris": "yellow", "carla": "magenta"}
 TOGETHER = "anna ────── boris\n   ╲       ╱\n    ╲     ╱\n     carla"
 APART = "anna ────── boris\n\n- - - - - - - - -\n\n     carla"
+COLUMNS = 80
+"""Of what is printed: no wider than a plain terminal, and the same everywhere, so that a run repeats to the letter."""
 AGREEMENT_WITHIN_S = 600.0
 CONDITIONS = LinkConditions(
     loss=0.1, duplication=0.05, delay_ms_mean=60, jitter_ms=50, bit_rate=250_000, datagram_octets_max=1_200
@@ -85,7 +87,7 @@ class Demo:
         try:
             await action
         except RequestFailed as failed:
-            line.append(f"  refused: {reason_of(failed)}", style="red")
+            line.append(f"\n{'':>10}refused: {reason_of(failed)}", style="red")
         self.tell(line)
 
     # The story
@@ -230,7 +232,7 @@ class Demo:
         return Belief(name, title, members, levels, await room.messages(), await self.mesh.digest(name, room.room_id))
 
     def show(self, title: str, beliefs: list[Belief]) -> None:
-        table = Table(title=title, title_style="bold", width=100)
+        table = Table(title=title, title_style="bold", width=COLUMNS)
         table.add_column("")
         for belief in beliefs:
             table.add_column(f"{belief.name}'s node", style=COLORS[belief.name], overflow="fold")
@@ -262,7 +264,7 @@ def reason_of(failed: RequestFailed) -> str:
 
 def show(*, seed: int, sabotage: bool, console: Console | None = None) -> int:
     """Runs the demo; the exit status: 0 if the nodes agree, 1 if not."""
-    chosen = console or Console(width=100, highlight=False)
+    chosen = console or Console(width=COLUMNS, highlight=False)
     demo = Demo(seed, sabotage, chosen)
 
     async def main() -> bool:
