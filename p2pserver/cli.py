@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import shlex
+import shutil
+import sqlite3
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -74,10 +78,7 @@ def _on_database(config: Config, unit: Callable[[Tx], T], *, write: bool = False
 
     Raises: Failure, if there is no node in the data folder yet or its file cannot be used.
     """
-    import sqlite3
-
     from p2pserver.store.database import SqliteDatabase
-    from p2pserver.store.migrations import SchemaTooNew
 
     async def work() -> T:
         database = await SqliteDatabase.open(config.database_path)
@@ -86,12 +87,39 @@ def _on_database(config: Config, unit: Callable[[Tx], T], *, write: bool = False
         finally:
             await database.close()
 
-    if not config.database_path.exists():
-        raise Failure(f"no node in {config.data_dir} yet: start one with `p2pserver run`, or name its --data-dir")
-    try:
+    with _failures_told(config):
+        if not config.database_path.exists():
+            raise Failure(f"no node in {config.data_dir} yet: start one with `p2pserver run`, or name its --data-dir")
         return asyncio.run(work())
-    except (SchemaTooNew, sqlite3.Error) as error:
+
+
+@contextmanager
+def _failures_told(config: Config) -> Iterator[None]:
+    """Turns what can be wrong outside the program into one line that says what to do."""
+    from p2pserver.errors import MatrixError
+    from p2pserver.node.identity import IdentityError
+    from p2pserver.store.migrations import SchemaTooNew
+
+    try:
+        yield
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+    except (IdentityError, MatrixError) as error:
+        raise Failure(str(error)) from None
+    except SchemaTooNew as error:
         raise Failure(f"{config.database_path}: {error}") from None
+    except sqlite3.OperationalError as error:  # read-only, no space, busy, not to be opened
+        raise Failure(
+            f"cannot use {config.database_path}: {error}; see that there is space and that this user may write"
+            f" to {config.data_dir}"
+        ) from None
+    except sqlite3.DatabaseError as error:
+        raise Failure(
+            f"{config.database_path} is damaged ({error}): put the folder back from a backup, or move this file away"
+            " to begin with no accounts and rooms under the same name"
+        ) from None
+    except OSError as error:
+        raise Failure(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from None
 
 
 @cli.command()
@@ -100,118 +128,132 @@ def run(config_file: Path | None, **flags: Any) -> NoReturn:
     """Starts the node and stays until Ctrl-C."""
     config = _load(config_file, flags)
     set_up_logging(config.log_level, as_json=config.log_json)
-    from p2pserver.node.identity import IdentityError
     from p2pserver.node.run import run as run_node
 
     try:
-        sys.exit(asyncio.run(run_node(config, announce=click.echo)))
-    except ConfigError as error:
-        raise click.UsageError(str(error)) from None
-    except (IdentityError, OSError) as error:
-        raise Failure(str(error)) from None
+        with _failures_told(config):
+            sys.exit(asyncio.run(run_node(config, announce=click.echo, register=_register_command(config))))
     except KeyboardInterrupt:
         sys.exit(0)
 
 
+def _register_command(config: Config) -> str:
+    """What to type in another terminal to make an account on this node, less the name."""
+    called = sys.argv[0]
+    if called.endswith(".py"):
+        program = [sys.executable, "-m", "p2pserver"]
+    else:
+        program = ["p2pserver" if shutil.which("p2pserver") == shutil.which(called) else called]
+    where = ["--data-dir", str(config.data_dir)] if "data_dir" in config.origins else []
+    return shlex.join([*program, "register", *where])
+
+
+def _ask_password(_context: click.Context, _parameter: click.Parameter, password: str | None) -> str:
+    """The password given, typed twice, or the first line of standard input where nobody is there to type."""
+    if password is None and sys.stdin.isatty():
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    elif password is None:
+        password = sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        raise click.UsageError("a password is needed: type it when asked, pipe it in, or give --password")
+    return str(password)
+
+
+_password_option = click.option(
+    "--password", callback=_ask_password, help="Asked for, or the first line of standard input, if not given."
+)
+
+
 @cli.command()
 @click.argument("name")
-@click.option("--password", prompt=True, hide_input=True, confirmation_prompt=True, help="Asked for, if not given.")
+@_password_option
 @_setting_options(["data_dir"])
 def register(config_file: Path | None, name: str, password: str, **flags: Any) -> None:
     """Makes an account on this node, also while the node runs."""
-    from p2pserver.errors import MatrixError
-    from p2pserver.node.identity import IdentityError, load_identity
+    from p2pserver.node.identity import load_identity
     from p2pserver.node.run import prepare_database
     from p2pserver.store.accounts import hash_password, register_user
 
     config = _load(config_file, flags)
-    try:
+    with _failures_told(config):
         identity = load_identity(config.data_dir, domain=config.domain)
         asyncio.run(prepare_database(config, identity))
+        user_id = f"@{name.lower()}:{identity.server_name}"
         password_hash = hash_password(password)
-        user_id = f"@{name}:{identity.server_name}"
         _on_database(config, lambda tx: register_user(tx, user_id, password_hash), write=True)
-    except (IdentityError, MatrixError, OSError) as error:
-        raise Failure(str(error)) from None
     click.echo(user_id)
 
 
 @cli.command("reset-password")
 @click.argument("name")
-@click.option("--password", prompt=True, hide_input=True, confirmation_prompt=True, help="Asked for, if not given.")
+@_password_option
 @_setting_options(["data_dir"])
 def reset_password(config_file: Path | None, name: str, password: str, **flags: Any) -> None:
-    """Gives a user of this node a new password and logs his devices out."""
-    from p2pserver.errors import MatrixError
+    """Gives a user a new password; logs all devices out."""
     from p2pserver.store.accounts import hash_password, set_password
 
     config = _load(config_file, flags)
-    user_id = _local_user(config, name)
+    user_id = name if name.startswith("@") else f"@{name.lower()}:{_own_name(config)}"
     password_hash = hash_password(password)
-    try:
-        _on_database(config, lambda tx: set_password(tx, user_id, password_hash, log_out=True), write=True)
-    except MatrixError as error:
-        raise Failure(str(error)) from None
+    _on_database(config, lambda tx: set_password(tx, user_id, password_hash, log_out=True), write=True)
     click.echo(f"{user_id} has a new password; log in again on each device")
 
 
-def _local_user(config: Config, name: str) -> str:
+def _own_name(config: Config) -> str:
     server_name = _on_database(config, lambda tx: tx.one("SELECT value FROM node WHERE name = 'server_name'"))
     if server_name is None:
         raise Failure(f"no node in {config.data_dir} yet: start one with `p2pserver run`")
-    return name if name.startswith("@") else f"@{name}:{server_name[0]}"
+    return str(server_name[0])
+
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="One JSON list, with all that is known.")
 
 
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON list instead of a table.")
+@_json_option
 @_setting_options(["data_dir"])
 def peers(config_file: Path | None, as_json: bool, **flags: Any) -> None:
-    """Shows the nodes that this one has met: connected or when last seen, and what waits for them."""
+    """Shows the nodes that were met, and what waits for them."""
+    from p2pserver.node.identity import is_running
+    from p2pserver.node.lines import lines_of_peers
     from p2pserver.store.peers import list_peers
 
     config = _load(config_file, flags)
     rows = _on_database(config, list_peers)
-    columns = [
-        ("server", "server_name"),
-        ("link", "link"),
-        ("connected", "connected"),
-        ("last seen", "last_seen"),
-        ("waiting", "queued"),
-        ("blocked", "blocked"),
-    ]
-    _show(rows, columns, as_json=as_json, empty="no other node was met yet")
+    if not is_running(config.data_dir):
+        click.echo("this node is not running", err=True)
+        rows = [{**row, "connected": False} for row in rows]
+    _show(rows, lines_of_peers(rows), as_json=as_json, empty="no other node was met yet")
 
 
 @cli.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON list instead of a table.")
+@_json_option
 @_setting_options(["data_dir"])
 def rooms(config_file: Path | None, as_json: bool, **flags: Any) -> None:
-    """Shows the rooms held here: members, events, width of the graph, whether the history is complete."""
+    """Shows the rooms held here.
+
+    For each: name, ID, version, members, events, width of the graph, whether the history is complete.
+    """
+    from p2pserver.node.lines import lines_of_rooms
     from p2pserver.store.room_list import list_rooms
 
     config = _load(config_file, flags)
     rows = _on_database(config, list_rooms)
-    columns = [
-        ("room", "room_id"),
-        ("name", "name"),
-        ("version", "version"),
-        ("joined", "joined"),
-        ("events", "events"),
-        ("width", "width"),
-        ("history", "history"),
-    ]
-    _show(rows, columns, as_json=as_json, empty="no room yet")
+    _show(rows, lines_of_rooms(rows), as_json=as_json, empty="no room yet")
 
 
 @cli.command()
 @click.argument("server_name")
 @_setting_options(["data_dir"])
 def block(config_file: Path | None, server_name: str, **flags: Any) -> None:
-    """Refuses to talk to a node from now on, under whatever name its key has."""
+    """Refuses a node, under whatever name its key has."""
     from p2pserver.store.peers import block_server
 
     config = _load(config_file, flags)
-    if not _on_database(config, lambda tx: block_server(tx, _key_of(server_name)), write=True):
+    key = _key_of(server_name)
+    if key == _key_of(_own_name(config)):
+        raise Failure(f"{server_name} is this node itself")
+    if not _on_database(config, lambda tx: block_server(tx, key), write=True):
         raise Failure(f"{server_name} is blocked already")
     click.echo(f"{server_name} is blocked")
 
@@ -224,7 +266,8 @@ def allow(config_file: Path | None, server_name: str, **flags: Any) -> None:
     from p2pserver.store.peers import allow_server
 
     config = _load(config_file, flags)
-    if not _on_database(config, lambda tx: allow_server(tx, _key_of(server_name)), write=True):
+    key = _key_of(server_name)
+    if not _on_database(config, lambda tx: allow_server(tx, key), write=True):
         raise Failure(f"{server_name} was not blocked")
     click.echo(f"{server_name} is allowed")
 
@@ -254,30 +297,20 @@ def demo(seed: int, sabotage: bool) -> NoReturn:
     sys.exit(show(seed=seed, sabotage=sabotage))
 
 
-def _show(rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str]], *, as_json: bool, empty: str) -> None:
+def _show(rows: Sequence[dict[str, Any]], lines: Iterable[str], *, as_json: bool, empty: str) -> None:
     if as_json:
         click.echo(json.dumps(list(rows), ensure_ascii=False))
-        return
-    if not rows:
+    elif rows:
+        click.echo("\n".join(lines))
+    else:
         click.echo(empty)
-        return
-    from rich.console import Console
-    from rich.table import Table
 
-    table = Table(box=None, pad_edge=False)
-    for title, _ in columns:
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        table.add_row(
-            *("yes" if row[key] is True else "" if row[key] in (None, False) else str(row[key]) for _, key in columns)
-        )
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+_STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class JsonLines(logging.Formatter):
     """One JSON object per record, with the fields that were passed as `extra`."""
-
-    _standard = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -286,7 +319,7 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line.update({key: value for key, value in vars(record).items() if key not in self._standard})
+        line.update({key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False, default=str)
@@ -296,7 +329,7 @@ class PlainLines(logging.Formatter):
     """`level logger: message key=value ...` for a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = {key: value for key, value in vars(record).items() if key not in JsonLines._standard}  # noqa: SLF001
+        fields = {key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS}
         text = f"{record.levelname.lower()} {record.name}: {record.getMessage()}"
         text += "".join(f" {key}={value}" for key, value in fields.items())
         return text + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")

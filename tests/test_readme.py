@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from p2pserver.cli import cli
 from p2pserver.config import Config
 from p2pserver.node.identity import load_identity
+from p2pserver.node.lines import line_of, welcome
 from p2pserver.node.peer_events import PeerConnected
-from p2pserver.node.run import line_of, welcome
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -34,7 +34,8 @@ def test_the_lines_it_shows_are_those_that_a_node_prints(tmp_path: Path) -> None
     peer = re.search(r"connected to (\S+)", shown[1])
     assert name is not None
     assert peer is not None
-    lines = welcome(Config(data_dir=tmp_path), identity, "http://127.0.0.1:8008", None)
+    command = ".venv/bin/p2pserver register"
+    lines = welcome(Config(data_dir=tmp_path), identity, "http://127.0.0.1:8008", token=None, register=command)
     lines.append(line_of(PeerConnected(peer[1], "lan 192.168.1.7:44945", "p2pserver")))
     assert shown[1].splitlines() == [line.replace(identity.server_name, name[1]) for line in lines]
 

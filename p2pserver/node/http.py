@@ -108,7 +108,10 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def write_ready_file(path: Path, *, client_url: str, server_name: str) -> None:
-    """Tells scripts that requests are answered; the file appears whole."""
+    """Tells scripts that requests are answered; the file appears whole. Raises: OSError with a line for people."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps({"client_url": client_url, "server_name": server_name, "pid": os.getpid()}) + "\n")
-    part.replace(path)
+    try:
+        part.write_text(json.dumps({"client_url": client_url, "server_name": server_name, "pid": os.getpid()}) + "\n")
+        part.replace(path)
+    except OSError as error:
+        raise OSError(f"cannot write --ready-file {path}: {error.strerror}") from None

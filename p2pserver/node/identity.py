@@ -121,14 +121,27 @@ def _write_durably(path: Path, text: str, *, mode: int) -> None:
 def locked(data_dir: Path) -> Iterator[None]:
     """Holds the data folder for this process; the lock ends with the process, however it ends.
 
-    Raises: IdentityError, if another node runs on this folder.
+    Raises: IdentityError, if another node runs on this folder, or if it cannot be written to.
     """
-    with (data_dir / LOCK_FILE).open("a+") as file:
+    try:
+        opened = (data_dir / LOCK_FILE).open("a+")
+    except OSError as error:
+        raise IdentityError(f"cannot use the data folder {data_dir}: {error.strerror}") from None
+    with opened as file:
         try:
             _lock(file.fileno())
         except OSError:
             raise IdentityError(f"another node is running on {data_dir}: stop it, or use another --data-dir") from None
         yield
+
+
+def is_running(data_dir: Path) -> bool:
+    """Whether a node runs on this folder now. True also where this cannot be found out."""
+    try:
+        with locked(data_dir):
+            return False
+    except IdentityError:
+        return True
 
 
 def _lock(descriptor: int) -> None:

@@ -14,8 +14,8 @@ from importlib.metadata import EntryPoint, entry_points
 from p2pserver.config import Config, ConfigError
 from p2pserver.node.http import HttpServer, write_ready_file
 from p2pserver.node.identity import Identity, IdentityError, load_identity, locked
+from p2pserver.node.lines import device_addresses, line_of, lines_of_transport, welcome
 from p2pserver.node.node import Node
-from p2pserver.node.peer_events import PeerConnected, PeerEvent, PeerLost, PeerRefused
 from p2pserver.store.database import SqliteDatabase
 from p2pserver.store.tx import Tx
 from transports.contract import Transport, TransportFactory
@@ -26,10 +26,11 @@ ENTRY_POINT_GROUP = "p2pserver.transports"
 NOTES_LOOK_S = 3.0
 
 
-async def run(config: Config, *, announce: Callable[[str], None]) -> int:
+async def run(config: Config, *, announce: Callable[[str], None], register: str) -> int:
     """Runs the node until SIGINT or SIGTERM; the exit status. `announce` prints a line for people.
 
-    Raises: IdentityError, ConfigError, OSError, with one line that says what to do.
+    `register` is the command that makes an account on this node, told to people. Raises: IdentityError, ConfigError,
+    OSError, with one line that says what to do; SchemaTooNew; sqlite3.Error.
     """
     transports = [transport_of(text) for text in config.transports]
     identity = load_identity(config.data_dir, domain=config.domain)
@@ -37,7 +38,7 @@ async def run(config: Config, *, announce: Callable[[str], None]) -> int:
         database = await prepare_database(config, identity, keep_open=True)
         assert database is not None
         try:
-            return await _serve(config, identity, database, transports, announce)
+            return await _serve(config, identity, database, transports, announce, register)
         finally:
             await database.close()
 
@@ -104,6 +105,7 @@ async def _serve(
     database: SqliteDatabase,
     transports: list[Transport],
     announce: Callable[[str], None],
+    register: str,
 ) -> int:
     token = None
     if config.registration == "token":
@@ -118,20 +120,33 @@ async def _serve(
     )
     http = HttpServer(node.client_api.asgi_app(), host=config.listen_host, port=config.listen_port)
     stopping = _stop_signal()
+    ready_written = False
     try:
-        await node.start()
+        try:
+            await node.start()
+        except OSError as error:
+            named = ", ".join(config.transports)
+            raise OSError(f"cannot start --transport {named}: {error.strerror or error}") from None
         await http.start()
-        for line in welcome(config, identity, http.url, token):
+        for line in welcome(
+            config,
+            identity,
+            http.url,
+            token=token,
+            register=register,
+            device_addresses=device_addresses(config.listen_host),
+        ):
             announce(line)
         if config.ready_file is not None:
             write_ready_file(config.ready_file, client_url=http.url, server_name=identity.server_name)
+            ready_written = True
         log.info("node started", extra={"server_name": identity.server_name, "client_url": http.url})
         notes = asyncio.create_task(_tell_notes(node, announce), name="notes")
         await stopping.wait()
         notes.cancel()
         announce("stopping")
     finally:
-        if config.ready_file is not None:
+        if config.ready_file is not None and ready_written:
             with suppress(OSError):
                 config.ready_file.unlink(missing_ok=True)
         await asyncio.gather(http.stop(), node.stop())
@@ -167,49 +182,12 @@ def _stop_signal() -> asyncio.Event:
 
 
 async def _tell_notes(node: Node, announce: Callable[[str], None]) -> None:
-    """What transports have to say to people, each note once, and neighbors as they are found."""
+    """What transports have to say to people, each line once."""
     told: set[str] = set()
     while True:
         for status in node.mesh.status():
-            lines = [f"{status.kind}: {note}" for note in status.notes]
-            lines += [f"found a node at {service.address}" for service in status.services]
-            for line in lines:
+            for line in lines_of_transport(status):
                 if line not in told and len(told) < 1000:
                     told.add(line)
                     announce(line)
         await asyncio.sleep(NOTES_LOOK_S)
-
-
-def welcome(config: Config, identity: Identity, url: str, token: str | None) -> list[str]:
-    """The first lines: who this is, where a client goes, how to register, what is risky."""
-    lines = [
-        f"This node is {identity.server_name}" + (" (new)" if identity.is_new else ""),
-        f"Point a Matrix client to {url}",
-    ]
-    if config.registration == "open":
-        lines.append("Register in the client, or with: p2pserver register NAME")
-    elif token is not None:
-        lines.append(f"Register in the client with the token {token}, or with: p2pserver register NAME")
-    else:
-        lines.append("Register with: p2pserver register NAME")
-    if config.listens_beyond_loopback:
-        lines.append(
-            f"Listening on {config.listen_host}: everybody who reaches this device can see the login page; "
-            "passwords and messages cross the network unencrypted, so use a network that you trust"
-        )
-    if config.transports:
-        lines.append(f"Looking for other nodes over {', '.join(config.transports)}; Ctrl-C stops")
-    else:
-        lines.append("Not looking for other nodes (--transport none); Ctrl-C stops")
-    return lines
-
-
-def line_of(event: PeerEvent) -> str:
-    """One line about a peer."""
-    match event:
-        case PeerConnected():
-            return f"connected to {event.server_name} over {event.link}"
-        case PeerLost():
-            return f"lost {event.server_name}: {event.reason}"
-        case PeerRefused():
-            return f"refused {event.who}: {event.reason}"

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +22,17 @@ import pytest
 
 from p2pserver import __version__
 from p2pserver.identifiers import public_key_of, server_name_of
-from tests.e2e.devices import NodeProcess
+from tests.e2e.devices import ROOT, NodeProcess
 
 
-def command(*arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+def command(*arguments: str, folder: Path | None = None, typed: str = "") -> subprocess.CompletedProcess[str]:
     where = [] if folder is None else [f"--data-dir={folder}"]
     return subprocess.run(
         [sys.executable, "-m", "p2pserver", *arguments, *where],
         capture_output=True,
         text=True,
         timeout=60,
-        stdin=subprocess.DEVNULL,
+        input=typed,
         check=False,
     )
 
@@ -140,6 +142,31 @@ def test_a_new_password_replaces_the_old_and_logs_out(node: NodeProcess) -> None
     assert (nobody.returncode, nobody.stderr.count("\n")) == (1, 1)
 
 
+def test_a_password_may_be_piped_in_and_is_never_empty(node: NodeProcess) -> None:
+    folder = node.folder / "data"
+    assert command("register", "Ann", folder=folder, typed="first password\n").stdout == f"@ann:{node.server_name}\n"
+    assert log_in(node, "ann", "first password")[0] == 200
+    for arguments in (["--password", ""], []):
+        for name in ("register", "reset-password"):
+            refused = command(name, "ann", *arguments, folder=folder)
+            assert (refused.returncode, "a password is needed" in refused.stderr) == (2, True)
+    assert log_in(node, "ann", "first password")[0] == 200
+
+
+def test_the_node_names_the_command_that_registers_on_it_whatever_its_folder(tmp_path: Path) -> None:
+    spaced = tmp_path / "my phone"
+    spaced.mkdir()
+    node = NodeProcess(subprocess.Popen, spaced, ["--listen=127.0.0.1:0", "--transport=none"]).start()
+    try:
+        shown = re.search(r"or with: (.* register .*) NAME", node.said())
+        assert shown is not None
+        typed = [*shlex.split(shown[1]), "ann", "--password", "a password"]
+        made = subprocess.run(typed, capture_output=True, text=True, timeout=60, check=False, cwd=ROOT)
+        assert made.stdout == f"@ann:{node.server_name}\n", made.stderr
+    finally:
+        node.stop()
+
+
 def test_an_account_can_be_made_before_the_first_start(tmp_path: Path) -> None:
     made = command("register", "ann", "--password", "a password", folder=tmp_path / "data")
     assert made.returncode == 0, made.stderr
@@ -182,6 +209,61 @@ def test_block_and_allow(node: NodeProcess) -> None:
     assert command("allow", other, folder=folder).returncode == 0
     assert command("allow", other, folder=folder).returncode == 1
     assert command("block", "example.org", folder=folder).returncode == 2
+    itself = command("block", node.server_name, folder=folder)
+    assert (itself.returncode, "this node itself" in itself.stderr) == (1, True)
+
+
+def cut_in_half(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:30_000])
+
+
+def overwrite(file: Path) -> None:
+    file.write_bytes(b"no database at all" * 1_000)
+
+
+def make_a_folder_of_it(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize("damage", [cut_in_half, overwrite, make_a_folder_of_it])
+def test_a_database_that_cannot_be_used_is_one_line(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    folder = tmp_path / "data"
+    command("register", "ann", "--password", "a password", folder=folder)
+    file = folder / "p2pserver.db"
+    damage(file)
+    run = ["run", "--listen=127.0.0.1:0", "--transport=none"]
+    for arguments in (run, ["rooms"], ["peers"], ["register", "bob", "--password", "x"]):
+        ended = command(*arguments, folder=folder)
+        assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (1, "", 1), ended.stderr
+        assert str(file) in ended.stderr
+
+
+def test_a_node_that_was_killed_is_not_said_to_be_connected(node: NodeProcess) -> None:
+    folder = node.folder / "data"
+    key, name = bytes(range(32)), server_name_of(bytes(range(32)))
+    with sqlite3.connect(folder / "p2pserver.db") as database:
+        row = (key, name, "p2pserver", "lan 10.0.0.2:1", 1, 0, 0)
+        columns = "key, server_name, agent, link, connected, met_ms, last_seen_ms"
+        database.execute(f"INSERT INTO peers ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+    database.close()
+    assert "connected over lan 10.0.0.2:1" in command("peers", folder=folder).stdout
+    assert node.process is not None
+    node.process.kill()
+    node.process.wait(5)
+    shown = command("peers", folder=folder)
+    assert "last seen 1970-01-01" in shown.stdout
+    assert "connected" not in shown.stdout
+    assert "not running" in shown.stderr
+
+
+def test_a_ready_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    target = tmp_path / "nowhere" / "ready.json"
+    ended = command(
+        "run", "--listen=127.0.0.1:0", "--transport=none", f"--ready-file={target}", folder=tmp_path / "data"
+    )
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert f"--ready-file {target}" in ended.stderr
 
 
 @pytest.mark.parametrize("name", ["rooms", "peers", "reset-password"])
@@ -234,7 +316,12 @@ def test_a_second_node_on_the_same_folder_or_port_is_told_why(node: NodeProcess)
     third = command("run", f"--listen=127.0.0.1:{port}", "--transport=none", folder=node.folder / "other")
     assert third.returncode == 1
     assert "--listen" in third.stderr
-    assert "Traceback" not in second.stderr + third.stderr
+    fourth = command(
+        "run", "--listen=127.0.0.1:0", f"--transport=lan:listen=127.0.0.1:{port}", folder=node.folder / "other"
+    )
+    assert fourth.returncode == 1
+    assert "cannot start --transport lan:listen" in fourth.stderr
+    assert "Traceback" not in second.stderr + third.stderr + fourth.stderr
 
 
 def test_beyond_loopback_the_node_says_what_that_means_and_asks_for_a_token(tmp_path: Path) -> None:

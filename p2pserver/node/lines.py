@@ -1,0 +1,126 @@
+"""What people read: the lines of `p2pserver run`, and those of `peers` and `rooms`.
+
+No line is made for a wide screen: a name of 52 characters has a line of its own, so that it can be copied whole.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import ifaddr
+
+from p2pserver.config import Config
+from p2pserver.node.identity import Identity
+from p2pserver.node.peer_events import PeerConnected, PeerEvent, PeerLost, PeerRefused
+from transports.contract import ServiceState, TransportStatus
+
+NAME_CHARACTERS_MAX = 200
+
+
+def printable(text: str) -> str:
+    """Text that others wrote, without what a terminal would obey: control and formatting characters."""
+    return "".join(
+        character if character.isprintable() else " " if character.isspace() else "\N{REPLACEMENT CHARACTER}"
+        for character in text
+    )
+
+
+def welcome(
+    config: Config,
+    identity: Identity,
+    url: str,
+    *,
+    token: str | None,
+    register: str,
+    device_addresses: Sequence[str] = (),
+) -> list[str]:
+    """The first lines: who this is, where a client goes, how to register, what is risky.
+
+    `register` is the command that makes an account on this very node, without the user's name.
+    """
+    lines = [
+        f"This node is {identity.server_name}" + (" (new)" if identity.is_new else ""),
+        f"Point a Matrix client to {url}",
+    ]
+    port = url.rpartition(":")[2]
+    lines += [f"On other devices of this network: http://{address}:{port}" for address in device_addresses]
+    if config.registration == "open":
+        lines.append(f"Register in the client, or with: {register} NAME")
+    elif token is not None:
+        lines.append(f"Register in the client with the token {token}, or with: {register} NAME")
+    else:
+        lines.append(f"Register with: {register} NAME")
+    if config.listens_beyond_loopback:
+        lines += [
+            f"Listening on {config.listen_host}: everybody who reaches this device can try to log in,",
+            "and passwords and messages cross the network unencrypted. Use a network that you trust.",
+        ]
+    if config.transports:
+        lines.append(f"Looking for other nodes over {', '.join(config.transports)}; Ctrl-C stops")
+    else:
+        lines.append("Not looking for other nodes (--transport none); Ctrl-C stops")
+    return lines
+
+
+def device_addresses(listen_host: str) -> list[str]:
+    """The IPv4 addresses under which other devices reach a node that listens on all addresses, at most four."""
+    if listen_host not in ("0.0.0.0", "::"):  # noqa: S104  # compared, not listened on
+        return []
+    try:
+        found = [ip.ip for adapter in ifaddr.get_adapters() for ip in adapter.ips if isinstance(ip.ip, str)]
+    except OSError:  # Android forbids some to look
+        return []
+    usable = (ip for ip in map(ipaddress.IPv4Address, found) if not ip.is_loopback and not ip.is_link_local)
+    return [str(ip) for ip in sorted(usable)][:4]
+
+
+def line_of(event: PeerEvent) -> str:
+    """One line about a peer."""
+    match event:
+        case PeerConnected():
+            return f"connected to {event.server_name} over {event.link}"
+        case PeerLost():
+            return printable(f"lost {event.server_name}: {event.reason}")
+        case PeerRefused():
+            return printable(f"refused {event.who}: {event.reason}")
+
+
+def lines_of_transport(status: TransportStatus) -> Iterator[str]:
+    """What a transport has to say, and what stands between us and nodes that it knows of."""
+    for note in status.notes:
+        yield printable(f"{status.kind}: {note}")
+    for service in status.services:
+        if service.state is ServiceState.FAILED:
+            reason = f": {service.last_error}" if service.last_error else ""
+            yield printable(f"{status.kind}: a node at {service.address} does not answer{reason}")
+
+
+def lines_of_peers(peers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Two lines for each row of `store.peers.list_peers`."""
+    for peer in peers:
+        yield peer["server_name"]
+        facts = []
+        if peer["connected"]:
+            facts.append(f"connected over {peer['link']}")
+        elif peer["last_seen"] is not None:
+            facts.append(f"last seen {peer['last_seen']}")
+        else:
+            facts.append("never met")
+        if peer["queued"]:
+            facts.append(f"{peer['queued']} waiting for it")
+        if peer["blocked"]:
+            facts.append("blocked")
+        yield printable("  " + ", ".join(facts))
+
+
+def lines_of_rooms(rooms: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Three lines for each row of `store.room_list.list_rooms`."""
+    for room in rooms:
+        yield printable((room["name"] or "(no name)")[:NAME_CHARACTERS_MAX])
+        yield f"  {room['room_id']}"
+        yield (
+            f"  version {room['version']}, {room['joined']} joined, {room['events']} events, width {room['width']},"
+            f" {room['history']}"
+        )
