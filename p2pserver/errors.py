@@ -7,7 +7,7 @@ an error response. What is wrong with a peer's event is not an exception but a `
     ├── BadJson, NotJson, MissingParam, InvalidParam, TooLarge
     ├── Forbidden, NotFound, Unrecognized, LimitExceeded
     ├── MissingToken, UnknownToken, GuestAccessForbidden
-    ├── UserInUse, InvalidUsername, Exclusive, RoomInUse, WeakPassword, UserDeactivated
+    ├── UserInUse, InvalidUsername, Exclusive, RoomInUse, WeakPassword
     ├── IncompatibleRoomVersion, UnsupportedRoomVersion, BadState, UnableToGrantJoin
     └── PeerUnreachable                             a server that cannot be asked now
 """
@@ -111,10 +111,6 @@ class InvalidUsername(MatrixError):
 
 class WeakPassword(MatrixError):
     errcode = "M_WEAK_PASSWORD"
-
-
-class UserDeactivated(MatrixError):
-    errcode, http_status = "M_USER_DEACTIVATED", 403
 
 
 class RoomInUse(MatrixError):

@@ -239,7 +239,6 @@ class _Application:
             authenticated=requester,
             remote_address=remote_address,
             base_url=_base_url(request),
-            user_agent=request.headers.get("user-agent", "")[:255],
         )
         return await self._api.run_handler(match, api_request, request.receive)
 

@@ -93,17 +93,6 @@ class EventFilter:
                 return False
         return self.contains_url is None or isinstance(content.get("url"), str) == self.contains_url
 
-    @property
-    def wants_everything(self) -> bool:
-        """Whether no event is left out by what it is."""
-        return (
-            self.types is None
-            and self.senders is None
-            and self.contains_url is None
-            and not self.not_types
-            and not self.not_senders
-        )
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncFilter:

@@ -73,7 +73,6 @@ class ApiRequest:
     remote_address: str
     base_url: str
     """How the client reached this node: scheme and authority, no trailing slash."""
-    user_agent: str = ""
     query: Mapping[str, str] = field(init=False)
     """The first value of each query parameter."""
 

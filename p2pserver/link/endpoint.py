@@ -133,11 +133,6 @@ class LinkEndpoint:
         """Datagrams with a wrong tag or without sense, so far."""
         return self._bad_datagrams
 
-    @property
-    def round_trip_s(self) -> float:
-        """The smoothed round-trip time."""
-        return self._recovery.trip.smoothed
-
     def events(self) -> list[LinkEvent]:
         """What happened since the last call."""
         drained, self._events = self._events, []

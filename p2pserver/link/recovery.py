@@ -140,11 +140,6 @@ class Recovery:
     def may_send(self) -> bool:
         return (self.probes > 0 or self.in_flight_octets < self.window.octets) and len(self._sent) < IN_FLIGHT_MAX
 
-    @property
-    def in_flight(self) -> int:
-        """The number of datagrams on their way."""
-        return len(self._sent)
-
     def sent(self, datagram: SentDatagram) -> None:
         self._sent[datagram.counter] = datagram
         self.in_flight_octets += datagram.octets

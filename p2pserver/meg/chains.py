@@ -12,11 +12,6 @@ from p2pserver.meg.auth import create_id_of
 from p2pserver.meg.power import PowerLevels
 from p2pserver.meg.state import POWER_LEVELS, EventSource
 
-AUTH_TYPES = frozenset(
-    ("m.room.create", "m.room.member", "m.room.join_rules", "m.room.power_levels", "m.room.third_party_invite")
-)
-"""The types of events that other events may cite as auth events."""
-
 
 class AuthGraph:
     """The auth events of one room as a graph, with what was looked up kept for the time of one resolution.

@@ -13,7 +13,7 @@ from p2pserver.events.pdu import Pdu
 from p2pserver.events.redaction import redact
 from p2pserver.identifiers import server_of
 from p2pserver.meg.state import StateMap
-from p2pserver.store import events, memberships, rooms, state_groups
+from p2pserver.store import events, memberships, state_groups
 from p2pserver.store.lru import Lru
 from p2pserver.store.tx import Tx
 
@@ -77,10 +77,3 @@ def _each_membership(tx: Tx, server: str, state: Mapping[tuple[str, str], str]) 
             if isinstance(membership, str):
                 found.append(membership)
     return found
-
-
-def room_is_world_readable(tx: Tx, room_id: str) -> bool:
-    room = rooms.room(tx, room_id)
-    if room is None or room.current_group is None:
-        return False
-    return visibility_in(tx, state_groups.state_map(tx, room.current_group)) == "world_readable"

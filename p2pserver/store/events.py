@@ -17,8 +17,6 @@ from p2pserver.store.lru import Lru
 from p2pserver.store.tx import Tx
 
 CACHED_PDUS_MAX = 4096
-EXTREMITIES_PER_SERVER_MAX = 50
-"""An honest server has one forward extremity, or a few after a crash or a join."""
 _IDS_AT_ONCE = 500
 
 
@@ -277,10 +275,6 @@ def insert_edges(tx: Tx, event: Pdu) -> None:
     )
 
 
-def parents_of(tx: Tx, event_id: str) -> list[str]:
-    return [prev for (prev,) in tx.execute("SELECT prev_event_id FROM event_edges WHERE event_id = ?", (event_id,))]
-
-
 def is_cited(tx: Tx, event_id: str, *, by_accepted: bool = False) -> bool:
     """Whether an event of the graph (an accepted one) names this one among its prev_events."""
     if not by_accepted:
@@ -314,33 +308,13 @@ def extremities(tx: Tx, room_id: str) -> list[str]:
 
 
 def extend_extremities(tx: Tx, event: Pdu) -> None:
-    """An accepted event covers its parents, and is an extremity unless an accepted event cites it already.
-
-    Of the extremities by one server the newest `EXTREMITIES_PER_SERVER_MAX` count: each of them makes judging every
-    later event dearer, and who forks without end need not be followed.
-    """
+    """An accepted event covers its parents, and is an extremity unless an accepted event cites it already."""
     _remove(tx, "forward_extremities", event.room_id, event.prev_events)
     if not is_cited(tx, event.event_id, by_accepted=True):
         tx.execute(
             "INSERT OR IGNORE INTO forward_extremities (room_id, event_id) VALUES (?, ?)",
             (event.room_id, event.event_id),
         )
-        _bound_extremities(tx, event.room_id)
-
-
-def _bound_extremities(tx: Tx, room_id: str) -> None:
-    count = tx.one("SELECT count(*) FROM forward_extremities WHERE room_id = ?", (room_id,))
-    if count is None or count[0] <= EXTREMITIES_PER_SERVER_MAX:
-        return
-    by_server: dict[str, list[str]] = {}
-    for event_id, sender in tx.all(
-        "SELECT e.event_id, e.sender FROM forward_extremities AS f JOIN events AS e ON e.event_id = f.event_id"
-        " WHERE f.room_id = ? ORDER BY e.position DESC, e.event_id",
-        (room_id,),
-    ):
-        by_server.setdefault(server_of(sender), []).append(event_id)
-    for event_ids in by_server.values():
-        _remove(tx, "forward_extremities", room_id, event_ids[EXTREMITIES_PER_SERVER_MAX:])
 
 
 def newest_of_server(tx: Tx, event_ids: Collection[str], server: str) -> str | None:
@@ -356,13 +330,11 @@ def newest_of_server(tx: Tx, event_ids: Collection[str], server: str) -> str | N
 
 
 def set_extremities(tx: Tx, room_id: str, event_ids: Iterable[str]) -> None:
-    """Replaces the extremities; of those by one server the newest `EXTREMITIES_PER_SERVER_MAX` count."""
     tx.execute("DELETE FROM forward_extremities WHERE room_id = ?", (room_id,))
     tx.many(
         "INSERT INTO forward_extremities (room_id, event_id) VALUES (?, ?)",
         [(room_id, event_id) for event_id in event_ids],
     )
-    _bound_extremities(tx, room_id)
 
 
 def uncovered_events(tx: Tx, room_id: str, *, on_claim_only: bool) -> list[str]:

@@ -62,11 +62,6 @@ def is_parked(tx: Tx, event_id: str) -> bool:
     return tx.one("SELECT 1 FROM parked_pdus WHERE event_id = ?", (event_id,)) is not None
 
 
-def parked_ids(tx: Tx, room_id: str) -> list[str]:
-    rows = tx.all("SELECT event_id FROM parked_pdus WHERE room_id = ? ORDER BY number", (room_id,))
-    return [event_id for (event_id,) in rows]
-
-
 def unpark(tx: Tx, event_id: str) -> None:
     tx.execute("DELETE FROM parked_pdus WHERE event_id = ?", (event_id,))
     tx.execute("DELETE FROM parked_waits WHERE event_id = ?", (event_id,))

@@ -20,7 +20,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
-import functools
 import json
 import os
 import select
@@ -161,18 +160,6 @@ def two_hosts() -> Iterator[Network]:
         stack.callback(b.close)
         a.cable_to(b)
         yield Network(a, b)
-
-
-@functools.cache
-def why_not() -> str | None:
-    """What keeps this machine from making network namespaces, or None."""
-    if not sys.platform.startswith("linux"):
-        return "network namespaces need Linux"
-    try:
-        with two_hosts():
-            return None
-    except OSError as error:
-        return str(error)
 
 
 def _read_line(stream: IO[str] | None) -> str:
