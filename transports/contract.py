@@ -114,7 +114,7 @@ class DiscoveredService:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransportStatus:
-    """A snapshot for people: the operator's page and `p2pserver peers`."""
+    """A snapshot for people: what `p2pserver run` prints is made of it."""
 
     kind: str
     listening: tuple[str, ...] = ()
