@@ -22,6 +22,8 @@ class Channel:
     timers: PeeringTimers
     known: RecentIds
     """Events that the peer is known to have, or was sent."""
+    stored: RecentIds
+    """Events that the peer said it holds."""
     connected: bool = False
     greeted: bool = False
     outgoing: deque[tuple[bytes, Priority]] = field(default_factory=deque)

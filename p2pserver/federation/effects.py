@@ -6,7 +6,7 @@ long as it likes, but answers in the order of asking.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -105,6 +105,8 @@ class ReadMissing:
     want: tuple[str, ...]
     have: tuple[str, ...]
     octets_max: int
+    known: Container[str] = ()
+    """Events that the peer said it holds: it is sent none of these unless it names them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,11 @@ class Peering:
         self._our_name, self._their_key, self._known_name = our_name, their_key, known_name
         self._agent, self._salt, self._rng = agent, salt, rng
         self._channel = Channel(
-            rng=rng, limits=self._limits, timers=self._timers, known=RecentIds(self._limits.known_ids)
+            rng=rng,
+            limits=self._limits,
+            timers=self._timers,
+            known=RecentIds(self._limits.known_ids),
+            stored=RecentIds(self._limits.known_ids),
         )
         self._state = PeeringState.GREETING
         self._said_hello = False
@@ -363,6 +367,7 @@ class Peering:
                 self._rooms.pdus(message)
             case Stored():
                 self._channel.known.add(message.event_ids)
+                self._channel.stored.add(message.event_ids)
                 self._outbox.stored(message.event_ids, now)
             case Offer():
                 self._rooms.offered(message.room_id, message.event_ids)
@@ -410,7 +415,7 @@ class Peering:
             want = self._wants.popleft()
             self._reading_missing = True
             octets_max = min(want.octets_max, self._limits.answer_octets)
-            self._channel.emit(ReadMissing(want.room_id, want.want, want.have, octets_max))
+            self._channel.emit(ReadMissing(want.room_id, want.want, want.have, octets_max, self._channel.stored))
         self._outbox.pump(now)
 
     def _send_offers(self) -> None:

@@ -14,7 +14,7 @@ class RecentIds:
         self._ids: dict[str, None] = {}
         self._most = most
 
-    def __contains__(self, event_id: str) -> bool:
+    def __contains__(self, event_id: object) -> bool:
         return event_id in self._ids
 
     def __len__(self) -> int:

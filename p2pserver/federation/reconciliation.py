@@ -62,6 +62,8 @@ class _RoomExchange:
     """Asked for in vain in this contact."""
     parked: int = 0
     """Events in a row that could not be judged."""
+    repeats: int = 0
+    """Answers in a row that held nothing new."""
     fruitless: int = 0
     """Exchanges in a row that brought nothing."""
     compare_at: float | None = None
@@ -106,7 +108,7 @@ class Reconciliation:
         self._key = key
         for exchange in self._rooms.values():
             exchange.vain = RecentIds(1024)
-            exchange.parked = exchange.fruitless = 0
+            exchange.parked = exchange.fruitless = exchange.repeats = 0
             exchange.asked = ()
         self._first_of_contact = True
         self._read_rooms(now)
@@ -215,8 +217,8 @@ class Reconciliation:
                 if view.shared:
                     beacons.append(self._key.beacon(view.room_id, view.leaves))
                     self._want(view.room_id, view.wanted)
-            elif not view.may_see:  # it knows the room, so it may have joined by another way: we ask, and tell nothing
-                self._channel.say(Leaves(view.room_id, (), answer=False), Priority.STATE)
+            elif not view.may_see:
+                self._ask_unseen(view.room_id, exchange, now)
             elif self._key.digest(view.room_id, view.leaves) == digest:
                 self._equal(exchange, view)
             else:
@@ -225,6 +227,15 @@ class Reconciliation:
                 self._compare_later(exchange, now)
         for start in range(0, len(beacons), BEACONS_MAX):
             self._channel.say(Beacons(tuple(beacons[start : start + BEACONS_MAX])), Priority.STATE)
+
+    def _ask_unseen(self, room_id: str, exchange: _RoomExchange, now: float) -> None:
+        """Lets a peer that sent a tag of a room of ours tell its leaves: it may have joined by another way.
+
+        It may as well have guessed the tag, so it is told no more than that its digest is not ours.
+        """
+        if now - exchange.leaves_told[1] >= _LEAVES_FRESH_S and self._key is not None:
+            exchange.leaves_told = (frozenset(), now)
+            self._channel.say(Beacons((self._key.beacon(room_id, ()),)), Priority.STATE)
 
     def served(self, room_id: str, now: float) -> None:
         """The peer was given what it wanted of a room."""
@@ -395,7 +406,7 @@ class Reconciliation:
             return
         is_progress = any(result.new for result in results)
         if judged:
-            exchange.parked = exchange.fruitless = 0
+            exchange.parked = exchange.fruitless = exchange.repeats = 0
             if effect.in_answer:
                 self._channel.emit(Changed(effect.room_id))
         else:
@@ -416,7 +427,9 @@ class Reconciliation:
         self, effect: Receive, exchange: _RoomExchange, is_progress: bool, lacking: Sequence[str]
     ) -> None:
         rest, exchange.asked = exchange.asked, ()
-        if effect.more and is_progress and exchange.parked <= self._channel.limits.parked_max:
+        limits = self._channel.limits
+        exchange.repeats = 0 if is_progress else exchange.repeats + 1
+        if effect.more and exchange.repeats <= limits.repeats_max and exchange.parked <= limits.parked_max:
             exchange.waiting = {**dict.fromkeys(rest), **exchange.waiting}
         else:
             self._in_vain(effect.room_id, exchange, lacking)

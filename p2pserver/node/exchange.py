@@ -45,7 +45,9 @@ class Surroundings(Protocol):
 
     def changed(self, source: Session, room_id: str, members: Iterable[str]) -> None: ...
 
-    def want_elsewhere(self, source: Session, room_id: str, event_ids: Sequence[str]) -> None: ...
+    def want_elsewhere(
+        self, source: Session, room_id: str, event_ids: Sequence[str], members: Iterable[str]
+    ) -> None: ...
 
     def claim_unknown(self, session: Session, event_ids: Sequence[str]) -> list[str]:
         """Those that nobody else is being asked for at this moment."""
@@ -175,6 +177,7 @@ class Exchange:
             have=list(effect.have),
             octets_max=effect.octets_max,
             origin=server,
+            known=effect.known,
         )
         return pdus, more, lacking
 
@@ -208,7 +211,8 @@ class Exchange:
         held_up = await self._database.write(
             lambda tx: self._rooms.nobody_has(tx, room_id=effect.room_id, event_ids=missed, source=server)
         )
-        self._mesh.want_elsewhere(session, effect.room_id, missed)
+        members = await self._members(session, effect.room_id)
+        self._mesh.want_elsewhere(session, effect.room_id, missed, members)
         for event_id in held_up[:CLAIMS_AT_ONCE]:
             if (effect.room_id, event_id) not in self._claims and len(self._claims) < 4 * CLAIMS_AT_ONCE:
                 self._claims.add((effect.room_id, event_id))

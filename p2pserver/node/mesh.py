@@ -414,8 +414,9 @@ class Mesh:
             session.peering.compare_soon(room_id, self._clock())
             session.wake()
 
-    def want_elsewhere(self, source: Session, room_id: str, event_ids: Sequence[str]) -> None:
-        for session in self._others(source, list(self._by_name)):
+    def want_elsewhere(self, source: Session, room_id: str, event_ids: Sequence[str], members: Iterable[str]) -> None:
+        """Asks the other member servers in reach, and nobody else: strangers need not hear of the room."""
+        for session in self._others(source, members):
             session.peering.want(room_id, event_ids)
             session.wake()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from p2pserver.errors import Verdict
@@ -137,10 +137,18 @@ class Rooms:
         return serving.have_sample(tx, room_id, most)
 
     def missing_for(
-        self, tx: Tx, *, room_id: str, want: list[str], have: list[str], octets_max: int, origin: str
+        self,
+        tx: Tx,
+        *,
+        room_id: str,
+        want: list[str],
+        have: list[str],
+        octets_max: int,
+        origin: str,
+        known: Container[str] = (),
     ) -> tuple[list[dict[str, Any]], bool]:
         return serving.missing_for(
-            self.context, tx, room_id=room_id, want=want, have=have, octets_max=octets_max, origin=origin
+            self.context, tx, room_id=room_id, want=want, have=have, octets_max=octets_max, origin=origin, known=known
         )
 
     def wanted(self, tx: Tx, room_id: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from typing import Any
 
 from p2pserver.rooms.context import RoomContext
@@ -36,9 +36,11 @@ def missing_for(
     have: Collection[str],
     octets_max: int,
     origin: str,
+    known: Container[str] = (),
 ) -> tuple[list[dict[str, Any]], bool]:
     """Ancestors of `want`, itself included, that are not ancestors of `have`: oldest first, and whether there is more.
 
+    `known` are events that the server said it holds; in a wide graph `have` cannot name them all.
     Only for servers that are or were in the room; what the room's history visibility hides from them they get as a
     redacted copy. At least one event, if there is any, however large.
     """
@@ -48,6 +50,8 @@ def missing_for(
     found: list[dict[str, Any]] = []
     octets = 0
     for event_id in lacking:
+        if event_id in known and event_id not in want:
+            continue
         raw = copy_for(tx, origin, event_id)
         if raw is None:
             continue
