@@ -116,7 +116,7 @@ def _shown_profile(member: Pdu) -> dict[str, Any]:
 @routes.route("GET", "/rooms/{room_id}/event/{event_id}")
 async def get_event(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     def query(tx: Tx) -> dict[str, Any]:
-        event = _visible_event(api, tx, request)
+        event = visible_event(api, tx, request)
         return client_events(tx, api.rooms, [event], requester=request.requester, wall_ms=api.wall_ms())[0]
 
     return await api.database.read(query)
@@ -131,7 +131,7 @@ async def get_context(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     event_filter = EventFilter() if text is None else EventFilter.of(filter_text(text))
 
     def query(tx: Tx) -> dict[str, Any]:
-        event = _visible_event(api, tx, request)
+        event = visible_event(api, tx, request)
         if event.outlier:
             raise NotFound("there is no such event")
         half = limit // 2
@@ -184,7 +184,7 @@ def _is_needed(slot: StateSlot, senders: set[str], event_filter: EventFilter) ->
     return not event_filter.lazy_load_members or slot[0] != "m.room.member" or slot[1] in senders
 
 
-def _visible_event(api: ClientApi, tx: Tx, request: ApiRequest) -> StoredEvent:
+def visible_event(api: ClientApi, tx: Tx, request: ApiRequest) -> StoredEvent:
     """The event that the path names.
 
     Raises: NotFound, whether it does not exist or the user may not see it.

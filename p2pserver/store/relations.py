@@ -1,0 +1,75 @@
+"""Events that relate to others by `m.relates_to`: reactions, edits, the replies of a thread.
+
+Source: client-server API, "Forming relationships between events", "Threading".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from p2pserver.store.tx import Tx
+
+# The words of the index events_by_relation: SQLite finds an index on an expression by its text.
+_TARGET = """json_extract(CAST(raw AS TEXT), '$.content."m.relates_to".event_id')"""
+_REL_TYPE = """json_extract(CAST(raw AS TEXT), '$.content."m.relates_to".rel_type')"""
+_SHOWN = "outlier = 0 AND verdict = 'accepted' AND redacted_by IS NULL"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadSummary:
+    """What is told of a thread beside the event that it hangs on."""
+
+    count: int
+    latest_event_id: str
+    participated: bool
+    """Whether the user wrote in it; who wrote the event that it hangs on takes part too."""
+
+
+def related_events(
+    tx: Tx, room_id: str, event_id: str, *, levels: int, above: int, upto: int, forward: bool, limit: int
+) -> list[tuple[str, int]]:
+    """(event ID, position) of what relates to an event, and of what relates to that, `levels` deep.
+
+    The `limit` nearest to where the walk through `above` < position <= `upto` begins.
+    """
+    rows = tx.all(
+        "WITH RECURSIVE related (event_id, level) AS ("
+        "  SELECT ?, 0 UNION"
+        "  SELECT events.event_id, level + 1 FROM related JOIN events"
+        f"  ON events.room_id = ? AND {_TARGET} = related.event_id WHERE level < ?)"
+        " SELECT DISTINCT event_id, position FROM related JOIN events USING (event_id)"
+        f" WHERE level > 0 AND position > ? AND position <= ? AND {_SHOWN}"
+        f" ORDER BY position {'ASC' if forward else 'DESC'} LIMIT ?",
+        (event_id, room_id, levels, above, upto, limit),
+    )
+    return [(related_id, position) for related_id, position in rows]
+
+
+def thread_summary(tx: Tx, room_id: str, root_id: str, user_id: str) -> ThreadSummary | None:
+    """The thread that hangs on an event, if there is one."""
+    row = tx.one(
+        "SELECT COUNT(*), MAX(position), MAX(sender = ?) FROM events"
+        f" WHERE room_id = ? AND {_TARGET} = ? AND {_REL_TYPE} = 'm.thread' AND {_SHOWN}",
+        (user_id, room_id, root_id),
+    )
+    assert row is not None
+    count, position, wrote = row
+    if count == 0:
+        return None
+    latest = tx.one("SELECT event_id FROM events WHERE room_id = ? AND position = ?", (room_id, position))
+    root = tx.one("SELECT sender FROM events WHERE event_id = ?", (root_id,))
+    assert latest is not None
+    return ThreadSummary(
+        count=count, latest_event_id=latest[0], participated=bool(wrote) or (root is not None and root[0] == user_id)
+    )
+
+
+def thread_roots(tx: Tx, room_id: str, *, upto: int, limit: int) -> list[tuple[str, int]]:
+    """(ID of the event that a thread hangs on, position of its last reply), the last reply first."""
+    rows = tx.all(
+        f"SELECT {_TARGET}, MAX(position) AS newest FROM events"
+        f" WHERE room_id = ? AND {_TARGET} IS NOT NULL AND {_REL_TYPE} = 'm.thread' AND {_SHOWN}"
+        f" GROUP BY {_TARGET} HAVING newest <= ? ORDER BY newest DESC LIMIT ?",
+        (room_id, upto, limit),
+    )
+    return [(str(root_id), newest) for root_id, newest in rows]

@@ -1,0 +1,192 @@
+"""Relations and threads: what relates to an event, page by page, and what of it somebody may see."""
+
+from typing import Any
+
+from tests.client_api.harness import Answer, Client, Node, running_node
+from tests.client_api.talk import at, ids, invite_and_join, join, new_room, say, sync
+
+
+async def relate(
+    client: Client, room_id: str, parent: str, rel_type: str, txn: str, *, kind: str = "m.room.message"
+) -> str:
+    content = {"msgtype": "m.text", "body": txn, "m.relates_to": {"rel_type": rel_type, "event_id": parent, "key": "x"}}
+    event_id: str = (await client.put(at(room_id, "send", kind, txn), content))["event_id"]
+    return event_id
+
+
+async def relations(client: Client, room_id: str, *rest: str, **query: Any) -> Answer:
+    path = "/_matrix/client/v1" + at(room_id, "relations", *rest)
+    return await client.get(path, **query)
+
+
+async def threads(client: Client, room_id: str, **query: Any) -> Answer:
+    return await client.get("/_matrix/client/v1" + at(room_id, "threads"), **query)
+
+
+async def test_relations_are_found_by_parent_type_and_event_type() -> None:
+    async with running_node() as node:
+        alice = await node.register("alice")
+        room_id = await new_room(alice)
+        parent, other = await say(alice, room_id, "parent"), await say(alice, room_id, "other")
+        reaction = await relate(alice, room_id, parent, "m.annotation", "1", kind="m.reaction")
+        reply = await relate(alice, room_id, parent, "m.thread", "2")
+        await relate(alice, room_id, other, "m.thread", "3")
+        assert ids((await relations(alice, room_id, parent))["chunk"]) == [reply, reaction]
+        assert ids((await relations(alice, room_id, parent, dir="f"))["chunk"]) == [reaction, reply]
+        assert ids((await relations(alice, room_id, parent, "m.thread"))["chunk"]) == [reply]
+        assert ids((await relations(alice, room_id, parent, "m.annotation", "m.reaction"))["chunk"]) == [reaction]
+        assert (await relations(alice, room_id, parent, "m.annotation", "m.room.message")).body == {"chunk": []}
+        assert (await relations(alice, room_id, "$nothing")).errcode == "M_NOT_FOUND"
+        assert (await relations(alice, room_id, parent, dir="x")).errcode == "M_INVALID_PARAM"
+        assert (await relations(alice, room_id, parent, **{"from": "x"})).errcode == "M_INVALID_PARAM"
+
+
+async def test_recursion_finds_what_relates_to_relations() -> None:
+    async with running_node() as node:
+        alice = await node.register("alice")
+        room_id = await new_room(alice)
+        chain = [await say(alice, room_id, "root")]
+        for number in range(5):
+            chain.append(await relate(alice, room_id, chain[-1], "m.reference", str(number)))
+        flat = (await relations(alice, room_id, chain[0], dir="f")).body
+        assert (ids(flat["chunk"]), "recursion_depth" in flat) == (chain[1:2], False)
+        deep = (await relations(alice, room_id, chain[0], dir="f", recurse="true")).body
+        assert (ids(deep["chunk"]), deep["recursion_depth"]) == (chain[1:4], 3)
+
+
+async def test_pages_lose_and_repeat_nothing() -> None:
+    async with running_node() as node:
+        alice = await node.register("alice")
+        room_id = await new_room(alice)
+        parent = await say(alice, room_id, "parent")
+        sent = []
+        for number in range(7):
+            sent.append(await relate(alice, room_id, parent, "m.thread", str(number)))
+            await relate(alice, room_id, parent, "m.annotation", f"r{number}", kind="m.reaction")
+        for direction, expected in (("f", sent), ("b", sent[::-1])):
+            found: list[str] = []
+            page = (await relations(alice, room_id, parent, "m.thread", dir=direction, limit="3")).body
+            while True:
+                found += ids(page["chunk"])
+                if "next_batch" not in page:
+                    break
+                query = {"dir": direction, "limit": "3", "from": page["next_batch"]}
+                page = (await relations(alice, room_id, parent, "m.thread", **query)).body
+                assert page["prev_batch"] == query["from"]
+            assert found == expected
+
+
+async def test_a_redacted_reply_relates_to_nothing() -> None:
+    async with running_node() as node:
+        alice = await node.register("alice")
+        room_id = await new_room(alice)
+        root = await say(alice, room_id, "root")
+        kept, redacted = [await relate(alice, room_id, root, "m.thread", txn) for txn in ("1", "2")]
+        await alice.put(at(room_id, "redact", redacted, "3"))
+        assert ids((await relations(alice, room_id, root))["chunk"]) == [kept]
+        thread = (await threads(alice, room_id))["chunk"][0]["unsigned"]["m.relations"]["m.thread"]
+        assert (thread["count"], thread["latest_event"]["event_id"]) == (1, kept)
+
+
+async def test_the_event_on_which_a_thread_hangs_carries_its_summary() -> None:
+    async with running_node() as node:
+        alice, bob, carol = [await node.register(name) for name in ("alice", "bob", "carol")]
+        room_id = await new_room(alice)
+        await invite_and_join(alice, room_id, bob, carol)
+        root = await say(alice, room_id, "root")
+        event = (await alice.get(at(room_id, "event", root))).body
+        assert "m.relations" not in event["unsigned"]
+        await relate(bob, room_id, root, "m.thread", "1")
+        last = await relate(bob, room_id, root, "m.thread", "2")
+        for client, takes_part in ((alice, True), (bob, True), (carol, False)):
+            event = (await client.get(at(room_id, "event", root))).body
+            thread = event["unsigned"]["m.relations"]["m.thread"]
+            assert (thread["count"], thread["current_user_participated"]) == (2, takes_part)
+            assert thread["latest_event"]["event_id"] == last
+            assert ("transaction_id" in thread["latest_event"]["unsigned"]) is (client is bob)
+            timeline = (await sync(client))["rooms"]["join"][room_id]["timeline"]["events"]
+            shown = next(each for each in timeline if each["event_id"] == root)
+            assert shown["unsigned"]["m.relations"]["m.thread"]["count"] == 2
+            assert all("m.relations" not in each["unsigned"] for each in timeline if each["event_id"] != root)
+
+
+async def test_threads_are_listed_by_their_last_reply() -> None:
+    async with running_node() as node:
+        alice, bob = await node.register("alice"), await node.register("bob")
+        room_id = await new_room(alice)
+        await invite_and_join(alice, room_id, bob)
+        assert (await threads(alice, room_id)).body == {"chunk": []}
+        roots = [await say(alice, room_id, f"root {number}") for number in range(3)]
+        for number, (client, root) in enumerate(
+            [(bob, roots[1]), (alice, roots[0]), (alice, roots[2]), (alice, roots[0])]
+        ):
+            await relate(client, room_id, root, "m.thread", str(number))
+        await relate(alice, room_id, roots[1], "m.annotation", "r", kind="m.reaction")
+        assert ids((await threads(bob, room_id))["chunk"]) == [roots[0], roots[2], roots[1]]
+        assert ids((await threads(bob, room_id, include="participated"))["chunk"]) == [roots[1]]
+        first = (await threads(bob, room_id, limit="2")).body
+        second = (await threads(bob, room_id, limit="2", **{"from": first["next_batch"]})).body
+        assert ids(first["chunk"]) + ids(second["chunk"]) == [roots[0], roots[2], roots[1]]
+        assert "next_batch" not in second
+        assert (await threads(bob, room_id, include="some")).errcode == "M_INVALID_PARAM"
+
+
+async def test_nobody_is_told_of_relations_that_he_may_not_see() -> None:
+    async with running_node() as node:
+        alice, bob, mallory = [await node.register(name) for name in ("alice", "bob", "mallory")]
+        state = [{"type": "m.room.history_visibility", "content": {"history_visibility": "joined"}}]
+        room_id = await new_room(alice, preset="public_chat", initial_state=state)
+        early = await say(alice, room_id, "before bob")
+        await relate(alice, room_id, early, "m.thread", "1")
+        await join(bob, room_id)
+        root = await say(alice, room_id, "root")
+        seen = await relate(alice, room_id, root, "m.thread", "2")
+        assert ids((await threads(bob, room_id))["chunk"]) == [root]
+        assert (await relations(bob, room_id, early)).errcode == "M_NOT_FOUND"
+        assert (await bob.post(at(room_id, "leave"))).status == 200
+        await relate(alice, room_id, root, "m.thread", "3")
+        assert ids((await relations(bob, room_id, root))["chunk"]) == [seen]
+        assert "m.relations" not in (await bob.get(at(room_id, "event", root)))["unsigned"]
+        assert (await relations(mallory, room_id, root)).errcode == "M_NOT_FOUND"
+        assert (await threads(mallory, room_id)).errcode == "M_FORBIDDEN"
+
+
+async def test_nonsense_in_m_relates_to_is_taken_for_no_relation() -> None:
+    async with running_node() as node:
+        alice = await node.register("alice")
+        room_id = await new_room(alice)
+        root = await say(alice, room_id, "root")
+        nonsense: list[Any] = [None, 1, "x", [], {}, {"event_id": 5}, {"event_id": {"a": []}}, {"event_id": root}]
+        nonsense += [{"event_id": root, "rel_type": 7}, {"event_id": root, "rel_type": ["m.thread"]}]
+        for number, relation in enumerate(nonsense):
+            answer = await alice.put(at(room_id, "send", "m.room.message", str(number)), {"m.relates_to": relation})
+            assert answer.status == 200
+        assert (await relations(alice, room_id, root, "m.thread")).body == {"chunk": []}
+        assert (await threads(alice, room_id)).body == {"chunk": []}
+        assert len((await relations(alice, room_id, root))["chunk"]) == 3
+
+
+async def _plan(node: Node, sql: str) -> str:
+    rows: list[tuple[Any, ...]] = await node.database.read(lambda tx: tx.all("EXPLAIN QUERY PLAN " + sql))
+    return " ".join(str(row[-1]) for row in rows)
+
+
+async def test_relations_are_looked_up_by_an_index() -> None:
+    async with running_node() as node:
+        seen: list[str] = []
+        alice = await node.register("alice")
+        room_id = await new_room(alice)
+        root = await say(alice, room_id, "root")
+        await relate(alice, room_id, root, "m.thread", "1")
+
+        def trace(tx: Any) -> None:
+            tx.conn.set_trace_callback(seen.append)
+
+        await node.database.read(trace)
+        await relations(alice, room_id, root)
+        await alice.get(at(room_id, "event", root))
+        await threads(alice, room_id)
+        queries = [sql for sql in dict.fromkeys(seen) if '"m.relates_to".event_id' in sql]
+        assert len(queries) == 3
+        for sql in queries:
+            assert "events_by_relation" in await _plan(node, sql), sql
