@@ -19,7 +19,7 @@ from p2pserver.events.build import build_event
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.receipt import PduDropped, check_on_receipt
 from p2pserver.events.versions import ROOM_VERSIONS, RoomVersionRules
-from p2pserver.identifiers import is_event_id, is_room_id, is_server_name, is_user_id, server_of
+from p2pserver.identifiers import is_room_id, is_user_id, server_of
 from p2pserver.meg.auth import NotAllowed, authorize
 from p2pserver.meg.parents import PREV_EVENTS_MAX
 from p2pserver.meg.state import StateMap
@@ -32,14 +32,16 @@ from p2pserver.rooms.sending import (
     append,
     auth_events_for,
     check_is_local,
+    owe_to,
     parents_for,
     room_of,
     state_after_parents,
 )
 from p2pserver.rooms.state import StateView
-from p2pserver.store import events, memberships, outbox, parked, rooms, state_groups
+from p2pserver.store import events, memberships, parked, rooms, state_groups
 from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
+from p2pserver.wire.messages import is_canonical_event_id
 
 
 def join_offer(
@@ -71,7 +73,6 @@ def join_offer(
         "prev_events": parents,
         "depth": depth,
         "newest_ts": max(timestamps, default=0),
-        "servers": sorted(memberships.joined_servers(tx, room_id)),
     }
 
 
@@ -109,17 +110,16 @@ class _Offer:
             raise IncompatibleRoomVersion("the room has a version that is not known here", room_version=str(version))
         prev_events, depth = offer.get("prev_events"), offer.get("depth")
         state, auth_chain, newest_ts = offer.get("state"), offer.get("auth_chain"), offer.get("newest_ts")
-        servers = offer.get("servers")
         if not isinstance(room_id, str) or not is_room_id(room_id):
             raise BadJson("the offer has no room ID")
         if (
             not isinstance(prev_events, list)
             or not 1 <= len(prev_events) <= PREV_EVENTS_MAX
-            or not all(map(is_event_id, prev_events))
+            or not all(isinstance(each, str) and is_canonical_event_id(each) for each in prev_events)
         ):
             raise BadJson("the offer has no valid prev_events")
-        if not isinstance(state, list) or not isinstance(auth_chain, list) or not isinstance(servers, list):
-            raise BadJson("the offer has no state, auth chain and servers")
+        if not isinstance(state, list) or not isinstance(auth_chain, list):
+            raise BadJson("the offer has no state and auth chain")
         if type(depth) is not int or not 1 < depth <= DEPTH_MAX or type(newest_ts) is not int:
             raise BadJson("the offer has no valid depth and time")
         self.rules: RoomVersionRules = rules
@@ -129,7 +129,6 @@ class _Offer:
         self.newest_ts: int = newest_ts
         self.state: list[object] = state
         self.auth_chain: list[object] = auth_chain
-        self.servers: list[str] = [each for each in servers[:1000] if isinstance(each, str) and is_server_name(each)]
 
 
 def join_with(
@@ -157,9 +156,7 @@ def join_with(
         )
     else:
         join = _join_over_gap(context, tx, room, parsed, user_id, join_content, missing, resident)
-    for server in sorted({resident, *parsed.servers, *memberships.joined_servers(tx, room.room_id)}):
-        if server != context.server_name:
-            outbox.queue_pdu(tx, server, room.room_id, join.event_id)
+    owe_to(context, tx, room.room_id, join.event_id, {resident, *memberships.joined_servers(tx, room.room_id)})
     Intake(context, tx, room.room_id).settle(missing)
     return join
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from p2pserver.errors import Forbidden, InvalidParam, NotFound, Verdict
@@ -17,7 +17,7 @@ from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.graph import place
 from p2pserver.rooms.judging import DEPTH_MAX, Ancestors, ancestors_of, judge
 from p2pserver.rooms.state import power_levels_in, resolved_map
-from p2pserver.store import events, memberships, outbox, parked, rooms, state_groups
+from p2pserver.store import events, memberships, outbox, parked, peers, rooms, state_groups
 from p2pserver.store.events import EventFacts
 from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
@@ -165,9 +165,22 @@ def keep_own(context: RoomContext, tx: Tx, room: RoomRow, event: Pdu) -> Pdu:
     told |= memberships.joined_servers(tx, room.room_id)
     if event.type == "m.room.member" and event.content.get("membership") != "invite":
         told.add(server_of(event.state_key or event.sender))
-    for server in sorted(told - {context.server_name}):
-        outbox.queue_pdu(tx, server, room.room_id, event.event_id)
+    owe_to(context, tx, room.room_id, event.event_id, told)
     return event
+
+
+def owe_to(context: RoomContext, tx: Tx, room_id: str, event_id: str, servers: Collection[str]) -> None:
+    """Owes an event of ours to other servers.
+
+    In a room of very many servers only to those that were met: a key costs nothing, so a crowd that joins and never
+    comes must not multiply what is kept here. Whoever is met for the first time compares the room first, and so misses
+    nothing.
+    """
+    others = set(servers) - {context.server_name}
+    if len(others) > context.limits.owed_unmet_max:
+        others = peers.met_among(tx, others)
+    for server in sorted(others):
+        outbox.queue_pdu(tx, server, room_id, event_id)
 
 
 def room_of(tx: Tx, room_id: str) -> RoomRow:

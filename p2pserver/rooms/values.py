@@ -20,6 +20,8 @@ class RoomLimits:
     invite_octets: int = 64 * 1024
     invites_per_origin_per_hour: int = 100
     invites_held: int = 2_000
+    owed_unmet_max: int = 100
+    """In a room of more servers than this, those that were never met are owed no events: they will compare."""
     gaps_per_room: int = 32
     """Claims that may stand in for events that nobody has; each makes everything after it provisional."""
     outsider_events_per_hour: int = 100

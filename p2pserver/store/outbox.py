@@ -13,6 +13,11 @@ from typing import Any, Literal
 
 from p2pserver.store.tx import Tx
 
+EVENTS_MAX = 200_000
+"""Events of rooms that are owed to all servers together. The oldest give way: comparing shows who lacks them."""
+_LOOK_EVERY = 1_000
+"""Rows between two counts."""
+
 Kind = Literal["pdu", "edu", "invite"]
 
 
@@ -56,10 +61,16 @@ def _insert(
     payload: Mapping[str, Any] | None = None,
 ) -> None:
     text = None if payload is None else json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
-    tx.execute(
+    added = tx.execute(
         "INSERT INTO outbox (destination, kind, room_id, event_id, payload, queued_at) VALUES (?, ?, ?, ?, ?, ?)",
         (destination, kind, room_id, event_id, None if text is None else text.encode(), tx.position()),
     )
+    if added.lastrowid is not None and added.lastrowid % _LOOK_EVERY == 0:
+        tx.execute(
+            "DELETE FROM outbox WHERE number IN (SELECT number FROM outbox WHERE kind = 'pdu' AND payload IS NULL"
+            " ORDER BY number DESC LIMIT -1 OFFSET ?)",
+            (EVENTS_MAX,),
+        )
     tx.notify(f"peer:{destination}")
 
 

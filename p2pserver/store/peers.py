@@ -62,6 +62,17 @@ def blocked_keys(tx: Tx) -> frozenset[bytes]:
     return frozenset(key for (key,) in tx.all("SELECT key FROM blocked_servers"))
 
 
+def met_among(tx: Tx, server_names: Collection[str]) -> set[str]:
+    """Those of the servers that were met, as far as is remembered."""
+    met: set[str] = set()
+    for part in _parts(sorted(server_names)):
+        marks = ",".join("?" * len(part))
+        met.update(
+            name for (name,) in tx.execute(f"SELECT server_name FROM peers WHERE server_name IN ({marks})", part)
+        )
+    return met
+
+
 def list_peers(tx: Tx) -> list[dict[str, Any]]:
     """For the operator, connected ones first: server_name, link, connected, last_seen, queued, blocked, agent."""
     rows = tx.all(

@@ -77,6 +77,8 @@ MALFORMED: list[tuple[str, Any]] = [
     ("room_id", "nonsense"),
     ("prev_events", []),
     ("prev_events", ["$x"]),
+    ("prev_events", ["$" + "A" * 42 + "B"]),
+    ("prev_events", [["$"]]),
     ("prev_events", "no list"),
     ("state", {}),
     ("state", []),
@@ -86,7 +88,6 @@ MALFORMED: list[tuple[str, Any]] = [
     ("depth", 2**60),
     ("depth", True),
     ("newest_ts", "soon"),
-    ("servers", None),
 ]
 
 
