@@ -326,12 +326,14 @@ class JsonLines(logging.Formatter):
 
 
 class PlainLines(logging.Formatter):
-    """`level logger: message key=value ...` for a terminal."""
+    """`level logger: message key=value ...` for a terminal, which obeys nothing that others wrote."""
 
     def format(self, record: logging.LogRecord) -> str:
+        from p2pserver.node.lines import printable
+
         fields = {key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS}
         text = f"{record.levelname.lower()} {record.name}: {record.getMessage()}"
-        text += "".join(f" {key}={value}" for key, value in fields.items())
+        text = printable(text + "".join(f" {key}={value}" for key, value in fields.items()))
         return text + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
 
 
