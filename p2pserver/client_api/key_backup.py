@@ -143,7 +143,7 @@ async def read_keys(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     keys = await api.database.read(unit)
     if wanted.session_id is not None:
         if not keys:
-            raise NotFound("there is no key of this session")
+            raise NotFound("there is no key of that Megolm session")
         return keys[0].to_json()
     rooms: dict[str, dict[str, Any]] = {}
     for key in keys:

@@ -59,7 +59,7 @@ async def prepare_database(config: Config, identity: Identity, *, keep_open: boo
                 f"{config.database_path} belongs to the node {found}, and the key to {identity.server_name}: "
                 "put the matching file back from a backup"
             )
-    except BaseException:
+    except BaseException:  # whatever it is, what was begun is undone, and it is raised again
         await database.close()
         raise
     if keep_open:

@@ -146,7 +146,7 @@ class _DatabaseThread(aiosqlite.Connection):
     async def opened(self) -> _DatabaseThread:
         try:
             await self
-        except BaseException:
+        except BaseException:  # whatever it is, what was begun is undone, and it is raised again
             if self._ending is not None:  # else the thread would report its end to a loop that may be closed by then
                 await self._ending
             raise
@@ -246,7 +246,7 @@ def run_commit(conn: sqlite3.Connection, caches: dict[str, Any], batch: list[Uni
             unit.run(tx)
         conn.execute("UPDATE stream SET position = ?", (tx.position(),))
         conn.execute("COMMIT")
-    except BaseException:
+    except BaseException:  # whatever it is, what was begun is undone, and it is raised again
         caches.clear()
         with contextlib.suppress(sqlite3.Error):
             conn.execute("ROLLBACK")

@@ -52,7 +52,7 @@ def migrate(conn: sqlite3.Connection) -> None:
             for statement in _statements(script):
                 conn.execute(statement)
             conn.execute("INSERT INTO schema_migrations (number, name) VALUES (?, ?)", (number, name))
-        except BaseException:
+        except BaseException:  # whatever it is, what was begun is undone, and it is raised again
             conn.execute("ROLLBACK")
             raise
         conn.execute("COMMIT")

@@ -207,7 +207,7 @@ class LanTransport:
             link = await self._connect_to_any(await resolve(host, port))
             try:
                 await link.greeted.wait()
-            except BaseException:
+            except BaseException:  # whatever it is, what was begun is undone, and it is raised again
                 link.abort("no greeting")
                 raise
         if not link.is_open:
@@ -228,7 +228,7 @@ class LanTransport:
             except OSError as error:
                 connection.close()
                 last_error = error
-            except BaseException:
+            except BaseException:  # whatever it is, what was begun is undone, and it is raised again
                 connection.close()
                 raise
             else:
