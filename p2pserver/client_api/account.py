@@ -32,6 +32,12 @@ async def change_password(api: ClientApi, request: ApiRequest) -> dict[str, Any]
     return {}
 
 
+@routes.route("GET", "/account/3pid")
+async def third_party_ids(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """`GET /account/3pid`: none; Element's settings ask for them and show an error where they find no answer."""
+    return {"threepids": []}
+
+
 @routes.route("GET", "/devices")
 async def list_devices(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`GET /devices`."""

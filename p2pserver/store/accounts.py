@@ -51,15 +51,18 @@ def password_matches(password_hash: str | None, password: str) -> bool:
 
 
 def register_user(tx: Tx, user_id: str, password_hash: str | None, *, admin: bool = False) -> None:
-    """Makes a local account with the default push rules.
+    """Makes a local account with the default push rules. Its first display name is the local part.
 
+    Clients show somebody without a display name by his whole ID, most of which is the name of a server, here a key.
     Raises: InvalidUsername; UserInUse.
     """
     check_new_user_id(user_id)
     if user_exists(tx, user_id):
         raise UserInUse("this user name is taken")
+    localpart, _ = split_identifier(user_id, "@")
     tx.execute(
-        "INSERT INTO users (user_id, password_hash, admin) VALUES (?, ?, ?)", (user_id, password_hash, int(admin))
+        "INSERT INTO users (user_id, password_hash, admin, displayname) VALUES (?, ?, ?, ?)",
+        (user_id, password_hash, int(admin), localpart),
     )
     put_account_data(tx, user_id, None, "m.push_rules", default_push_rules(user_id))
 

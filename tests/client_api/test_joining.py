@@ -133,7 +133,7 @@ async def test_a_waiting_join_survives_a_restart() -> None:
     async with running_node(disk=disk) as node:
         (waiting,) = await node.database.read(pending_joins)
         assert (waiting.room_id, waiting.via) == (room_id, ["away.example"])
-        assert waiting.content == {"membership": "join"}
+        assert waiting.content == {"membership": "join", "displayname": "bob"}
 
 
 async def test_a_waiting_join_can_be_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

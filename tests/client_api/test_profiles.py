@@ -33,7 +33,7 @@ async def test_a_profile_is_set_read_and_removed() -> None:
     async with running_node() as node:
         alice, bob = await node.register("alice"), await node.register("bob")
         path = f"/profile/{alice.user_id}"
-        assert (await bob.get(path)).body == {}
+        assert (await bob.get(path)).body == {"displayname": "alice"}
         assert (await alice.put(f"{path}/displayname", {"displayname": "Alice 😀"})).body == {}
         assert (await alice.put(f"{path}/avatar_url", {"avatar_url": "mxc://x/y"})).body == {}
         assert (await node.stranger().get(path)).body == {"displayname": "Alice 😀", "avatar_url": "mxc://x/y"}
@@ -97,7 +97,11 @@ async def test_a_change_keeps_what_else_the_member_event_says_but_the_voucher() 
         await set_state(alice, room, "m.room.member", content, alice.user_id)
         await alice.put(f"/profile/{alice.user_id}/avatar_url", {"avatar_url": "mxc://a/b"})
         await spread(node)
-        assert await member(alice, room, alice.user_id) == {**content, "avatar_url": "mxc://a/b"}
+        assert await member(alice, room, alice.user_id) == {
+            **content,
+            "displayname": "alice",
+            "avatar_url": "mxc://a/b",
+        }
 
 
 async def test_what_was_not_spread_before_a_restart_is_spread_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +112,7 @@ async def test_what_was_not_spread_before_a_restart_is_spread_after_it(monkeypat
         await alice.put(f"/profile/{alice.user_id}/displayname", {"displayname": "Alice"})
     async with running_node(disk=node.disk) as again:
         client = Client(again.http, alice.token)
-        assert "displayname" not in await member(client, rooms[0], alice.user_id)
+        assert (await member(client, rooms[0], alice.user_id))["displayname"] == "alice"
         again.api.start()
         await spread(again)
         for room in rooms:
@@ -144,10 +148,10 @@ async def test_people_are_found_here_and_next_door() -> None:
         alice, bob = await here.register("alice"), await there.register("bob")
         bobby = await here.register("bobby")
         await bob.put(f"/profile/{bob.user_id}/displayname", {"displayname": "Robert Überall"})
-        assert await found(alice, "bob") == ([(bobby.user_id, None), (bob.user_id, "Robert Überall")], False)
+        assert await found(alice, "bob") == ([(bobby.user_id, "bobby"), (bob.user_id, "Robert Überall")], False)
         assert await found(alice, "übERALL") == ([(bob.user_id, "Robert Überall")], False)
         assert await found(alice, "alice") == ([], False)
-        assert await found(alice, "bob", limit=1) == ([(bobby.user_id, None)], True)
+        assert await found(alice, "bob", limit=1) == ([(bobby.user_id, "bobby")], True)
         wire.private = True
         assert await found(alice, "robert") == ([], False)
         wire.private, wire.plugged = False, False

@@ -20,6 +20,7 @@ async def test_what_clients_ask_for_before_they_show_anything() -> None:
         assert capabilities["m.room_versions"]["default"] == "12"
         assert capabilities["m.room_versions"]["available"] == {"10": "stable", "11": "stable", "12": "stable"}
         assert (await alice.get("/thirdparty/protocols")).body == {}
+        assert (await alice.get("/account/3pid")).body == {"threepids": []}
         assert (await alice.get("/pushers")).body == {"pushers": []}
         assert (await alice.get("/voip/turnServer")).body == {}
         assert (await alice.get("/media/config", version="v1")).body == {"m.upload.size": 0}
