@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from p2pserver.errors import LimitExceeded, MatrixError, Unrecognized
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 S2sHandler = Callable[[Tx, str, dict[str, Any]], dict[str, Any]]
 OUTBOX_PAGE = 128
+PDUS_PER_UNIT = 32
+"""A long answer is judged in parts, so that what a client sends in between does not wait for all of it."""
 CLAIMS_AT_ONCE = 8
 CLAIM_S = 60.0
 
@@ -186,13 +189,20 @@ class Exchange:
     async def _receive(self, session: Session, effect: fx.Receive) -> None:
         server = session.server_name or ""
 
-        def write(tx: Tx) -> tuple[ReceiveReport, list[str]]:
-            report = self._rooms.receive(
-                tx, room_id=effect.room_id, raws=effect.pdus, source=server, backfill=effect.in_answer
-            )
-            return report, not_in_graph(tx, effect.asked, or_parked=True)
+        report, lacking = ReceiveReport(), list(effect.asked)
 
-        report, lacking = await self._database.write(write)
+        def write(tx: Tx, pdus: Sequence[Mapping[str, Any]]) -> tuple[ReceiveReport, list[str]]:
+            part = self._rooms.receive(tx, room_id=effect.room_id, raws=pdus, source=server, backfill=effect.in_answer)
+            missing = dict.fromkeys((*report.missing, *part.missing))
+            part.missing = not_in_graph(tx, tuple(missing), or_parked=True)[: self._rooms.context.limits.wanted_at_once]
+            return part, not_in_graph(tx, effect.asked, or_parked=True)
+
+        for start in range(0, max(len(effect.pdus), 1), PDUS_PER_UNIT):
+            unit = partial(write, pdus=effect.pdus[start : start + PDUS_PER_UNIT])
+            part, lacking = await self._database.write(unit)
+            report.results += part.results
+            report.released += part.released
+            report.missing = part.missing
         results = [_result(receipt) for receipt in (*report.results, *report.released)]
         session.peering.received(effect, results, report.missing, lacking, self._clock())
 
