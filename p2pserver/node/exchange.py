@@ -5,6 +5,7 @@ One unit of work for each effect, in order; nothing is told to a peer before the
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 S2sHandler = Callable[[Tx, str, dict[str, Any]], dict[str, Any]]
 OUTBOX_PAGE = 128
+DEAR_UNIT_S = 0.1
+"""A peer whose events cost more than this to judge waits as long again: others get half of the writer at least."""
 PDUS_PER_UNIT = 32
 """A long answer is judged in parts, so that what a client sends in between does not wait for all of it."""
 CLAIMS_AT_ONCE = 8
@@ -199,10 +202,14 @@ class Exchange:
 
         for start in range(0, max(len(effect.pdus), 1), PDUS_PER_UNIT):
             unit = partial(write, pdus=effect.pdus[start : start + PDUS_PER_UNIT])
+            began_s = self._clock()
             part, lacking = await self._database.write(unit)
+            took_s = self._clock() - began_s
             report.results += part.results
             report.released += part.released
             report.missing = part.missing
+            if took_s > DEAR_UNIT_S:
+                await asyncio.sleep(took_s)
         results = [_result(receipt) for receipt in (*report.results, *report.released)]
         session.peering.received(effect, results, report.missing, lacking, self._clock())
 
