@@ -32,9 +32,12 @@ class Lines:
         self._thread.start()
 
     def _read(self, stream: Any) -> None:
-        for line in iter(stream.readline, b""):
-            self._queue.put(line.decode(errors="replace").rstrip("\n"))
-        stream.close()
+        try:
+            for line in iter(stream.readline, b""):
+                self._queue.put(line.decode(errors="replace").rstrip("\n"))
+            stream.close()
+        except (OSError, ValueError):  # whoever started the process has closed its pipe
+            pass
         self._queue.put(None)
 
     def next(self, seconds: float) -> str | None:
