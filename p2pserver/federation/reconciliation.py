@@ -125,9 +125,6 @@ class Reconciliation:
         exchange = self._rooms.get(room_id)
         return exchange is not None and exchange.settling_until > now
 
-    def knows_room(self, room_id: str) -> bool:
-        return room_id in self._rooms
-
     def _touched(self, room_id: str) -> _RoomExchange | None:
         """The exchange of a room, about to change; None for a room that this server is not in."""
         exchange = self._rooms.get(room_id)
