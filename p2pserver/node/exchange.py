@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from p2pserver.errors import LimitExceeded, MatrixError, Unrecognized
 from p2pserver.federation import effects as fx
-from p2pserver.node.session import Session
+from p2pserver.node.session import PDUS_PER_UNIT_MAX, Session
 from p2pserver.rooms.edus import receive_edu
 from p2pserver.rooms.service import Rooms
 from p2pserver.rooms.values import Receipt, ReceiveReport
@@ -28,9 +28,8 @@ log = logging.getLogger(__name__)
 S2sHandler = Callable[[Tx, str, dict[str, Any]], dict[str, Any]]
 OUTBOX_PAGE = 128
 DEAR_UNIT_S = 0.1
-"""A peer whose events cost more than this to judge waits as long again: others get half of the writer at least."""
-PDUS_PER_UNIT = 32
-"""A long answer is judged in parts, so that what a client sends in between does not wait for all of it."""
+"""Of work, the commit not counted. A peer whose events cost more waits as long again, and has fewer judged at once:
+others get half of the writer at least, and soon."""
 CLAIMS_AT_ONCE = 8
 CLAIM_S = 60.0
 
@@ -194,22 +193,28 @@ class Exchange:
 
         report, lacking = ReceiveReport(), list(effect.asked)
 
-        def write(tx: Tx, pdus: Sequence[Mapping[str, Any]]) -> tuple[ReceiveReport, list[str]]:
+        def write(tx: Tx, pdus: Sequence[Mapping[str, Any]]) -> tuple[ReceiveReport, list[str], float]:
+            began_s = self._clock()
             part = self._rooms.receive(tx, room_id=effect.room_id, raws=pdus, source=server, backfill=effect.in_answer)
             missing = dict.fromkeys((*report.missing, *part.missing))
             part.missing = not_in_graph(tx, tuple(missing), or_parked=True)[: self._rooms.context.limits.wanted_at_once]
-            return part, not_in_graph(tx, effect.asked, or_parked=True)
+            return part, not_in_graph(tx, effect.asked, or_parked=True), self._clock() - began_s
 
-        for start in range(0, max(len(effect.pdus), 1), PDUS_PER_UNIT):
-            unit = partial(write, pdus=effect.pdus[start : start + PDUS_PER_UNIT])
-            began_s = self._clock()
-            part, lacking = await self._database.write(unit)
-            took_s = self._clock() - began_s
+        pdus = effect.pdus
+        while True:
+            unit = partial(write, pdus=pdus[: session.pdus_per_unit])
+            pdus = pdus[session.pdus_per_unit :]
+            part, lacking, took_s = await self._database.write(unit)
             report.results += part.results
             report.released += part.released
             report.missing = part.missing
             if took_s > DEAR_UNIT_S:
+                session.pdus_per_unit = max(1, session.pdus_per_unit // 4)
                 await asyncio.sleep(took_s)
+            else:
+                session.pdus_per_unit = min(PDUS_PER_UNIT_MAX, 2 * session.pdus_per_unit)
+            if not pdus:
+                break
         results = [_result(receipt) for receipt in (*report.results, *report.released)]
         session.peering.received(effect, results, report.missing, lacking, self._clock())
 

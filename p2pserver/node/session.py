@@ -22,6 +22,8 @@ LINK_QUEUE_OCTETS = 256 * 1024
 """So much is handed to the link at a time; the rest waits in the peering, where newer things can overtake it."""
 MESSAGES_AT_ONCE = 16
 """Messages that are read before what they ask for is done."""
+PDUS_PER_UNIT_MAX = 32
+"""A long answer is judged in parts, so that what a client sends in between does not wait for all of it."""
 TIMER_GRAIN_S = 0.001
 
 Execute = Callable[["Session", list[Effect]], Awaitable[None]]
@@ -52,6 +54,8 @@ class Session:
         self.agent = ""
         """The peer's software, as it says."""
         self.idle_since = clock()
+        self.pdus_per_unit = PDUS_PER_UNIT_MAX
+        """How many of the peer's events are judged in one unit of work; fewer, if they are dear."""
         self._execute = execute
         self._clock = clock
         self._wall_ms = wall_ms
