@@ -306,14 +306,14 @@ class LanTransport:
 
     def _notes(self) -> list[str]:
         notes = [note for note in (self._address_note, self._discovery.note if self._discovery else None) if note]
-        if self._parameters.loopback_only:
+        if self._parameters.loopback_only and self._discovery is not None:
             notes.append("listening on loopback: only nodes on this machine are announced to and found")
         if self._discovery is not None and self._discovery.running and not self._open_links:
             alone_s = asyncio.get_running_loop().time() - self._started_at_s
             if not self._discovery.has_heard and alone_s > _NOBODY_YET_S:
                 notes.append(
                     "nobody is announced here; if others are on this network, it blocks multicast: name one with"
-                    " peer=HOST:PORT"
+                    " lan:peer=HOST:PORT"
                 )
         return notes
 
