@@ -77,12 +77,20 @@ class SimulatedMesh:
         self._commit_delay_s = commit_delay_s
         self.nodes: dict[str, SimulatedNode] = {}
         for name in names:
-            identity = identity_of(self.rng.randbytes(32))
-            self.nodes[name] = SimulatedNode(name, identity, SimulatedDisk(), self.rng.getrandbits(32))
+            self._make(name)
+
+    def _make(self, name: str) -> None:
+        identity = identity_of(self.rng.randbytes(32))
+        self.nodes[name] = SimulatedNode(name, identity, SimulatedDisk(), self.rng.getrandbits(32))
 
     async def start(self) -> None:
         for name in self.nodes:
             await self.boot(name)
+
+    async def add(self, name: str) -> None:
+        """A node that nobody has met yet comes into reach of all."""
+        self._make(name)
+        await self.boot(name)
 
     async def boot(self, name: str) -> None:
         """Starts a node that is down, on what its disk holds."""
