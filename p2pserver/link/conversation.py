@@ -41,6 +41,11 @@ class Conversation:
         """
         return self._outgoing.send(bytes(message), priority)
 
+    @property
+    def has_received(self) -> bool:
+        """Whether `received` would give something."""
+        return self._incoming.has_received
+
     def received(self) -> list[bytes]:
         """Whole messages since the last call, each exactly once, urgent classes first, in order within a class.
 

@@ -106,6 +106,10 @@ class Incoming:
             del queue.assemblies[number]
             self._complete(queue, fragment.priority, number, bytes(assembly.buffer))
 
+    @property
+    def has_received(self) -> bool:
+        return bool(self._ready_before) or any(self._ready)
+
     def received(self) -> list[bytes]:
         """Whole messages, urgent classes first, in order within a class."""
         messages = self._ready_before

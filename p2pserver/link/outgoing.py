@@ -151,7 +151,10 @@ class Outgoing:
 
     def has_fragments(self) -> bool:
         """Whether `take` would give something, if there is room for it."""
-        return any(self._sendable(priority) is not None for priority in Priority)
+        for priority, queue in zip(Priority, self._classes, strict=True):
+            if queue.ready and self._sendable(priority) is not None:
+                return True
+        return False
 
     def take(self, octets: int) -> tuple[bytes, list[FragmentSent]]:
         """Fragments for the end of a datagram that has `octets` left, the most urgent first."""

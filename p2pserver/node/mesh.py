@@ -12,7 +12,7 @@ from typing import Any
 from p2pserver import __version__
 from p2pserver.errors import PeerUnreachable
 from p2pserver.federation import effects as fx
-from p2pserver.federation.limits import PeeringLimits, PeeringTimers
+from p2pserver.federation.limits import PeeringLimits
 from p2pserver.federation.peering import Peering
 from p2pserver.federation.recent_ids import RecentIds
 from p2pserver.link import Conversation, LinkEndpoint
@@ -22,6 +22,7 @@ from p2pserver.node.identity import Identity
 from p2pserver.node.peer_events import PeerConnected, PeerEvent, PeerLost, PeerRefused
 from p2pserver.node.pipes import Pipe
 from p2pserver.node.session import Session
+from p2pserver.node.timers import NodeTimers
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.database import Database
 from p2pserver.store.peers import (
@@ -45,9 +46,6 @@ SESSION_KEPT_S = 600.0
 PENALTY_S = 60.0
 DUPLICATE_CLOSED_AFTER_S = 1.0
 """The other side may still be about to move the conversation to the pipe that stays."""
-LOOK_S = 2.0
-"""How often the list of blocked servers is read again: another process may have changed it."""
-SEEN_S = 60.0
 ENDED_MAX = 1024
 IN_FLIGHT_MAX = 8192
 IN_FLIGHT_S = 5.0
@@ -74,7 +72,7 @@ class Mesh:
         neighbor_clock: Callable[[str, int], None],
         tell: Callable[[PeerEvent], None],
         limits: PeeringLimits | None = None,
-        timers: PeeringTimers | None = None,
+        timers: NodeTimers | None = None,
     ) -> None:
         """`neighbor_clock(server_name, clock_ms)` hears of the clocks of peers, `tell` of who comes and goes."""
         self._identity = identity
@@ -86,7 +84,7 @@ class Mesh:
         self._random_bytes = random_bytes
         self._neighbor_clock = neighbor_clock
         self._tell = tell
-        self._limits, self._timers = limits, timers
+        self._limits, self._timers = limits, timers or NodeTimers()
         self._epoch = self._draw_epoch()
         self._neighbors = Neighbors(identity.signer.verify_key)
         self._pipes: dict[Pipe, asyncio.Task[None]] = {}
@@ -205,6 +203,7 @@ class Mesh:
             self._clock(),
             lambda key: self._neighbors.may_talk(key, self._clock()),
             local_epoch=self._epoch,
+            timers=self._timers.link,
             bit_rate=link.profile.bit_rate,
         )
         pipe = Pipe(link, endpoint, self, clock=self._clock)
@@ -252,7 +251,7 @@ class Mesh:
     def pipe_active(self, pipe: Pipe) -> None:
         session = self._sessions.get(pipe.peer_key) if pipe.peer_key is not None else None
         if session is not None:
-            session.wake()
+            session.pipe_active()
 
     def pipe_over(self, pipe: Pipe, reason: str) -> None:
         if pipe.peer_key is None:
@@ -286,7 +285,7 @@ class Mesh:
             rng=self._rng,
             now=self._clock(),
             limits=self._limits,
-            timers=self._timers,
+            timers=self._timers.peering,
         )
         session = Session(
             key=key,
@@ -452,7 +451,7 @@ class Mesh:
 
     async def _watch_blocks(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(self._timers.blocks_s)
             for key in sorted(self._neighbors.block_only(await self._database.read(blocked_keys))):
                 session = self._sessions.get(key)
                 if session is not None:
@@ -460,7 +459,7 @@ class Mesh:
 
     async def _watch_seen(self) -> None:
         while True:
-            await asyncio.sleep(SEEN_S)
+            await asyncio.sleep(self._timers.seen_s)
             keys = sorted(session.key for session in self._by_name.values() if session.active is not None)
             now_ms = self._wall_ms()
             if keys:

@@ -14,6 +14,7 @@ from p2pserver.meg.clock import HybridClock
 from p2pserver.node.identity import Identity
 from p2pserver.node.mesh import Mesh
 from p2pserver.node.peer_events import PeerEvent
+from p2pserver.node.timers import NodeTimers
 from p2pserver.rooms.s2s import s2s_handlers
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.accounts import user_exists
@@ -43,6 +44,7 @@ class Node:
         rng: random.Random | None = None,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
         tell: Callable[[PeerEvent], None] | None = None,
+        timers: NodeTimers | None = None,
     ) -> None:
         """`tell` hears of nodes that come and go."""
         rng = rng or random.Random(random_bytes(16))
@@ -71,6 +73,7 @@ class Node:
             random_bytes=random_bytes,
             neighbor_clock=self._neighbor_clock,
             tell=tell or (lambda event: None),
+            timers=timers,
         )
         self.client_api = ClientApi(
             database=database,

@@ -92,10 +92,10 @@ class Pipe:
     async def _send(self) -> str:
         """Returns why the pipe is over."""
         loop = asyncio.get_running_loop()
+        deadline = self.endpoint.next_deadline()
         while True:
             self._wake.clear()
             now = self._clock()
-            deadline = self.endpoint.next_deadline()
             if deadline is not None and deadline <= now:
                 self.endpoint.handle_timeout(now)
             datagrams = self.endpoint.poll_transmit(now)
@@ -104,9 +104,9 @@ class Pipe:
                 await self.link.send(datagram)
             if self._over is not None:
                 return self._over
+            deadline = self.endpoint.next_deadline()
             if datagrams:
                 continue
-            deadline = self.endpoint.next_deadline()
             timer = None
             if deadline is not None:
                 delay_s = max(deadline - self._clock(), TIMER_GRAIN_S)

@@ -60,6 +60,8 @@ class Session:
         self._clock = clock
         self._wall_ms = wall_ms
         self._inbox: deque[bytes] = deque()
+        self._held_back = False
+        """The link's queue was full when we last had something to say."""
         self._wake = asyncio.Event()
         self._answers: dict[int, asyncio.Future[tuple[bool, bytes]]] = {}
 
@@ -69,6 +71,11 @@ class Session:
 
     def wake(self) -> None:
         self._wake.set()
+
+    def pipe_active(self) -> None:
+        """Wakes the session if something arrived, or if what waits to be sent may find room now."""
+        if self.conversation.has_received or self._held_back:
+            self._wake.set()
 
     # Pipes
 
@@ -188,6 +195,7 @@ class Session:
         messages = self.peering.messages_to_send(self._clock(), room) if room > 0 else []
         for data, priority in messages:
             self.conversation.send(data, priority)
+        self._held_back = self.conversation.queued_octets >= LINK_QUEUE_OCTETS
         if messages and self.active is not None:
             self.active.wake()
         return bool(messages)

@@ -18,6 +18,7 @@ from p2pserver.config import Config
 from p2pserver.node.identity import Identity, identity_of
 from p2pserver.node.in_process_client import InProcessClient, RequestFailed, segment
 from p2pserver.node.node import Node
+from p2pserver.node.timers import NodeTimers
 from p2pserver.rooms.values import RoomDigest
 from p2pserver.store.accounts import register_user
 from p2pserver.store.devices import log_in_device
@@ -71,10 +72,13 @@ class SimulatedMesh:
         seed: int,
         conditions: LinkConditions | None = None,
         commit_delay_s: float = COMMIT_DELAY_S,
+        timers: NodeTimers | None = None,
     ) -> None:
+        """`timers`: of every node; None: those of a node on a LAN."""
         self.rng = random.Random(seed)
         self.network = SimNetwork(seed=seed, conditions=conditions or LinkConditions())
         self._commit_delay_s = commit_delay_s
+        self._timers = timers
         self.nodes: dict[str, SimulatedNode] = {}
         for name in names:
             self._make(name)
@@ -112,6 +116,7 @@ class SimulatedMesh:
             monotonic_s=loop.time,
             rng=rng,
             random_bytes=rng.randbytes,
+            timers=self._timers,
         )
         await simulated.node.start()
         for client in simulated.clients.values():

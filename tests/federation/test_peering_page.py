@@ -7,6 +7,7 @@ from p2pserver.federation.limits import PeeringLimits, PeeringTimers
 from p2pserver.federation.peering import PeeringState
 from p2pserver.mesh.neighbors import TOGETHER_S
 from p2pserver.node import mesh
+from p2pserver.node.timers import NodeTimers
 from p2pserver.rooms.s2s import s2s_handlers
 from p2pserver.wire import messages as m
 
@@ -44,7 +45,7 @@ def test_the_limits_and_times_are_the_code() -> None:
     assert (timers.quiet_s, timers.recheck_s, timers.compare_all_s, timers.settle_s) == (2.0, 0.2, 60.0, 2.0)
     assert timers.offer_s == (0.02, 0.15)
     assert TOGETHER_S == 10.0
-    assert (mesh.SESSION_KEPT_S, mesh.PENALTY_S, mesh.LOOK_S) == (600.0, 60.0, 2.0)
+    assert (mesh.SESSION_KEPT_S, mesh.PENALTY_S, NodeTimers().blocks_s) == (600.0, 60.0, 2.0)
 
 
 def test_every_state_and_every_question_is_on_the_page() -> None:
