@@ -7,30 +7,17 @@ import json
 import logging
 import shlex
 import shutil
-import sqlite3
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import click
 
 from p2pserver import __version__
-from p2pserver.config import OPTIONS, Config, ConfigError
-
-if TYPE_CHECKING:
-    from p2pserver.store.tx import Tx
-
-T = TypeVar("T")
-Command = Callable[..., Any]
-
-
-class Failure(click.ClickException):
-    """One line that says what is wrong and what to do."""
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"p2pserver: {self.message}", err=True)
+from p2pserver.commands.room import room
+from p2pserver.commands.settings import Failure, failures_told, load_config, on_database, setting_options
+from p2pserver.config import Config
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -41,97 +28,19 @@ def cli() -> None:
     """
 
 
-def _setting_options(names: Sequence[str] | None = None) -> Callable[[Command], Command]:
-    """Decorates a command with the options of `config.OPTIONS` (those named, or all) and `--config`."""
-
-    def decorate(command: Command) -> Command:
-        for option in reversed(OPTIONS):
-            if names is not None and option.name not in names:
-                continue
-            help_text = f"{option.help}  [default: {option.default_text}; env: {option.variable}]"
-            if option.is_switch:
-                turned_on = option.flag is None
-                command = click.option(
-                    option.cli_flag, option.name, flag_value=turned_on, type=bool, default=None, help=help_text
-                )(command)
-            else:
-                command = click.option(
-                    option.cli_flag, option.name, metavar=option.metavar, multiple=option.many, help=help_text
-                )(command)
-        config_type = click.Path(exists=True, dir_okay=False, path_type=Path)
-        return click.option("--config", "config_file", type=config_type, help="A TOML file with these settings.")(
-            command
-        )
-
-    return decorate
-
-
-def _load(config_file: Path | None, flags: dict[str, Any]) -> Config:
-    try:
-        return Config.load(config_file, flags=flags)
-    except ConfigError as error:
-        raise click.UsageError(str(error)) from None
-
-
-def _on_database(config: Config, unit: Callable[[Tx], T], *, write: bool = False) -> T:
-    """Runs one unit on the node's database; a running node does not mind.
-
-    Raises: Failure, if there is no node in the data folder yet or its file cannot be used.
-    """
-    from p2pserver.store.database import SqliteDatabase
-
-    async def work() -> T:
-        database = await SqliteDatabase.open(config.database_path)
-        try:
-            return await (database.write(unit) if write else database.read(unit))
-        finally:
-            await database.close()
-
-    with _failures_told(config):
-        if not config.database_path.exists():
-            raise Failure(f"no node in {config.data_dir} yet: start one with `p2pserver run`, or name its --data-dir")
-        return asyncio.run(work())
-
-
-@contextmanager
-def _failures_told(config: Config) -> Iterator[None]:
-    """Turns what can be wrong outside the program into one line that says what to do."""
-    from p2pserver.errors import MatrixError
-    from p2pserver.node.identity import IdentityError
-    from p2pserver.store.migrations import SchemaTooNew
-
-    try:
-        yield
-    except ConfigError as error:
-        raise click.UsageError(str(error)) from None
-    except (IdentityError, MatrixError) as error:
-        raise Failure(str(error)) from None
-    except SchemaTooNew as error:
-        raise Failure(f"{config.database_path}: {error}") from None
-    except sqlite3.OperationalError as error:  # read-only, no space, busy, not to be opened
-        raise Failure(
-            f"cannot use {config.database_path}: {error}; see that there is space and that this user may write"
-            f" to {config.data_dir}"
-        ) from None
-    except sqlite3.DatabaseError as error:
-        raise Failure(
-            f"{config.database_path} is damaged ({error}): put the folder back from a backup, or move this file away"
-            " to begin with no accounts and rooms under the same name"
-        ) from None
-    except OSError as error:
-        raise Failure(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from None
+cli.add_command(room)
 
 
 @cli.command()
-@_setting_options()
+@setting_options()
 def run(config_file: Path | None, **flags: Any) -> NoReturn:
     """Starts the node and stays until Ctrl-C."""
-    config = _load(config_file, flags)
+    config = load_config(config_file, flags)
     set_up_logging(config.log_level, as_json=config.log_json)
     from p2pserver.node.run import run as run_node
 
     try:
-        with _failures_told(config):
+        with failures_told(config):
             sys.exit(asyncio.run(run_node(config, announce=click.echo, register=_register_command(config))))
     except KeyboardInterrupt:
         sys.exit(0)
@@ -167,40 +76,40 @@ _password_option = click.option(
 @cli.command()
 @click.argument("name")
 @_password_option
-@_setting_options(["data_dir"])
+@setting_options(["data_dir"])
 def register(config_file: Path | None, name: str, password: str, **flags: Any) -> None:
     """Makes an account on this node, also while the node runs."""
     from p2pserver.node.identity import load_identity
     from p2pserver.node.run import prepare_database
     from p2pserver.store.accounts import hash_password, register_user
 
-    config = _load(config_file, flags)
-    with _failures_told(config):
+    config = load_config(config_file, flags)
+    with failures_told(config):
         identity = load_identity(config.data_dir, domain=config.domain)
         asyncio.run(prepare_database(config, identity))
         user_id = f"@{name.lower()}:{identity.server_name}"
         password_hash = hash_password(password)
-        _on_database(config, lambda tx: register_user(tx, user_id, password_hash), write=True)
+        on_database(config, lambda tx: register_user(tx, user_id, password_hash), write=True)
     click.echo(user_id)
 
 
 @cli.command("reset-password")
 @click.argument("name")
 @_password_option
-@_setting_options(["data_dir"])
+@setting_options(["data_dir"])
 def reset_password(config_file: Path | None, name: str, password: str, **flags: Any) -> None:
     """Gives a user a new password; logs all devices out."""
     from p2pserver.store.accounts import hash_password, set_password
 
-    config = _load(config_file, flags)
+    config = load_config(config_file, flags)
     user_id = name if name.startswith("@") else f"@{name.lower()}:{_own_name(config)}"
     password_hash = hash_password(password)
-    _on_database(config, lambda tx: set_password(tx, user_id, password_hash, log_out=True), write=True)
+    on_database(config, lambda tx: set_password(tx, user_id, password_hash, log_out=True), write=True)
     click.echo(f"{user_id} has a new password; log in again on each device")
 
 
 def _own_name(config: Config) -> str:
-    server_name = _on_database(config, lambda tx: tx.one("SELECT value FROM node WHERE name = 'server_name'"))
+    server_name = on_database(config, lambda tx: tx.one("SELECT value FROM node WHERE name = 'server_name'"))
     if server_name is None:
         raise Failure(f"no node in {config.data_dir} yet: start one with `p2pserver run`")
     return str(server_name[0])
@@ -211,15 +120,15 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="One JSON li
 
 @cli.command()
 @_json_option
-@_setting_options(["data_dir"])
+@setting_options(["data_dir"])
 def peers(config_file: Path | None, as_json: bool, **flags: Any) -> None:
     """Shows the nodes that were met, and what waits for them."""
     from p2pserver.node.identity import is_running
     from p2pserver.node.lines import lines_of_peers
     from p2pserver.store.peers import list_peers
 
-    config = _load(config_file, flags)
-    rows = _on_database(config, list_peers)
+    config = load_config(config_file, flags)
+    rows = on_database(config, list_peers)
     if not is_running(config.data_dir):
         click.echo("this node is not running", err=True)
         rows = [{**row, "connected": False} for row in rows]
@@ -228,7 +137,7 @@ def peers(config_file: Path | None, as_json: bool, **flags: Any) -> None:
 
 @cli.command()
 @_json_option
-@_setting_options(["data_dir"])
+@setting_options(["data_dir"])
 def rooms(config_file: Path | None, as_json: bool, **flags: Any) -> None:
     """Shows the rooms held here.
 
@@ -237,37 +146,37 @@ def rooms(config_file: Path | None, as_json: bool, **flags: Any) -> None:
     from p2pserver.node.lines import lines_of_rooms
     from p2pserver.store.room_list import list_rooms
 
-    config = _load(config_file, flags)
-    rows = _on_database(config, list_rooms)
+    config = load_config(config_file, flags)
+    rows = on_database(config, list_rooms)
     _show(rows, lines_of_rooms(rows), as_json=as_json, empty="no room yet")
 
 
 @cli.command()
 @click.argument("server_name")
-@_setting_options(["data_dir"])
+@setting_options(["data_dir"])
 def block(config_file: Path | None, server_name: str, **flags: Any) -> None:
     """Refuses a node, under whatever name its key has."""
     from p2pserver.store.peers import block_server
 
-    config = _load(config_file, flags)
+    config = load_config(config_file, flags)
     key = _key_of(server_name)
     if key == _key_of(_own_name(config)):
         raise Failure(f"{server_name} is this node itself")
-    if not _on_database(config, lambda tx: block_server(tx, key), write=True):
+    if not on_database(config, lambda tx: block_server(tx, key), write=True):
         raise Failure(f"{server_name} is blocked already")
     click.echo(f"{server_name} is blocked")
 
 
 @cli.command()
 @click.argument("server_name")
-@_setting_options(["data_dir"])
+@setting_options(["data_dir"])
 def allow(config_file: Path | None, server_name: str, **flags: Any) -> None:
     """Talks again to a node that was blocked."""
     from p2pserver.store.peers import allow_server
 
-    config = _load(config_file, flags)
+    config = load_config(config_file, flags)
     key = _key_of(server_name)
-    if not _on_database(config, lambda tx: allow_server(tx, key), write=True):
+    if not on_database(config, lambda tx: allow_server(tx, key), write=True):
         raise Failure(f"{server_name} was not blocked")
     click.echo(f"{server_name} is allowed")
 

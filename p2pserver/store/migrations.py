@@ -10,6 +10,10 @@ class SchemaTooNew(Exception):
     """The file was written by a later version of p2pserver."""
 
 
+class SchemaTooOld(Exception):
+    """The file was written by an earlier version, and whoever opens it may not change it."""
+
+
 def _files() -> list[tuple[int, str, str]]:
     folder = resources.files("p2pserver.store").joinpath("schema")
     return sorted(
@@ -37,13 +41,8 @@ def migrate(conn: sqlite3.Connection) -> None:
     Raises: SchemaTooNew.
     """
     conn.execute("CREATE TABLE IF NOT EXISTS schema_migrations (number INTEGER PRIMARY KEY, name TEXT NOT NULL)")
-    done = {number for (number,) in conn.execute("SELECT number FROM schema_migrations")}
     files = _files()
-    unknown = done - {number for number, _, _ in files}
-    if unknown:
-        raise SchemaTooNew(
-            f"this database has migration {max(unknown)}, which this version does not know: run a newer p2pserver"
-        )
+    done = _done(conn, files)
     for number, name, script in files:
         if number in done:
             continue
@@ -56,3 +55,30 @@ def migrate(conn: sqlite3.Connection) -> None:
             conn.execute("ROLLBACK")
             raise
         conn.execute("COMMIT")
+
+
+def check_is_current(conn: sqlite3.Connection) -> None:
+    """For who only reads: the file has all migrations that this version knows, and no others.
+
+    Raises: SchemaTooNew, SchemaTooOld; sqlite3.DatabaseError, if this is no database of a node.
+    """
+    files = _files()
+    if conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_migrations'").fetchone() is None:
+        raise sqlite3.DatabaseError("it has no tables of a node")
+    missing = {number for number, _, _ in files} - _done(conn, files)
+    if missing:
+        raise SchemaTooOld(
+            f"this database lacks migration {min(missing)}: start the node once with this version, which brings it up"
+            " to date, or look with the version that wrote it"
+        )
+
+
+def _done(conn: sqlite3.Connection, files: list[tuple[int, str, str]]) -> set[int]:
+    """The numbers of the migrations that the file has seen. Raises: SchemaTooNew."""
+    done = {number for (number,) in conn.execute("SELECT number FROM schema_migrations")}
+    unknown = done - {number for number, _, _ in files}
+    if unknown:
+        raise SchemaTooNew(
+            f"this database has migration {max(unknown)}, which this version does not know: run a newer p2pserver"
+        )
+    return done

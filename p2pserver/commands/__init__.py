@@ -1,0 +1,1 @@
+"""Groups of commands beside cli.py, a file each."""

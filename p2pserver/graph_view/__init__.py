@@ -1,0 +1,1 @@
+"""Drawing a room's event graph: layout, SVG, dot, JSON. Pure: everything it shows is an argument."""

@@ -1,0 +1,144 @@
+"""`p2pserver room …` on a data folder, with a node on it and without."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import tempfile
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from tests.cli.stored_rooms import command, data_folder
+from tests.rooms.servers import Server, reconcile
+
+
+def two_rooms() -> tuple[Server, str, str]:
+    """A server with two rooms; the first, "harbor", has a fork and its merge."""
+    anna, boris = Server("anna"), Server("boris", seed=2)
+    harbor = anna.create()
+    anna.set_state(harbor, "m.room.name", "", {"name": "harbor"})
+    boris.join(harbor, anna)
+    reconcile(harbor, anna, boris)
+    anna.send(harbor, "from anna")
+    boris.send(harbor, "from boris")
+    reconcile(harbor, anna, boris)
+    anna.send(harbor, "merged")
+    other = anna.create()
+    anna.set_state(other, "m.room.name", "", {"name": "Town"})
+    anna.run(lambda tx: tx.execute("INSERT INTO aliases VALUES (?, ?, ?)", (f"#h:{anna.name}", harbor, anna.user)))
+    return anna, harbor, other
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return data_folder(two_rooms()[0], tmp_path / "data")
+
+
+def content_of(folder: Path) -> dict[str, str]:
+    """What the files hold; not the index of the log, which whoever reads beside others shares with them."""
+    files = [each for each in folder.iterdir() if each.stat().st_size and not each.name.endswith("-shm")]
+    return {each.name: hashlib.sha256(each.read_bytes()).hexdigest() for each in files}
+
+
+def test_a_room_is_found_by_id_alias_beginning_and_name(folder: Path) -> None:
+    anna, harbor, _ = two_rooms()
+    for text in (harbor, harbor[:9], harbor[1:9], f"#h:{anna.name}", "harbor", "HARBOR"):
+        shown = command(folder, "room", "graph", text, "--format", "json")
+        assert shown.exit_code == 0, shown.stderr
+        assert json.loads(shown.stdout)["room_id"] == harbor
+
+
+def test_what_means_no_room_or_two_is_one_line(folder: Path) -> None:
+    for text, word in (("!", "2 rooms"), ("nowhere", "no room here"), ("#no:where", "no alias"), ("", "no room")):
+        shown = command(folder, "room", "graph", text)
+        assert (shown.exit_code, shown.stdout, shown.stderr.count("\n")) == (1, "", 1)
+        assert word in shown.stderr
+
+
+def test_the_graph_comes_in_three_forms(folder: Path, tmp_path: Path) -> None:
+    data = json.loads(command(folder, "room", "graph", "harbor", "--format", "json").stdout)
+    assert len(data["events"]) == data["events_held"] == 9
+    merge = data["events"][-1]
+    assert (len(merge["prev_events"]), merge["extremity"]) == (2, True)
+    ET.fromstring(command(folder, "room", "graph", "harbor").stdout)
+    output = tmp_path / "graph.dot"
+    assert command(folder, "room", "graph", "harbor", "--format", "dot", "--output", str(output)).stdout == ""
+    assert output.read_text().startswith("digraph")
+    refused = command(folder, "room", "graph", "harbor", "--output", str(tmp_path / "no" / "where.svg"))
+    assert (refused.exit_code, refused.stderr.count("\n")) == (1, 1)
+
+
+def test_the_last_events_are_said_to_be_not_all(folder: Path) -> None:
+    shown = command(folder, "room", "graph", "harbor", "--last", "3", "--format", "json")
+    assert len(json.loads(shown.stdout)["events"]) == 3
+    assert "the last 3 of 9 events" in shown.stderr
+    assert command(folder, "room", "graph", "harbor", "--all").stderr == ""
+
+
+def test_nothing_is_written_while_a_node_has_the_file_open_or_not(folder: Path) -> None:
+    before = content_of(folder)
+    command(folder, "room", "graph", "harbor")
+    assert content_of(folder) == before
+    node = sqlite3.connect(folder / "p2pserver.db", isolation_level=None)
+    node.execute("BEGIN IMMEDIATE")
+    node.execute("UPDATE rooms SET published = 1")
+    node.execute("COMMIT")
+    node.execute("BEGIN IMMEDIATE")
+    node.execute("DELETE FROM events")
+    running = content_of(folder)
+    shown = command(folder, "room", "graph", "harbor", "--format", "json")
+    assert len(json.loads(shown.stdout)["events"]) == 9
+    assert content_of(folder) == running
+    node.execute("ROLLBACK")
+    node.close()
+
+
+def test_a_folder_that_may_not_be_written_to_can_be_looked_at() -> None:
+    with tempfile.TemporaryDirectory() as made:
+        folder = data_folder(two_rooms()[0], Path(made))
+        folder.chmod(0o555)
+        nobody, before = 65_534, os.geteuid()
+        if before == 0:
+            os.seteuid(nobody)
+        try:
+            shown = command(folder, "room", "graph", "harbor")
+            left = sorted(each.name for each in folder.iterdir())
+        finally:
+            os.seteuid(before)
+            folder.chmod(0o755)
+        assert (shown.exit_code, left) == (0, ["p2pserver.db"]), shown.stderr
+
+
+def change(folder: Path, sql: str) -> None:
+    conn = sqlite3.connect(folder / "p2pserver.db")
+    with conn:
+        conn.execute(sql)
+    conn.close()
+
+
+def test_a_database_of_another_version_is_left_as_it_is(folder: Path) -> None:
+    for sql, word in (
+        ("DELETE FROM schema_migrations WHERE number = 50", "lacks migration 50"),
+        ("INSERT INTO schema_migrations VALUES (9999, 'later')", "newer p2pserver"),
+        ("DROP TABLE schema_migrations", "no tables of a node"),
+    ):
+        change(folder, sql)
+        before = content_of(folder)
+        shown = command(folder, "room", "graph", "harbor")
+        assert (shown.exit_code, shown.stdout, shown.stderr.count("\n")) == (1, "", 1)
+        assert word in shown.stderr
+        assert content_of(folder) == before
+
+
+def test_a_missing_or_broken_file_is_one_line(folder: Path, tmp_path: Path) -> None:
+    shown = command(tmp_path / "nothing", "room", "graph", "harbor")
+    assert (shown.exit_code, shown.stderr.count("\n")) == (1, 1)
+    assert "p2pserver run" in shown.stderr
+    assert not (tmp_path / "nothing").exists()
+    (folder / "p2pserver.db").write_bytes(b"no database at all" * 1000)
+    shown = command(folder, "room", "graph", "harbor")
+    assert (shown.exit_code, shown.stderr.count("\n")) == (1, 1)
