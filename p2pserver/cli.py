@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from p2pserver import __version__
+from p2pserver.commands.debug import debug
 from p2pserver.commands.room import room
 from p2pserver.commands.settings import Failure, failures_told, load_config, on_database, setting_options
 from p2pserver.config import Config
@@ -29,6 +30,7 @@ def cli() -> None:
 
 
 cli.add_command(room)
+cli.add_command(debug)
 
 
 @cli.command()
