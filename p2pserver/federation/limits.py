@@ -17,6 +17,8 @@ class PeeringTimers:
     """How long after an exchange a room is compared again; four times longer after each that brought nothing."""
     settle_s: float = 2.0
     """How long owed events of a room wait at a contact, while an exchange may show that they are not needed."""
+    ask_again_s: float = 600.0
+    """After this time in one contact, the peer is asked again for what it did not have."""
     answer_s: float = 30.0
     """How long a wanted event may take."""
     reload_s: float = 5.0

@@ -20,6 +20,10 @@ class RecentIds:
     def __len__(self) -> int:
         return len(self._ids)
 
+    def discard(self, event_ids: Iterable[str]) -> None:
+        for event_id in event_ids:
+            self._ids.pop(event_id, None)
+
     def add(self, event_ids: Iterable[str]) -> list[str]:
         """Remembers the IDs; returns those that were not known, each once, in order."""
         new = []

@@ -59,7 +59,8 @@ class _RoomExchange:
     asked: tuple[str, ...] = ()
     answer_until: float = 0.0
     vain: RecentIds = field(default_factory=lambda: RecentIds(1024))
-    """Asked for in vain in this contact."""
+    """Asked for in vain in this contact, or lately in a long one, and not named by the peer since then."""
+    vain_since: float = 0.0
     parked: int = 0
     """Events in a row that could not be judged."""
     repeats: int = 0
@@ -107,7 +108,7 @@ class Reconciliation:
         """The peer can be reached: every shared room is compared."""
         self._key = key
         for exchange in self._rooms.values():
-            exchange.vain = RecentIds(1024)
+            exchange.vain, exchange.vain_since = RecentIds(1024), now
             exchange.parked = exchange.fruitless = exchange.repeats = 0
             exchange.asked = ()
         self._first_of_contact = True
@@ -171,6 +172,8 @@ class Reconciliation:
                 continue
             beacons.append(Beacon(tag, self._key.digest(view.room_id, view.leaves)))
             exchange = self._rooms[view.room_id]
+            if now - exchange.vain_since >= self._channel.timers.ask_again_s:
+                exchange.vain, exchange.vain_since = RecentIds(1024), now
             self._restless[view.room_id] = exchange
             exchange.compare_at = None
             if self._first_of_contact:
@@ -286,13 +289,17 @@ class Reconciliation:
         self._channel.say(Leaves(view.room_id, tuple(told), answer), Priority.STATE)
 
     def leaves(self, message: Leaves, now: float) -> None:
-        if message.room_id not in self._rooms:
+        exchange = self._rooms.get(message.room_id)
+        if exchange is None:
             return
+        exchange.vain.discard(message.event_ids)
         self._channel.known.add(message.event_ids)
         self._channel.emit(FindUnknown(message.room_id, message.event_ids, as_leaves=not message.answer))
 
     def offered(self, room_id: str, event_ids: tuple[str, ...]) -> None:
-        if room_id in self._rooms:
+        exchange = self._rooms.get(room_id)
+        if exchange is not None:
+            exchange.vain.discard(event_ids)
             self._channel.known.add(event_ids)
             self._channel.emit(FindUnknown(room_id, event_ids, as_leaves=False))
 

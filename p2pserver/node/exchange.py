@@ -19,7 +19,7 @@ from p2pserver.rooms.service import Rooms
 from p2pserver.rooms.values import Receipt, ReceiveReport
 from p2pserver.store import outbox
 from p2pserver.store.database import Database
-from p2pserver.store.peers import events_owed, is_joined_room, joined_rooms, not_in_graph
+from p2pserver.store.peers import events_owed, is_joined_room, joined_rooms, not_held_whole, not_in_graph
 from p2pserver.store.tx import Tx
 from p2pserver.wire.messages import HAVE_MAX, WireError, decode_json_object, encode_json
 
@@ -155,7 +155,8 @@ class Exchange:
         def read(tx: Tx) -> tuple[list[str], fx.RoomView | None]:
             if not is_joined_room(tx, effect.room_id):
                 return [], None
-            unknown = not_in_graph(tx, effect.event_ids, or_parked=not effect.as_leaves)
+            lacking = not_in_graph if effect.as_leaves else not_held_whole
+            unknown = lacking(tx, effect.event_ids, or_parked=not effect.as_leaves)
             return unknown, self._views(tx, server, [effect.room_id])[0]
 
         unknown, view = await self._database.read(read)
@@ -164,7 +165,7 @@ class Exchange:
         session.peering.unknown_found(effect, unknown, view, self._clock())
 
     def _have(self, tx: Tx, effect: fx.ReadHave) -> tuple[list[str], list[str]]:
-        unknown = not_in_graph(tx, effect.event_ids, or_parked=False)
+        unknown = not_held_whole(tx, effect.event_ids, or_parked=False)
         return unknown, self._rooms.have_sample(tx, effect.room_id, HAVE_MAX) if unknown else []
 
     def _missing(self, tx: Tx, server: str, effect: fx.ReadMissing) -> tuple[list[dict[str, Any]], bool, list[str]]:
@@ -197,8 +198,9 @@ class Exchange:
             began_s = self._clock()
             part = self._rooms.receive(tx, room_id=effect.room_id, raws=pdus, source=server, backfill=effect.in_answer)
             missing = dict.fromkeys((*report.missing, *part.missing))
-            part.missing = not_in_graph(tx, tuple(missing), or_parked=True)[: self._rooms.context.limits.wanted_at_once]
-            return part, not_in_graph(tx, effect.asked, or_parked=True), self._clock() - began_s
+            most = self._rooms.context.limits.wanted_at_once
+            part.missing = not_held_whole(tx, tuple(missing), or_parked=True)[:most]
+            return part, not_held_whole(tx, effect.asked, or_parked=True), self._clock() - began_s
 
         pdus = effect.pdus
         while True:
@@ -225,7 +227,10 @@ class Exchange:
             if not is_joined_room(tx, effect.room_id):
                 return []
             wanted = set(self._rooms.wanted(tx, effect.room_id))
-            return [event_id for event_id in effect.event_ids if event_id in wanted]
+            copies = set(not_held_whole(tx, effect.event_ids, or_parked=True)) - set(
+                not_in_graph(tx, effect.event_ids, or_parked=True)
+            )
+            return [event_id for event_id in effect.event_ids if event_id in wanted or event_id in copies]
 
         missed = await self._database.read(read)
         if not missed:

@@ -256,7 +256,7 @@ class RoomActions:
         query = {"dir": "f", "limit": "500"}
         for _ in range(200):
             page = await self.client.request("GET", self._path("messages"), **query)
-            texts += [event["content"]["body"] for event in page["chunk"] if event["type"] == "m.room.message"]
+            texts += [event["content"].get("body", "") for event in page["chunk"] if event["type"] == "m.room.message"]
             if "end" not in page or not page["chunk"]:
                 break
             query["from"] = page["end"]

@@ -17,6 +17,7 @@ from p2pserver.events.pdu import Pdu
 from p2pserver.events.receipt import PduDropped, check_on_receipt
 from p2pserver.events.redaction import redact
 from p2pserver.rooms.context import RoomContext
+from p2pserver.rooms.copies import COPIES_AT_ONCE, is_welcome
 from p2pserver.rooms.graph import place
 from p2pserver.rooms.judging import Ancestors, Judgement, ancestors_of, judge
 from p2pserver.rooms.rebuilding import rebuild
@@ -38,6 +39,7 @@ class Intake:
         self._joining = any(gap.history for gap in self._gaps.values())
         self._closed_gap = False
         self._held_up: set[str] = set()
+        self._redacted: list[str] = []
         self.report = ReceiveReport()
 
     def take_all(self, raws: Sequence[object], source: str, *, backfill: bool) -> ReceiveReport:
@@ -52,6 +54,7 @@ class Intake:
             self.report.missing = parked.awaited(
                 self._tx, self._room_id, most=self._context.limits.wanted_at_once, of=self._held_up
             )
+        self.report.missing += [each for each in self._redacted if is_welcome(self._context, self._tx, each)]
         return self.report
 
     def settle(self, event_ids: Iterable[str]) -> None:
@@ -127,6 +130,8 @@ class Intake:
         else:
             judgement = judge(tx, room, event, ancestors, against_current=against_current)
         place(self._context, tx, room, event, judgement, history=history)
+        if event.redacted_copy and len(self._redacted) < COPIES_AT_ONCE:
+            self._redacted.append(event.event_id)
         if fills_gap:
             parked.close_gap(tx, self._room_id, event.event_id)
             del self._gaps[event.event_id]

@@ -47,6 +47,14 @@ def copy_for(tx: Tx, server: str, event_id: str) -> dict[str, Any] | None:
     return None
 
 
+def may_have_content(tx: Tx, server: str, event_id: str) -> bool:
+    """Whether another member would give this server the event in full."""
+    found = events.stored(tx, event_id)
+    if found is None or found.state_before is None or found.state_after is None:
+        return False
+    return _sees(tx, server, found.pdu, found.state_before, found.state_after, joined_now=True)
+
+
 def _sees(tx: Tx, server: str, event: Pdu, before: int, after: int, joined_now: bool) -> bool:
     state = state_groups.state_map(tx, before)
     visibility = visibility_in(tx, state)

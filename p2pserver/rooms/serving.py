@@ -7,6 +7,7 @@ from collections.abc import Collection, Container
 from typing import Any
 
 from p2pserver.rooms.context import RoomContext
+from p2pserver.rooms.copies import wanted_copies
 from p2pserver.rooms.server_visibility import copy_for, sees_room
 from p2pserver.store import events, graph_walks, memberships, parked
 from p2pserver.store.tx import Tx
@@ -46,6 +47,7 @@ def missing_for(
     """
     if not sees_room(tx, origin, room_id):
         return [], False
+    have = [event_id for event_id in have if event_id not in want]  # it has a poor copy of those
     lacking = graph_walks.lacking(tx, room_id, want=want, have=have, most=context.limits.events_per_walk)
     found: list[dict[str, Any]] = []
     octets = 0
@@ -63,11 +65,11 @@ def missing_for(
 
 
 def wanted(context: RoomContext, tx: Tx, room_id: str) -> list[str]:
-    """What others should be asked for: what parked events wait for, and what gaps stand for."""
+    """What others should be asked for: what parked events wait for, what gaps stand for, better copies."""
     most = context.limits.wanted_at_once
     awaited = parked.awaited(tx, room_id, most=most)
     gaps = [each for each in parked.gaps(tx, room_id) if not parked.is_parked(tx, each)]
-    return list(dict.fromkeys([*awaited, *gaps]))[:most]
+    return list(dict.fromkeys([*awaited, *gaps, *wanted_copies(context, tx, room_id)]))[:most]
 
 
 def rooms_with(context: RoomContext, tx: Tx, server: str) -> list[str]:

@@ -47,7 +47,8 @@ class ReceiveReport:
     """What a batch earned.
 
     `results` has one entry for each PDU of the batch, in its order; `released` those that had been parked and found
-    their place because of it; `missing` the IDs of events to ask for before the parked ones can be judged.
+    their place because of it; `missing` the IDs of events to ask for: before the parked ones can be judged, or for a
+    better copy.
     """
 
     results: list[Receipt] = field(default_factory=list)

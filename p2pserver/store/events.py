@@ -232,6 +232,18 @@ def mark_redacted_copy(tx: Tx, event_id: str) -> None:
     _cache(tx).drop(event_id)
 
 
+def redacted_copies(tx: Tx, room_id: str, *, start: str, most: int) -> list[str]:
+    """Events of the graph of which a genuine copy never came, in the order of their IDs, from `start` on and around."""
+    sql = (
+        "SELECT event_id FROM events WHERE room_id = ? AND redacted_copy = 1 AND redacted_by IS NULL AND outlier = 0"
+        " AND event_id {} ? ORDER BY event_id LIMIT ?"
+    )
+    found = [event_id for (event_id,) in tx.execute(sql.format(">="), (room_id, start, most))]
+    if len(found) < most:
+        found += [event_id for (event_id,) in tx.execute(sql.format("<"), (room_id, start, most - len(found)))]
+    return found
+
+
 def set_position(tx: Tx, event_id: str, position: int) -> None:
     tx.execute("UPDATE events SET position = ? WHERE event_id = ?", (position, event_id))
 

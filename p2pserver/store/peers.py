@@ -165,6 +165,22 @@ def not_in_graph(tx: Tx, event_ids: Sequence[str], *, or_parked: bool) -> list[s
     return [event_id for event_id in event_ids if event_id not in held]
 
 
+def not_held_whole(tx: Tx, event_ids: Sequence[str], *, or_parked: bool) -> list[str]:
+    """Those of the events that have no place in the graph here, or only as a redacted copy."""
+    lacking = set(not_in_graph(tx, event_ids, or_parked=or_parked))
+    for part in _parts(event_ids):
+        marks = ",".join("?" * len(part))
+        lacking.update(
+            event_id
+            for (event_id,) in tx.execute(
+                "SELECT event_id FROM events WHERE redacted_copy = 1 AND redacted_by IS NULL AND outlier = 0"
+                f" AND event_id IN ({marks})",
+                part,
+            )
+        )
+    return [event_id for event_id in event_ids if event_id in lacking]
+
+
 def _parts(event_ids: Sequence[str]) -> Iterable[Sequence[str]]:
     for start in range(0, len(event_ids), _AT_ONCE):
         yield event_ids[start : start + _AT_ONCE]

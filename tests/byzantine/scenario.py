@@ -83,6 +83,8 @@ class Scenario:
         self.rooms: dict[str, RoomActions] = {}
         """What the user of each node does in the room, by node."""
         self.grown_before: dict[str, Growth] = {}
+        self.sent_first = ""
+        """The ID of a message of the creator that everybody holds."""
 
     @property
     def honest(self) -> tuple[str, ...]:
@@ -100,6 +102,10 @@ class Scenario:
     def liar(self) -> Liar:
         return self.liars[0]
 
+    @property
+    def creator_id(self) -> str:
+        return self.creator.client.user_id
+
     async def begin(self) -> None:
         for name in self.honest:
             self.mesh.nodes[name].sabotage = self.watch.attach(self.sabotage.get(name))
@@ -113,6 +119,7 @@ class Scenario:
         for name in [*self.honest[1:], *self.crowd.liars]:
             client = await self.mesh.user(name, f"user-{name}")
             self.rooms[name] = await RoomActions.join(client, self.room_id, via=via)
+        self.sent_first = await self.creator.send("before the attack")
         for liar in self.liars:
             liar.room = self.rooms[liar.name]
             liar.client = liar.room.client
@@ -414,6 +421,7 @@ def case(story: Story | None = None, *, crowds: tuple[Crowd, ...] = CROWDS, **op
     test.__signature__ = inspect.Signature([crowd_parameter, *parameters])  # type: ignore[attr-defined]
     test.__name__, test.__doc__ = told.__name__, told.__doc__  # type: ignore[attr-defined]
     test.__module__ = told.__module__
+    test.pytestmark = list(getattr(told, "pytestmark", []))  # type: ignore[attr-defined]
     test.story, test.options = told, options  # type: ignore[attr-defined]
     return pytest.mark.parametrize("crowd", crowds, ids=str)(test)
 

@@ -1,0 +1,29 @@
+"""Better copies of events that are held: absent < redacted copy < genuine copy.
+
+A liar can give one node an event with a content that does not match its hash, and another node the genuine one. Both
+hold the same event, so nothing that compares event IDs shows a difference. Who holds a redacted copy therefore asks the
+others for a genuine one, as long as it is one that this server may have at all: what the history visibility hides from
+it comes redacted from everybody.
+"""
+
+from __future__ import annotations
+
+from p2pserver.rooms.context import RoomContext
+from p2pserver.rooms.server_visibility import may_have_content
+from p2pserver.store import events
+from p2pserver.store.tx import Tx
+
+COPIES_AT_ONCE = 8
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+
+
+def is_welcome(context: RoomContext, tx: Tx, event_id: str) -> bool:
+    """Whether a genuine copy of an event, that is held redacted, may exist for this server."""
+    return may_have_content(tx, context.server_name, event_id)
+
+
+def wanted_copies(context: RoomContext, tx: Tx, room_id: str) -> list[str]:
+    """Some of the events to ask for a genuine copy: others each time, for a liar can make many that have none."""
+    start = "$" + "".join(context.rng.choices(_LETTERS, k=4))
+    found = events.redacted_copies(tx, room_id, start=start, most=COPIES_AT_ONCE)
+    return [event_id for event_id in found if is_welcome(context, tx, event_id)]
