@@ -8,6 +8,7 @@ from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.current import update_current_state
 from p2pserver.rooms.judging import Judgement
 from p2pserver.rooms.redacting import note_redactions
+from p2pserver.rooms.secs import sec_of
 from p2pserver.store import events, rooms
 from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
@@ -31,9 +32,12 @@ def place(context: RoomContext, tx: Tx, room: RoomRow, event: Pdu, judgement: Ju
         grounded=judgement.grounded,
         state_before=judgement.state_before,
         state_after=judgement.state_after,
+        sec=sec_of(tx, event, judgement),
     )
     events.insert_edges(tx, event)
     events.extend_leaves(tx, event)
+    if judgement.verdict is not Verdict.REJECTED:
+        events.extend_accepted_leaves(tx, event)
     if judgement.verdict is Verdict.ACCEPTED and not history:
         events.extend_extremities(tx, event)
         update_current_state(context, tx, room, position=position)

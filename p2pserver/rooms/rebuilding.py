@@ -11,6 +11,8 @@ from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.current import update_current_state
 from p2pserver.rooms.judging import allowed_now, ancestors_of, judge
 from p2pserver.rooms.redacting import note_redactions, undo_redaction
+from p2pserver.rooms.secs import sec_of
+from p2pserver.rooms.state import forget_resolutions
 from p2pserver.store import events, graph_walks, parked, rooms
 from p2pserver.store.events import StoredEvent
 from p2pserver.store.rooms import RoomRow
@@ -19,12 +21,15 @@ from p2pserver.store.tx import Tx
 
 def rebuild(context: RoomContext, tx: Tx, room: RoomRow) -> None:
     """Judges the events that are not grounded again, and notices when the room has become complete."""
+    forget_resolutions(tx)
     for event_id in graph_walks.ungrounded_in_order(tx, room.room_id):
         _judge_again(tx, room, event_id, context)
     joining = parked.has_history_gap(tx, room.room_id)
     beside = [] if joining else _beside_the_join(tx, room)
     for each in beside:
         events.set_verdict(tx, each.pdu.event_id, Verdict.SOFT_FAILED, each.reason)
+    not_rejected = (Verdict.ACCEPTED, Verdict.SOFT_FAILED)
+    events.set_accepted_leaves(tx, room.room_id, events.uncovered_events(tx, room.room_id, of=not_rejected))
     events.set_extremities(tx, room.room_id, events.uncovered_events(tx, room.room_id, on_claim_only=joining))
     update_current_state(context, tx, room, position=tx.next_position())
     for each in beside:
@@ -60,6 +65,7 @@ def _judge_again(tx: Tx, room: RoomRow, event_id: str, context: RoomContext) -> 
         grounded=judgement.grounded,
         state_before=judgement.state_before,
         state_after=judgement.state_after,
+        sec=sec_of(tx, event, judgement),
     )
     for auth_id in ancestors.outlying:
         parked.record_gap(

@@ -25,7 +25,7 @@ from p2pserver.rooms import (
 )
 from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.receipt import Intake
-from p2pserver.rooms.values import ReceiveReport, RoomDigest, RoomLimits
+from p2pserver.rooms.values import ReceiveReport, RoomDigest, RoomLimits, Standing
 from p2pserver.store import events as event_rows
 from p2pserver.store import memberships, rooms
 from p2pserver.store.events import StoredEvent
@@ -211,3 +211,6 @@ class Rooms:
 
     def digest(self, tx: Tx, room_id: str) -> RoomDigest:
         return proof.digest(tx, room_id)
+
+    def standing(self, tx: Tx, room_id: str) -> Standing | None:
+        return proof.standing(tx, room_id)

@@ -72,6 +72,11 @@ def resolved_group(tx: Tx, room_id: str, rules: RoomVersionRules, groups: Collec
     return known
 
 
+def forget_resolutions(tx: Tx) -> None:
+    """Verdicts are about to change: what was resolved with rejected events left out may come out differently."""
+    tx.caches.pop("resolutions", None)
+
+
 def resolved_map(tx: Tx, rules: RoomVersionRules, groups: Collection[int]) -> StateMap:
     """The resolution of some groups, without keeping it: for those who only read."""
     maps = [state_groups.state_map(tx, group_id) for group_id in sorted(set(groups))]

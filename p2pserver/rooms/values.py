@@ -66,3 +66,13 @@ class RoomDigest:
     """Number of forward extremities."""
     events: int
     """Events in the graph, rejected and soft-failed ones included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Where a node stands in a complete room, for a comparison: `leaves` are all event IDs that none cites, sorted."""
+
+    room_id: str
+    leaves: tuple[str, ...]
+    sec: bytes
+    operational: bytes

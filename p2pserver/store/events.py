@@ -149,16 +149,18 @@ def insert(
     grounded: bool,
     state_before: int | None,
     state_after: int | None,
+    sec: bytes | None = None,
 ) -> None:
     """Keeps an event, or gives one that was held as an outlier its place in the graph."""
     tx.execute(
         "INSERT INTO events (event_id, room_id, position, depth, type, state_key, sender, origin_server_ts, verdict,"
-        " reason, outlier, grounded, redacted_copy, state_before, state_after, raw)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " reason, outlier, grounded, redacted_copy, state_before, state_after, raw, sec)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (event_id) DO UPDATE SET position = excluded.position, depth = excluded.depth,"
         " verdict = excluded.verdict, reason = excluded.reason, outlier = excluded.outlier,"
         " grounded = excluded.grounded, redacted_copy = excluded.redacted_copy,"
-        " state_before = excluded.state_before, state_after = excluded.state_after, raw = excluded.raw",
+        " state_before = excluded.state_before, state_after = excluded.state_after, raw = excluded.raw,"
+        " sec = excluded.sec",
         (
             event.event_id,
             event.room_id,
@@ -176,6 +178,7 @@ def insert(
             state_before,
             state_after,
             encode_raw(event.raw),
+            sec,
         ),
     )
     _cache(tx).put(event.event_id, ((int(event.redacted_copy), None), event))
@@ -191,12 +194,13 @@ def rejudge(
     grounded: bool,
     state_before: int,
     state_after: int,
+    sec: bytes | None,
 ) -> None:
     """Replaces what was decided on the ground of a claim."""
     tx.execute(
-        "UPDATE events SET depth = ?, verdict = ?, reason = ?, grounded = ?, state_before = ?, state_after = ?"
-        " WHERE event_id = ?",
-        (depth, verdict.value, reason, int(grounded), state_before, state_after, event_id),
+        "UPDATE events SET depth = ?, verdict = ?, reason = ?, grounded = ?, state_before = ?, state_after = ?,"
+        " sec = ? WHERE event_id = ?",
+        (depth, verdict.value, reason, int(grounded), state_before, state_after, sec, event_id),
     )
 
 
@@ -273,6 +277,25 @@ def live_events(tx: Tx, room_id: str) -> list[str]:
     return [event_id for (event_id,) in rows]
 
 
+# What is kept of the SEC digest.
+
+
+def secs(tx: Tx, room_id: str, event_ids: Collection[str]) -> dict[str, bytes | None]:
+    """The `sec` of those of the events that have a place in the room's graph; None where it is not known (yet)."""
+    found: dict[str, bytes | None] = {}
+    for some in _chunks(event_ids):
+        rows = tx.all(
+            f"SELECT event_id, sec FROM events WHERE event_id IN ({_marks(some)}) AND room_id = ? AND outlier = 0",
+            (*some, room_id),
+        )
+        found.update(rows)
+    return found
+
+
+def set_secs(tx: Tx, by_event: Mapping[str, bytes]) -> None:
+    tx.many("UPDATE events SET sec = ? WHERE event_id = ?", [(sec, event_id) for event_id, sec in by_event.items()])
+
+
 def encode_raw(raw: Mapping[str, Any]) -> bytes:
     return json.dumps(raw, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -287,15 +310,13 @@ def insert_edges(tx: Tx, event: Pdu) -> None:
     )
 
 
-def is_cited(tx: Tx, event_id: str, *, by_accepted: bool = False) -> bool:
-    """Whether an event of the graph (an accepted one) names this one among its prev_events."""
-    if not by_accepted:
-        return tx.one("SELECT 1 FROM event_edges WHERE prev_event_id = ? LIMIT 1", (event_id,)) is not None
+def is_cited(tx: Tx, room_id: str, event_id: str, *, by: Collection[Verdict] = tuple(Verdict)) -> bool:
+    """Whether an event of the room's graph with such a verdict names this one among its prev_events."""
     return (
         tx.one(
             "SELECT 1 FROM event_edges AS x JOIN events AS e ON e.event_id = x.event_id"
-            " WHERE x.prev_event_id = ? AND e.verdict = 'accepted' LIMIT 1",
-            (event_id,),
+            f" WHERE x.prev_event_id = ? AND e.room_id = ? AND e.verdict IN ({_marks(tuple(by))}) LIMIT 1",
+            (event_id, room_id, *(verdict.value for verdict in by)),
         )
         is not None
     )
@@ -308,9 +329,18 @@ def leaves(tx: Tx, room_id: str) -> list[str]:
 
 def extend_leaves(tx: Tx, event: Pdu) -> None:
     """The event's parents are no leaves any more; it is one, unless something cites it already."""
-    _remove(tx, "leaves", event.room_id, event.prev_events)
-    if not is_cited(tx, event.event_id):
-        tx.execute("INSERT OR IGNORE INTO leaves (room_id, event_id) VALUES (?, ?)", (event.room_id, event.event_id))
+    _cover(tx, "leaves", event, by=tuple(Verdict))
+
+
+def accepted_leaves(tx: Tx, room_id: str) -> list[str]:
+    """The events that are not rejected and that no such event cites: soft-failed ones included."""
+    rows = tx.all("SELECT event_id FROM accepted_leaves WHERE room_id = ? ORDER BY event_id", (room_id,))
+    return [event_id for (event_id,) in rows]
+
+
+def extend_accepted_leaves(tx: Tx, event: Pdu) -> None:
+    """An event that is not rejected covers its parents, and is such a leaf unless one like it cites it already."""
+    _cover(tx, "accepted_leaves", event, by=(Verdict.ACCEPTED, Verdict.SOFT_FAILED))
 
 
 def extremities(tx: Tx, room_id: str) -> list[str]:
@@ -321,12 +351,7 @@ def extremities(tx: Tx, room_id: str) -> list[str]:
 
 def extend_extremities(tx: Tx, event: Pdu) -> None:
     """An accepted event covers its parents, and is an extremity unless an accepted event cites it already."""
-    _remove(tx, "forward_extremities", event.room_id, event.prev_events)
-    if not is_cited(tx, event.event_id, by_accepted=True):
-        tx.execute(
-            "INSERT OR IGNORE INTO forward_extremities (room_id, event_id) VALUES (?, ?)",
-            (event.room_id, event.event_id),
-        )
+    _cover(tx, "forward_extremities", event, by=(Verdict.ACCEPTED,))
 
 
 def newest_of_server(tx: Tx, event_ids: Collection[str], server: str) -> str | None:
@@ -342,34 +367,36 @@ def newest_of_server(tx: Tx, event_ids: Collection[str], server: str) -> str | N
 
 
 def set_extremities(tx: Tx, room_id: str, event_ids: Iterable[str]) -> None:
-    tx.execute("DELETE FROM forward_extremities WHERE room_id = ?", (room_id,))
-    tx.many(
-        "INSERT INTO forward_extremities (room_id, event_id) VALUES (?, ?)",
-        [(room_id, event_id) for event_id in event_ids],
-    )
+    _replace(tx, "forward_extremities", room_id, event_ids)
 
 
-def uncovered_events(tx: Tx, room_id: str, *, on_claim_only: bool) -> list[str]:
-    """The accepted events of the graph that no accepted event cites, found from the whole graph.
+def set_accepted_leaves(tx: Tx, room_id: str, event_ids: Iterable[str]) -> None:
+    _replace(tx, "accepted_leaves", room_id, event_ids)
+
+
+def uncovered_events(
+    tx: Tx, room_id: str, *, of: Collection[Verdict] = (Verdict.ACCEPTED,), on_claim_only: bool = False
+) -> list[str]:
+    """The events of the graph with such a verdict that none like them cites, found from the whole graph.
 
     `on_claim_only`: of those that stand on the claim with which we joined.
     """
+    marks, verdicts = _marks(tuple(of)), [verdict.value for verdict in of]
     rows = tx.all(
-        "SELECT event_id FROM events AS e WHERE e.room_id = ? AND e.outlier = 0 AND e.verdict = 'accepted'"
+        f"SELECT event_id FROM events AS e WHERE e.room_id = ? AND e.outlier = 0 AND e.verdict IN ({marks})"
         + (" AND e.grounded = 0 AND e.position > 0" if on_claim_only else "")
         + " AND NOT EXISTS (SELECT 1 FROM event_edges AS x JOIN events AS c ON c.event_id = x.event_id"
-        " WHERE x.prev_event_id = e.event_id AND c.verdict = 'accepted') ORDER BY event_id",
-        (room_id,),
+        f" WHERE x.prev_event_id = e.event_id AND c.room_id = e.room_id AND c.verdict IN ({marks})) ORDER BY event_id",
+        (room_id, *verdicts, *verdicts),
     )
     return [event_id for (event_id,) in rows]
 
 
 def accepted_leaf_groups(tx: Tx, room_id: str) -> list[int]:
-    """The distinct state groups after all leaves of the graph of events that are not rejected."""
+    """The distinct state groups after the accepted leaves."""
     rows = tx.all(
-        "SELECT DISTINCT state_after FROM events AS e WHERE e.room_id = ? AND e.outlier = 0 AND e.verdict != 'rejected'"
-        " AND NOT EXISTS (SELECT 1 FROM event_edges AS x JOIN events AS c ON c.event_id = x.event_id"
-        " WHERE x.prev_event_id = e.event_id AND c.verdict != 'rejected')",
+        "SELECT DISTINCT e.state_after FROM accepted_leaves AS l JOIN events AS e ON e.event_id = l.event_id"
+        " WHERE l.room_id = ? ORDER BY e.state_after",
         (room_id,),
     )
     return [group_id for (group_id,) in rows]
@@ -383,6 +410,17 @@ def extremity_groups(tx: Tx, room_id: str) -> list[int]:
         (room_id,),
     )
     return [group_id for (group_id,) in rows]
+
+
+def _cover(tx: Tx, table: str, event: Pdu, *, by: Collection[Verdict]) -> None:
+    _remove(tx, table, event.room_id, event.prev_events)
+    if not is_cited(tx, event.room_id, event.event_id, by=by):
+        tx.execute(f"INSERT OR IGNORE INTO {table} (room_id, event_id) VALUES (?, ?)", (event.room_id, event.event_id))
+
+
+def _replace(tx: Tx, table: str, room_id: str, event_ids: Iterable[str]) -> None:
+    tx.execute(f"DELETE FROM {table} WHERE room_id = ?", (room_id,))
+    tx.many(f"INSERT INTO {table} (room_id, event_id) VALUES (?, ?)", [(room_id, event_id) for event_id in event_ids])
 
 
 def _remove(tx: Tx, table: str, room_id: str, event_ids: Sequence[str]) -> None:

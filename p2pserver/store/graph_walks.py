@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Collection, Iterable
+from typing import Any
 
 from p2pserver.store.tx import Tx
 
@@ -35,19 +36,41 @@ def has_ungrounded(tx: Tx, room_id: str) -> bool:
     )
 
 
+def parents(tx: Tx, event_id: str) -> list[str]:
+    rows = tx.all("SELECT prev_event_id FROM event_edges WHERE event_id = ?", (event_id,))
+    return [parent for (parent,) in rows]
+
+
 def ungrounded_in_order(tx: Tx, room_id: str) -> list[str]:
     """The events of the graph that stand on a claim, each after those of them that it cites."""
-    ids = [
-        event_id
-        for (event_id,) in tx.all(
+    return parents_first(
+        tx,
+        tx.all(
             "SELECT event_id FROM events WHERE room_id = ? AND grounded = 0 AND outlier = 0 ORDER BY position",
             (room_id,),
-        )
-    ]
+        ),
+    )
+
+
+def without_sec_in_order(tx: Tx, room_id: str) -> list[str]:
+    """The events with all their ancestry here that lack their part of the digest, each after those that it cites."""
+    return parents_first(
+        tx,
+        tx.all(
+            "SELECT event_id FROM events WHERE room_id = ? AND sec IS NULL AND grounded = 1 AND outlier = 0"
+            " ORDER BY position",
+            (room_id,),
+        ),
+    )
+
+
+def parents_first(tx: Tx, rows: Iterable[tuple[Any, ...]]) -> list[str]:
+    """Some events, each after those of them that it cites; among others in the order given."""
+    ids = [event_id for (event_id,) in rows]
     waits_for = dict.fromkeys(ids, 0)
     cited_by: dict[str, list[str]] = {event_id: [] for event_id in ids}
     for event_id in ids:
-        for (parent,) in tx.execute("SELECT prev_event_id FROM event_edges WHERE event_id = ?", (event_id,)):
+        for parent in parents(tx, event_id):
             if parent in cited_by:
                 cited_by[parent].append(event_id)
                 waits_for[event_id] += 1
@@ -109,10 +132,7 @@ def lacking(tx: Tx, room_id: str, *, want: Collection[str], have: Collection[str
         if mark == _WANTED:
             open_wants -= 1
             found.append(event_id)
-        parents = [
-            parent for (parent,) in tx.execute("SELECT prev_event_id FROM event_edges WHERE event_id = ?", (event_id,))
-        ]
-        open_wants += meet(parents, mark)
+        open_wants += meet(parents(tx, event_id), mark)
     asked = set(want)
     holes = [each for each in asked.difference(found, have) if each in depths]
     return sorted({*found, *holes}, key=lambda each: (*depths[each], each))

@@ -10,6 +10,7 @@ from typing import Any
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.receipt import load_pdu
 from p2pserver.events.versions import rules_of
+from p2pserver.meg.state import StateSlot
 from p2pserver.store.events import encode_raw
 from p2pserver.store.tx import Tx
 
@@ -51,6 +52,12 @@ def write_current_state(
             " VALUES (?, ?, ?, ?, ?)",
             (room_id, *slot, event_id, membership),
         )
+
+
+def current_state(tx: Tx, room_id: str) -> dict[StateSlot, str]:
+    """The current state from its rows: what they say must be what the room's state group says."""
+    rows = tx.all("SELECT type, state_key, event_id FROM current_state WHERE room_id = ?", (room_id,))
+    return {(event_type, state_key): event_id for event_type, state_key, event_id in rows}
 
 
 def write_delta(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from p2pserver.meg.digest import changed_sum, state_sum, sum_digest
 from p2pserver.meg.state import StateMap, StateSlot
 from p2pserver.store.lru import Lru
 from p2pserver.store.tx import Tx
@@ -17,6 +18,8 @@ HOPS_MAX = 50
 
 CACHED_ENTRIES_MAX = 100_000
 """State entries in cached maps, all maps together; about 10 MB at the worst."""
+
+CACHED_DIGESTS_MAX = 4096
 
 
 def state_map(tx: Tx, group_id: int) -> Mapping[StateSlot, str]:
@@ -67,9 +70,14 @@ def group_with(tx: Tx, room_id: str, base: int, delta: Mapping[StateSlot, str | 
             state[slot] = event_id
     row = tx.one("SELECT hops FROM state_groups WHERE group_id = ?", (base,))
     hops = 0 if row is None else int(row[0])
+    total = changed_sum(
+        _total(tx, base),
+        removed={slot: before[slot] for slot in changed if slot in before},
+        added={slot: event_id for slot, event_id in changed.items() if event_id is not None},
+    )
     if hops >= HOPS_MAX or len(changed) > len(state) // 2 + 1:
-        return _insert(tx, room_id, None, 0, state, state)
-    return _insert(tx, room_id, base, hops + 1, changed, state)
+        return _insert(tx, room_id, None, 0, state, state, total)
+    return _insert(tx, room_id, base, hops + 1, changed, state, total)
 
 
 def group_of(tx: Tx, room_id: str, state: StateMap, *, near: Iterable[int] = ()) -> int:
@@ -80,7 +88,7 @@ def group_of(tx: Tx, room_id: str, state: StateMap, *, near: Iterable[int] = ())
         if best is None or (distance, group_id) < best:
             best = (distance, group_id)
     if best is None:
-        return _insert(tx, room_id, None, 0, state, dict(state))
+        return _insert(tx, room_id, None, 0, state, dict(state), state_sum(state))
     other = state_map(tx, best[1])
     delta: dict[StateSlot, str | None] = dict.fromkeys(other.keys() - state.keys())
     delta.update(state.items() - other.items())
@@ -99,6 +107,28 @@ def difference(tx: Tx, old: int | None, new: int) -> dict[StateSlot, tuple[str |
     return {slot: (before.get(slot), after.get(slot)) for slot in sorted(changed)}
 
 
+def digest(tx: Tx, group_id: int) -> bytes:
+    """32 octets that stand for the state of a group, whatever its number.
+
+    Raises: KeyError, if there is no such group.
+    """
+    cache: Lru[int, bytes] | None = tx.caches.get("state_digests")
+    if cache is None:
+        cache = tx.caches["state_digests"] = Lru(CACHED_DIGESTS_MAX)
+    known = cache.get(group_id)
+    if known is None:
+        known = sum_digest(_total(tx, group_id))
+        cache.put(group_id, known)
+    return known
+
+
+def _total(tx: Tx, group_id: int) -> bytes:
+    row = tx.one("SELECT state_sum FROM state_groups WHERE group_id = ?", (group_id,))
+    if row is None or row[0] is None:
+        return state_sum(state_map(tx, group_id))
+    return bytes(row[0])
+
+
 def _insert(
     tx: Tx,
     room_id: str,
@@ -106,9 +136,11 @@ def _insert(
     hops: int,
     entries: Mapping[StateSlot, str | None] | StateMap,
     state: dict[StateSlot, str],
+    total: bytes,
 ) -> int:
     cursor = tx.execute(
-        "INSERT INTO state_groups (room_id, prev_group, hops) VALUES (?, ?, ?)", (room_id, prev_group, hops)
+        "INSERT INTO state_groups (room_id, prev_group, hops, state_sum) VALUES (?, ?, ?, ?)",
+        (room_id, prev_group, hops, total),
     )
     group_id = cursor.lastrowid
     if group_id is None:

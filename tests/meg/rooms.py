@@ -125,8 +125,10 @@ class JudgedRoom:
         cited = {parent for event in accepted for parent in event.prev_events}
         leaves = [event.event_id for event in accepted if event.event_id not in cited]
         entries = [
-            DigestEntry(event_id, self.is_rejected(event_id), self.before[event_id], self.after[event_id])
-            for event_id in self.events
+            DigestEntry(
+                event_id, self.is_rejected(event_id), self.before[event_id], self.after[event_id], event.prev_events
+            )
+            for event_id, event in self.events.items()
         ]
         return sec_digest(entries, self.state_after(leaves))
 

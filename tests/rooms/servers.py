@@ -13,8 +13,9 @@ from p2pserver.events.pdu import Pdu
 from p2pserver.events.signing import KeyLookup, SelfCertifyingKeys, Signer
 from p2pserver.identifiers import KEY_ID, server_name_of
 from p2pserver.meg.clock import HybridClock
+from p2pserver.rooms.proof import digest_of_everything
 from p2pserver.rooms.service import Rooms
-from p2pserver.rooms.values import ReceiveReport, RoomLimits
+from p2pserver.rooms.values import ReceiveReport, RoomDigest, RoomLimits
 from p2pserver.store import events, outbox
 from p2pserver.store.events import StoredEvent
 from p2pserver.store.inline import SimulatedDisk
@@ -157,7 +158,17 @@ class Server:
         )
 
     def digest(self, room_id: str) -> bytes:
-        return self.run(lambda tx: self.rooms.digest(tx, room_id).sec)
+        """The SEC digest that is kept; in a complete room it must be the one that everything gives."""
+        kept = self.kept_digest(room_id)
+        if self.complete(room_id):
+            assert kept == self.digest_of_everything(room_id)
+        return kept.sec
+
+    def kept_digest(self, room_id: str) -> RoomDigest:
+        return self.run(lambda tx: self.rooms.digest(tx, room_id))
+
+    def digest_of_everything(self, room_id: str) -> RoomDigest:
+        return digest_of_everything(Tx(self.conn, {}), room_id)
 
     def operational(self, room_id: str) -> bytes:
         return self.run(lambda tx: self.rooms.digest(tx, room_id).operational)

@@ -39,3 +39,27 @@ def inconsistencies(conn: sqlite3.Connection, *, server: str, destination: str) 
         if group_id is not None and dict(state_groups.state_map(tx, group_id)) != {row[:2]: row[2] for row in rows}:
             found.append(f"current_state of {room_id} is not its group")
     return found
+
+
+def graph_contradictions(conn: sqlite3.Connection, room_id: str) -> list[str]:
+    """Where what is kept of a complete room's graph is not what its events and edges give.
+
+    Rejected and soft-failed events cover nothing that the next event cites; rejected ones cover nothing at all of the
+    accepted graph.
+    """
+    tx = Tx(conn, {})
+    kinds = {
+        "leaves": ("accepted", "soft_failed", "rejected"),
+        "accepted_leaves": ("accepted", "soft_failed"),
+        "forward_extremities": ("accepted",),
+    }
+    verdicts = dict(tx.all("SELECT event_id, verdict FROM events WHERE room_id = ? AND outlier = 0", (room_id,)))
+    edges = [edge for edge in tx.all("SELECT event_id, prev_event_id FROM event_edges") if edge[0] in verdicts]
+    found = []
+    for table, wanted in kinds.items():
+        these = {event_id for event_id, verdict in verdicts.items() if verdict in wanted}
+        uncovered = these - {parent for child, parent in edges if child in these}
+        kept = {event_id for (event_id,) in tx.all(f"SELECT event_id FROM {table} WHERE room_id = ?", (room_id,))}
+        found += [f"{table} lacks {event_id}" for event_id in sorted(uncovered - kept)]
+        found += [f"{table} names {event_id}" for event_id in sorted(kept - uncovered)]
+    return found
