@@ -23,7 +23,7 @@ def test_the_two_commands_install_this_package_and_use_it() -> None:
     assert run is not None
     assert test is not None
     assert run[1] == "python3 -m venv .venv && .venv/bin/pip install -q . && .venv/bin/p2pserver run"
-    assert test[1].endswith(".venv/bin/pytest")
+    assert test[1].endswith(".venv/bin/pytest -n auto --dist worksteal")
 
 
 def test_the_lines_it_shows_are_those_that_a_node_prints(tmp_path: Path) -> None:

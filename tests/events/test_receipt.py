@@ -21,7 +21,14 @@ ALICE = signer_of("alice")
 SENDER = f"@alice:{ALICE.server_name}"
 ROOM_V12 = "!" + "r" * 43
 VERSIONS = pytest.mark.parametrize("rules", [V10, V11, V12], ids=lambda rules: rules.version)
-MISSING = object()
+
+
+class Missing:
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING = Missing()
 
 
 def signed(rules: RoomVersionRules = V12, signer: Signer = ALICE, **fields: Any) -> dict[str, Any]:
