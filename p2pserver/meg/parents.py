@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Sequence
 from typing import Final
 
 PREV_EVENTS_MAX: Final = 20
@@ -11,19 +11,19 @@ PREV_EVENTS_MAX: Final = 20
 
 
 def choose_parents(
-    extremities: Collection[str], *, own_last: str | None, rng: random.Random, most: int = PREV_EVENTS_MAX
+    extremities: Sequence[str], *, own_last: str | None, rng: random.Random, most: int = PREV_EVENTS_MAX
 ) -> list[str]:
     """All forward extremities, or a uniform sample of `most` of them, sorted.
 
-    Uniform, because whatever else could steer the choice (depth, time, sender) is claimed by an attacker. An extremity
-    has no descendant, so none of those chosen is an ancestor of another. Where there are more than `most`, the node's
-    own previous event `own_last` is always among them, as long as it still is an extremity: the node's events stay one
-    chain.
+    `extremities` are distinct, in an order that does not depend on chance (sorted, as the store has them): a seed then
+    repeats the choice. Uniform, because whatever else could steer the choice (depth, time, sender) is claimed by an
+    attacker. An extremity has no descendant, so none of those chosen is an ancestor of another. Where there are more
+    than `most`, the node's own previous event `own_last` is always among them, as long as it still is an extremity: the
+    node's events stay one chain. The cost does not grow with the width, but for the search for `own_last`.
     """
-    candidates = sorted(set(extremities))
-    if len(candidates) <= most:
-        return candidates
+    if len(extremities) <= most:
+        return sorted(extremities)
     if own_last is None or own_last not in extremities:
-        return sorted(rng.sample(candidates, most))
-    others = [event_id for event_id in candidates if event_id != own_last]
+        return sorted(rng.sample(extremities, most))
+    others = [event_id for event_id in extremities if event_id != own_last]
     return sorted([own_last, *rng.sample(others, most - 1)])

@@ -202,12 +202,13 @@ def new_room_id(context: RoomContext) -> str:
     return f"!{letters}:{context.server_name}"
 
 
-def parents_for(context: RoomContext, tx: Tx, room_id: str) -> list[str]:
+def parents_for(context: RoomContext, tx: Tx, room_id: str, *, most: int = PREV_EVENTS_MAX) -> list[str]:
+    """What the next event of this node cites: at most `most` of the forward extremities."""
     extremities = events.extremities(tx, room_id)
     own_last = None
-    if len(extremities) > PREV_EVENTS_MAX:
+    if len(extremities) > most:
         own_last = events.newest_of_server(tx, extremities, context.server_name)
-    return choose_parents(extremities, own_last=own_last, rng=context.rng)
+    return choose_parents(extremities, own_last=own_last, rng=context.rng, most=most)
 
 
 def state_after_parents(tx: Tx, room: RoomRow, parents: Mapping[str, EventFacts]) -> StateMap:
