@@ -197,7 +197,7 @@ def hashing(lines: Lines) -> None:
 
     def ours_content() -> None:
         for raw in raws:
-            content_hash(raw)
+            content_hash(raw, V12)
 
     def theirs_content() -> None:
         for raw in raws:

@@ -25,6 +25,7 @@ _SERVER_NAME = re.compile(r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,255})(?::
 _LOCALPART = re.compile(r"[a-z0-9._=/+-]+")
 _OPAQUE_PART = re.compile(r"[^\0:\ud800-\udfff]*")
 _HASH_ID = re.compile(r"[A-Za-z0-9_-]{43}")
+_HASH_ID_STANDARD = re.compile(r"[A-Za-z0-9+/]{43}")
 
 
 class InvalidIdentifier(ValueError):
@@ -99,7 +100,7 @@ def split_identifier(identifier: str, sigil: str) -> tuple[str, str]:
 
 
 def server_of(user_id: str) -> str:
-    """The server name in a user ID or alias: what follows the first colon ("" where there is none)."""
+    """The server name in a user ID, an alias, an event ID of versions 1 and 2: what follows the first colon, or ""."""
     return user_id.partition(":")[2]
 
 
@@ -125,16 +126,30 @@ def is_new_localpart(text: str) -> bool:
 
 
 def is_event_id(text: object) -> bool:
-    """Whether `text` is an event ID of room version 4 and later: `$` and 43 URL-safe base64 characters."""
-    return isinstance(text, str) and text.startswith("$") and _HASH_ID.fullmatch(text[1:]) is not None
+    """Whether `text` is an event ID of any room version: `$` and 43 base64 characters, or `$opaque:server`."""
+    if not isinstance(text, str) or not text.startswith("$"):
+        return False
+    digits = text[1:]
+    return (
+        _HASH_ID.fullmatch(digits) is not None
+        or _HASH_ID_STANDARD.fullmatch(digits) is not None
+        or is_chosen_event_id(text)
+    )
+
+
+def is_chosen_event_id(text: object) -> bool:
+    """Whether `text` is an event ID of room versions 1 and 2: `$opaque:server`, of at most 255 octets."""
+    return isinstance(text, str) and text.startswith("$") and _is_opaque_at_server(text)
 
 
 def is_room_id(text: object) -> bool:
     """Whether `text` is a room ID: `!` and a hash (version 12), or `!opaque:server`."""
     if not isinstance(text, str) or not text.startswith("!"):
         return False
-    if _HASH_ID.fullmatch(text[1:]):
-        return True
+    return _HASH_ID.fullmatch(text[1:]) is not None or _is_opaque_at_server(text)
+
+
+def _is_opaque_at_server(text: str) -> bool:
     opaque, colon, server = text[1:].partition(":")
     return (
         bool(opaque and colon)

@@ -1,7 +1,13 @@
 """Canonical JSON, both ways: the bytes that are hashed and signed, and a parser that accepts nothing they could not be.
 
 Values are the six JSON types with plain Python types: None, bool, int, str, list, dict (float only where `decode_body`
-says so). Source: Matrix appendices, "Canonical JSON"; RFC 8259 for names that occur twice.
+and the loose form say so).
+
+Events of room versions 1 to 5 need not be canonical JSON, and yet are hashed and signed as text. Their *loose* form is
+what Synapse makes of them: finite floats as Python spells them (shortest digits that give the same double) and integers
+as they are, here of up to 64 bits, so that they survive CBOR. What the loose form cannot express is refused.
+
+Source: Matrix appendices, "Canonical JSON"; RFC 8259 for names that occur twice.
 """
 
 from __future__ import annotations
@@ -18,10 +24,13 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 INTEGER_MAX = 2**53 - 1
 """The largest integer; the smallest is its negative."""
 
+LOOSE_INTEGER_MAX = 2**64 - 1
+"""The largest integer of the loose form; the smallest is its negative."""
+
 NESTING_MAX = 100
 """How many lists and objects may lie inside each other. The specification has no limit; recursion has."""
 
-_DIGITS_MAX = len(str(-INTEGER_MAX))
+_DIGITS_MAX = len(str(-LOOSE_INTEGER_MAX))
 _QUOTED = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _NOT_A_BRACKET = re.compile(rb"[^\[\]{}]++")
 _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -31,13 +40,14 @@ class NotCanonical(ValueError):
     """A value or a text that canonical JSON cannot express; the message says what."""
 
 
-def encode_canonical(value: object) -> bytes:
-    """The canonical JSON of a value, in UTF-8.
+def encode_canonical(value: object, *, loose: bool = False) -> bytes:
+    """The canonical JSON of a value, in UTF-8; or its loose form.
 
     Raises: NotCanonical, on a float, an integer beyond ±(2^53 - 1), a key that is not a string, a lone surrogate, more
-    than `NESTING_MAX` levels, or anything that is not JSON.
+    than `NESTING_MAX` levels, or anything that is not JSON. Loose: NaN, infinities, integers beyond ±(2^64 - 1), and
+    the rest likewise.
     """
-    check_canonical(value)
+    check_canonical(value, loose=loose)
     return encode_checked(value)
 
 
@@ -52,13 +62,14 @@ def encode_checked(value: object) -> bytes:
         raise NotCanonical("lone surrogate") from error
 
 
-def check_canonical(value: object, *, values_max: int | None = None) -> None:
+def check_canonical(value: object, *, values_max: int | None = None, loose: bool = False) -> None:
     """Check types, integers and nesting of a value; with `values_max`, also that it holds no more values than that.
 
     The count bounds the work on a value that did not come from a text of bounded size, such as one with shared parts.
 
     Raises: NotCanonical. Lone surrogates are found by `encode_checked`.
     """
+    integer_max = LOOSE_INTEGER_MAX if loose else INTEGER_MAX
     level: list[Any] = [[value]]
     seen = 0
     for _ in range(NESTING_MAX + 1):
@@ -77,11 +88,11 @@ def check_canonical(value: object, *, values_max: int | None = None) -> None:
                 if kind is str or member is None or kind is bool:
                     continue
                 if kind is int:
-                    if not -INTEGER_MAX <= member <= INTEGER_MAX:
+                    if not -integer_max <= member <= integer_max:
                         raise NotCanonical("integer out of range")
                 elif kind is dict or kind is list:
                     deeper.append(member)
-                else:
+                elif not (loose and kind is float and math.isfinite(member)):
                     raise NotCanonical(f"{kind.__name__} has no canonical form")
             if values_max is not None and seen > values_max:
                 raise NotCanonical("too many values")
@@ -106,6 +117,14 @@ def decode_body(data: bytes) -> Json:
     Raises: NotCanonical.
     """
     return _decode(data, _BODY_DECODER)
+
+
+def decode_loose(data: bytes) -> Json:
+    """Parse what may hold events of any room version: as `decode_body`, but integers may have 64 bits.
+
+    Raises: NotCanonical.
+    """
+    return _decode(data, _LOOSE_DECODER)
 
 
 def _decode(data: bytes, decoder: json.JSONDecoder) -> Json:
@@ -150,11 +169,18 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _integer_of_body(digits: str) -> int:
+def _integer_of_loose(digits: str) -> int:
     if len(digits) <= _DIGITS_MAX:
         value = int(digits)
-        if -INTEGER_MAX <= value <= INTEGER_MAX:
+        if -LOOSE_INTEGER_MAX <= value <= LOOSE_INTEGER_MAX:
             return value
+    raise NotCanonical("integer out of range")
+
+
+def _integer_of_body(digits: str) -> int:
+    value = _integer_of_loose(digits)
+    if -INTEGER_MAX <= value <= INTEGER_MAX:
+        return value
     raise NotCanonical("integer out of range")
 
 
@@ -184,4 +210,7 @@ _EVENT_DECODER = json.JSONDecoder(
 )
 _BODY_DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_integer_of_body, parse_float=_float_of_body, parse_constant=_no_constant
+)
+_LOOSE_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_integer_of_loose, parse_float=_float_of_body, parse_constant=_no_constant
 )

@@ -1,7 +1,7 @@
-"""The event format of room versions 10 to 12: types, sizes in octets, counts, identifier grammar.
+"""The event formats of all room versions: types, sizes in octets, counts, identifier grammar.
 
 The fields are checked here; that the whole is canonical JSON and at most 65,536 octets is checked where it is encoded
-(`receipt`, `build`). Source: server-server API, "PDUs"; client-server API, "Size limits"; room versions 4, 6, 12.
+(`receipt`, `build`). Source: server-server API, "PDUs"; client-server API, "Size limits"; room versions 1, 3, 4, 6, 12.
 """
 
 from __future__ import annotations
@@ -12,17 +12,22 @@ from functools import lru_cache
 from typing import Any
 
 from p2pserver.events.canonical import INTEGER_MAX
-from p2pserver.events.versions import RoomVersionRules
-from p2pserver.identifiers import IDENTIFIER_OCTETS_MAX, is_room_id, is_user_id
+from p2pserver.events.versions import EventIds, RoomVersionRules
+from p2pserver.identifiers import IDENTIFIER_OCTETS_MAX, is_chosen_event_id, is_room_id, is_user_id
 
 EVENT_OCTETS_MAX = 65_536
 """Canonical JSON in federation form, `signatures` and `hashes` included, `unsigned` left out."""
 
 PREV_EVENTS_MAX = 20
 AUTH_EVENTS_MAX = 10
+HASHES_MAX = 8
+"""Of one cited event, in versions 1 and 2."""
 
 _EVENT_ID_LENGTH = 44
-_EVENT_IDS = re.compile(r"\$[A-Za-z0-9_-]{43}(?:\n\$[A-Za-z0-9_-]{43})*+")
+_EVENT_IDS = {
+    EventIds.HASH: re.compile(r"\$[A-Za-z0-9+/]{43}(?:\n\$[A-Za-z0-9+/]{43})*+"),
+    EventIds.HASH_URL_SAFE: re.compile(r"\$[A-Za-z0-9_-]{43}(?:\n\$[A-Za-z0-9_-]{43})*+"),
+}
 _ROOM_ID_V12 = re.compile(r"![A-Za-z0-9_-]{43}")
 
 
@@ -87,8 +92,11 @@ def check_fields(raw: Mapping[str, Any], rules: RoomVersionRules, *, limit_refer
     origin_server_ts = get("origin_server_ts")
     if type(origin_server_ts) is not int or not -INTEGER_MAX <= origin_server_ts <= INTEGER_MAX:
         raise MalformedEvent("origin_server_ts is not an integer in range")
-    _check_references("prev_events", get("prev_events"), PREV_EVENTS_MAX if limit_references else None)
-    _check_references("auth_events", get("auth_events"), AUTH_EVENTS_MAX if limit_references else None)
+    check_references = _check_pairs if rules.event_ids is EventIds.CHOSEN else _check_references
+    check_references("prev_events", get("prev_events"), PREV_EVENTS_MAX if limit_references else None, rules)
+    check_references("auth_events", get("auth_events"), AUTH_EVENTS_MAX if limit_references else None, rules)
+    if rules.event_ids is EventIds.CHOSEN and not is_chosen_event_id(get("event_id")):
+        raise MalformedEvent("event_id is not an event ID with a server name")
 
     hashes = get("hashes")
     if type(hashes) is not dict or type(hashes.get("sha256")) is not str:
@@ -126,21 +134,39 @@ def _short_string(name: str, value: object) -> str:
     return value
 
 
-def _check_references(name: str, event_ids: object, most: int | None) -> None:
+def _check_count(name: str, event_ids: object, most: int | None) -> list[Any]:
     if type(event_ids) is not list:
         raise MalformedEvent(f"{name} is not a list")
+    if most is not None and len(event_ids) > most:
+        raise OversizedEvent(f"{name} has more than {most} entries")
+    return event_ids
+
+
+def _check_references(name: str, given: object, most: int | None, rules: RoomVersionRules) -> None:
+    """A list of event IDs that are hashes."""
+    event_ids = _check_count(name, given, most)
     count = len(event_ids)
     if count == 0:
         return
-    if most is not None and count > most:
-        raise OversizedEvent(f"{name} has more than {most} entries")
     try:
         joined = "\n".join(event_ids)
     except TypeError:
         raise MalformedEvent(f"{name} is not a list of strings") from None
     # As many newlines as the join put in, so that each entry is one event ID and none is two.
-    if len(joined) != count * (_EVENT_ID_LENGTH + 1) - 1 or _EVENT_IDS.fullmatch(joined) is None:
+    if len(joined) != count * (_EVENT_ID_LENGTH + 1) - 1 or _EVENT_IDS[rules.event_ids].fullmatch(joined) is None:
         raise MalformedEvent(f"{name} holds something that is not an event ID")
+
+
+def _check_pairs(name: str, given: object, most: int | None, rules: RoomVersionRules) -> None:
+    """A list of `[event ID, {algorithm: hash}]`, as versions 1 and 2 have it. Nothing compares the hashes."""
+    for pair in _check_count(name, given, most):
+        if type(pair) is not list or len(pair) != 2 or not is_chosen_event_id(pair[0]):
+            raise MalformedEvent(f"{name} holds something that is not an event ID with its hashes")
+        hashes = pair[1]
+        if type(hashes) is not dict or len(hashes) > HASHES_MAX:
+            raise MalformedEvent(f"{name} holds hashes that are not an object")
+        if not all(type(key) is str and type(value) is str for key, value in hashes.items()):
+            raise MalformedEvent(f"{name} holds a hash that is not a string")
 
 
 _is_known_user_id = lru_cache(maxsize=4096)(is_user_id)

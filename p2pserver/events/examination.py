@@ -44,7 +44,7 @@ def examine(obj: object, rules: RoomVersionRules, keys: KeyLookup) -> Examinatio
         return Examination(pdu=pdu, dropped=dropped)
     raw = {key: value for key, value in obj.items() if key != "unsigned"}
     try:
-        matches = content_hash(raw) == raw["hashes"]["sha256"].rstrip("=")
+        matches = content_hash(raw, rules) == raw["hashes"]["sha256"].rstrip("=")
         signatures = _signatures(raw, rules, keys)
         loaded = load_pdu(raw, rules)
     except (NotCanonical, KeyError, TypeError, ValueError, AttributeError, RecursionError):
@@ -65,13 +65,14 @@ def examine(obj: object, rules: RoomVersionRules, keys: KeyLookup) -> Examinatio
 
 def _signatures(raw: dict[str, Any], rules: RoomVersionRules, keys: KeyLookup) -> dict[str, dict[str, str]]:
     protected = protected_octets(raw, rules)
+    valid_at_ms = raw["origin_server_ts"] if rules.key_validity else None
     found: dict[str, dict[str, str]] = {}
     for server, own in raw.get("signatures", {}).items():
         for key_id, signature in own.items():
-            if keys.verify_key(server, key_id) is None:
+            if keys.verify_key(server, key_id, valid_at_ms) is None:
                 said = UNKNOWN_KEY
             else:
-                is_valid = server_has_signed({server: {key_id: signature}}, server, protected, keys)
+                is_valid = server_has_signed({server: {key_id: signature}}, server, protected, keys, valid_at_ms)
                 said = VALID if is_valid else INVALID
             found.setdefault(server, {})[key_id] = said
     return found
@@ -84,4 +85,4 @@ def _only_keys_are_missing(obj: object, rules: RoomVersionRules, keys: KeyLookup
     if not dropped.startswith(prefix):
         return False
     own = obj.get("signatures", {}).get(dropped.removeprefix(prefix), {})
-    return bool(own) and all(keys.verify_key(dropped.removeprefix(prefix), key_id) is None for key_id in own)
+    return bool(own) and all(keys.verify_key(dropped.removeprefix(prefix), key_id, None) is None for key_id in own)

@@ -14,10 +14,11 @@ from p2pserver.identifiers import server_of
 class Pdu:
     """One event that has passed the format check of its room version.
 
-    `raw` is the JSON object as it travels (hashes and signatures included, `unsigned` and, in these versions, the
-    event ID left out); treat it as immutable. `redacted_copy` says that the content hash did not match and `raw` is
+    `raw` is the JSON object as it travels (hashes and signatures included, `unsigned` and, from version 3 on, the event
+    ID left out); treat it as immutable. `redacted_copy` says that the content hash did not match and `raw` is
     therefore the redacted form ("Checks performed on receipt of a PDU", step 3). `prev_events` names each parent once,
-    also where `raw` repeats one; `auth_events` is verbatim, since a repetition there is against the auth rules.
+    also where `raw` repeats one; `auth_events` is in full, since a repetition there is against the auth rules. Both are
+    plain event IDs in every room version.
     """
 
     event_id: str

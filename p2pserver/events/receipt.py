@@ -11,13 +11,16 @@ from typing import Any
 
 from p2pserver.events.canonical import NotCanonical, check_canonical, encode_checked
 from p2pserver.events.event_format import EVENT_OCTETS_MAX, MalformedEvent, check_fields, unchecked_fields
-from p2pserver.events.hashing import reference_hash
+from p2pserver.events.hashing import bound_event_id, event_id_of, spell_event_id
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.redaction import redact
 from p2pserver.events.signing import KeyLookup, server_has_signed
-from p2pserver.events.unpadded_base64 import decode_base64, encode_base64, encode_base64url
-from p2pserver.events.versions import RoomVersionRules
-from p2pserver.identifiers import is_user_id, server_of
+from p2pserver.events.unpadded_base64 import decode_base64, encode_base64
+from p2pserver.events.versions import EventIds, RoomVersionRules
+from p2pserver.identifiers import is_user_id, public_key_of, server_of
+
+ID_PART_END = 44
+"""Of a `bound_event_id`: `$`, and the 43 characters that the redacted form gives."""
 
 
 class PduDropped(Exception):
@@ -32,9 +35,10 @@ def check_on_receipt(obj: object, rules: RoomVersionRules, keys: KeyLookup, *, l
     """The PDU that an object received from anybody is, or its redacted form where the content hash does not match.
 
     `obj` is a decoded JSON value, which the Pdu keeps a reference to; `unsigned` is neither checked nor kept. The
-    signature that counts is that of the sender's server, and for a restricted join also that of the authorizing user's
-    server. The event ID does not cover `signatures` nor, where the hash lies, the content: a dropped copy and a
-    redacted copy say nothing about other copies with the same ID.
+    signature that counts is that of the sender's server, for a restricted join also that of the authorizing user's
+    server, and in versions 1 and 2 also that of the server in the event ID. Where that is a node, the ID must be the
+    one that the event itself gives (`bound_event_id`). The event ID does not cover `signatures` nor, where the hash
+    lies, the content: a dropped copy and a redacted copy say nothing about other copies with the same ID.
 
     Raises: PduDropped.
     """
@@ -43,7 +47,7 @@ def check_on_receipt(obj: object, rules: RoomVersionRules, keys: KeyLookup, *, l
     event = {key: value for key, value in obj.items() if key != "unsigned"} if "unsigned" in obj else obj
     try:
         check_fields(event, rules, limit_references=limit_references)
-        check_canonical(unchecked_fields(event), values_max=EVENT_OCTETS_MAX)
+        check_canonical(unchecked_fields(event), values_max=EVENT_OCTETS_MAX, loose=not rules.strict_json)
         hashed = _hashed_octets(event)
         _check_size(event, hashed)
         redacted = redact(event, rules)
@@ -52,11 +56,17 @@ def check_on_receipt(obj: object, rules: RoomVersionRules, keys: KeyLookup, *, l
     except (MalformedEvent, NotCanonical) as error:
         raise PduDropped(str(error)) from error
 
-    for server_name in _servers_that_must_sign(redacted):
-        if not server_has_signed(signatures, server_name, protected, keys):
+    valid_at_ms = event["origin_server_ts"] if rules.key_validity else None
+    for server_name in _servers_that_must_sign(event, rules):
+        if not server_has_signed(signatures, server_name, protected, keys, valid_at_ms):
             raise PduDropped(f"no valid signature of {server_name}")
-    event_id = "$" + encode_base64url(hashlib.sha256(protected).digest())
-    if _hash_matches(event["hashes"]["sha256"], hashlib.sha256(hashed).digest()):
+    is_whole = _hash_matches(event["hashes"]["sha256"], hashlib.sha256(hashed).digest())
+    if rules.event_ids is EventIds.CHOSEN:
+        event_id = event["event_id"]
+        is_whole = _check_binding(event, rules) and is_whole
+    else:
+        event_id = spell_event_id(hashlib.sha256(protected).digest(), rules)
+    if is_whole:
         return _pdu(event, rules, event_id, redacted_copy=False)
     redacted["signatures"] = signatures
     return _pdu(redacted, rules, event_id, redacted_copy=True)
@@ -70,7 +80,7 @@ def load_pdu(
     `event_id` saves computing it where the store has it beside the event.
     """
     if event_id is None:
-        event_id = "$" + encode_base64url(reference_hash(raw, rules))
+        event_id = event_id_of(raw, rules)
     return _pdu(raw, rules, event_id, redacted_copy=redacted_copy)
 
 
@@ -99,18 +109,36 @@ def _check_size(event: Mapping[str, Any], hashed: bytes) -> None:
         raise MalformedEvent(f"the event is over {EVENT_OCTETS_MAX} octets")
 
 
-def _servers_that_must_sign(redacted: Mapping[str, Any]) -> tuple[str, ...]:
-    """The sender's server, and the one that let a user into a restricted room (room version 8 and later)."""
-    server_name = server_of(redacted["sender"])
-    if redacted["type"] != "m.room.member":
-        return (server_name,)
-    content = redacted["content"]
-    if content.get("membership") != "join" or "join_authorised_via_users_server" not in content:
-        return (server_name,)
-    authorizing_user = content["join_authorised_via_users_server"]
-    if not is_user_id(authorizing_user):
-        raise PduDropped("join_authorised_via_users_server is not a user ID")
-    return (server_name, server_of(authorizing_user))
+def _servers_that_must_sign(event: Mapping[str, Any], rules: RoomVersionRules) -> list[str]:
+    """The sender's server; the event ID's (until 2); the one that let a user into a restricted room (8 and later).
+
+    The last is looked up in the content as it came, since version 8 protects no word of it.
+    """
+    servers = [server_of(event["sender"])]
+    if event["type"] == "m.room.member" and rules.restricted_joins:
+        content = event["content"]
+        if content.get("membership") == "join" and "join_authorised_via_users_server" in content:
+            authorizing_user = content["join_authorised_via_users_server"]
+            if not is_user_id(authorizing_user):
+                raise PduDropped("join_authorised_via_users_server is not a user ID")
+            servers.append(server_of(authorizing_user))
+    elif rules.event_ids is EventIds.CHOSEN:
+        servers.append(server_of(event["event_id"]))
+    return servers if len(servers) == 1 or servers[0] != servers[1] else servers[:1]
+
+
+def _check_binding(event: Mapping[str, Any], rules: RoomVersionRules) -> bool:
+    """Whether the event ID of version 1 or 2 fixes all of the event, or is that of a server that is no node.
+
+    Raises: PduDropped, if it is a node's and does not fix the redacted form.
+    """
+    server_name = server_of(event["event_id"])
+    if public_key_of(server_name) is None:
+        return True
+    bound, claimed = bound_event_id(event, rules, server_name), event["event_id"]
+    if bound[:ID_PART_END] != claimed[:ID_PART_END] or len(bound) != len(claimed):
+        raise PduDropped("the event ID is not the one that the event gives")
+    return bool(bound == claimed)
 
 
 def _hash_matches(claimed: str, digest: bytes) -> bool:
@@ -128,6 +156,9 @@ def _pdu(raw: Mapping[str, Any], rules: RoomVersionRules, event_id: str, *, reda
         room_id = "!" + event_id[1:]
     else:
         room_id = raw["room_id"]
+    prev_events, auth_events = raw["prev_events"], raw["auth_events"]
+    if rules.event_ids is EventIds.CHOSEN:
+        prev_events, auth_events = [each for each, _ in prev_events], [each for each, _ in auth_events]
     return Pdu(
         event_id=event_id,
         room_id=room_id,
@@ -139,7 +170,7 @@ def _pdu(raw: Mapping[str, Any], rules: RoomVersionRules, event_id: str, *, reda
         content=raw["content"],
         depth=raw["depth"],
         origin_server_ts=raw["origin_server_ts"],
-        prev_events=tuple(dict.fromkeys(raw["prev_events"])),
-        auth_events=tuple(raw["auth_events"]),
+        prev_events=tuple(dict.fromkeys(prev_events)),
+        auth_events=tuple(auth_events),
         redacted_copy=redacted_copy,
     )

@@ -62,15 +62,19 @@ class Signer:
 class KeyLookup(Protocol):
     """Which key a server signs with, under a key ID."""
 
-    def verify_key(self, server_name: str, key_id: str) -> bytes | None:
-        """The 32-octet Ed25519 key, or None where this server has no such key as far as is known."""
+    def verify_key(self, server_name: str, key_id: str, valid_at_ms: int | None) -> bytes | None:
+        """The 32-octet Ed25519 key, or None where this server has no such key as far as is known.
+
+        With `valid_at_ms` (ms since 1970), only a key that was valid then; None: one that ever was.
+        Source: room version 5, "Signing key validity period".
+        """
 
 
 class SelfCertifyingKeys:
     """Keys of servers whose name is their key: known without asking anybody, the same everywhere and for ever."""
 
-    def verify_key(self, server_name: str, key_id: str) -> bytes | None:
-        """The key spelled by the name under `ed25519:1`; None for other key IDs, other names and unsafe keys."""
+    def verify_key(self, server_name: str, key_id: str, valid_at_ms: int | None = None) -> bytes | None:
+        """The key spelled by the name under `ed25519:1`, at any time; None for other IDs, other names, unsafe keys."""
         if key_id != KEY_ID or len(server_name) > IDENTIFIER_OCTETS_MAX:
             return None
         return _key_of_name(server_name)
@@ -144,12 +148,16 @@ def sign_event(raw: Mapping[str, Any], rules: RoomVersionRules, signer: Signer) 
 
     Raises: NotCanonical.
     """
-    hashed = {**raw, "hashes": {"sha256": content_hash(raw)}}
+    hashed = {**raw, "hashes": {"sha256": content_hash(raw, rules)}}
     return _with_signature(hashed, signer, protected_octets(hashed, rules))
 
 
-def server_has_signed(signatures: object, server_name: str, data: bytes, keys: KeyLookup) -> bool:
+def server_has_signed(
+    signatures: object, server_name: str, data: bytes, keys: KeyLookup, valid_at_ms: int | None
+) -> bool:
     """Whether `signatures` holds one of this server's signatures of the data that verifies under a known key.
+
+    `valid_at_ms` as in `KeyLookup.verify_key`.
 
     Key IDs that are unknown, of another algorithm, or hold no signature are skipped.
     """
@@ -157,7 +165,7 @@ def server_has_signed(signatures: object, server_name: str, data: bytes, keys: K
     if not isinstance(own, dict):
         return False
     for key_id in own:
-        verify_key = keys.verify_key(server_name, key_id) if _is_ed25519(key_id) else None
+        verify_key = keys.verify_key(server_name, key_id, valid_at_ms) if _is_ed25519(key_id) else None
         if verify_key is None:
             continue
         signature = _decode_signature(own[key_id])

@@ -1,10 +1,10 @@
-"""The auth rules of room versions 10, 11 and 12: what an event must cite, and what a state of the room lets it do.
+"""The auth rules of all room versions: what an event must cite, and what a state of the room lets it do.
 
 An event is checked three times with the same rules: against its own auth events and against the state before it (each
 makes it rejected), and against the current state (which makes it soft-failed). The first two look only at the event's
 ancestors, which its hash fixes, so that every server comes to the same verdict.
 
-Source: room versions 10 to 12, "Authorization rules"; server-server API, "Auth events selection".
+Source: room versions 1 to 12, "Authorization rules"; server-server API, "Auth events selection".
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def auth_slots(
             token = signed.get("token") if isinstance(signed, Mapping) else None
             if isinstance(token, str):
                 slots.append(("m.room.third_party_invite", token))
-        authorising_user = content.get("join_authorised_via_users_server")
+        authorising_user = content.get("join_authorised_via_users_server") if rules.restricted_joins else None
         if membership == "join" and isinstance(authorising_user, str) and authorising_user not in (sender, state_key):
             slots.append(member_slot(authorising_user))
     return slots
@@ -75,7 +75,7 @@ def state_of_auth_events(cited: Sequence[Pdu], create: Pdu | None) -> dict[State
 
 
 def check_auth_events(event: Pdu, cited: Sequence[Pdu], *, rejected: Collection[str], create: Pdu | None) -> None:
-    """The rules that look only at the event and at the events it cites (rules 1 to 3; in version 10 and 11, 1 and 2).
+    """The rules that look only at the event and at the events it cites (rules 1 to 3; before version 12, 1 and 2).
 
     `cited` are the events that `event.auth_events` names, `rejected` those event IDs among them that were rejected,
     `create` the accepted create event of the room (None as long as there is none).
@@ -160,7 +160,7 @@ def authorize(
     *,
     power_levels_of: Callable[[Pdu, Pdu | None], PowerLevels] = PowerLevels.of,
 ) -> None:
-    """The auth rules that look at a state of the room (rule 4 and up; in version 10 and 11, 3 and up).
+    """The auth rules that look at a state of the room (rule 4 and up; before version 12, 3 and up).
 
     `state` needs the create event, in version 12 too, and of the rest only the `auth_slots` of the event.
     `power_levels_of` is for callers that judge many events by the same power levels and keep them.
@@ -174,6 +174,9 @@ def authorize(
         raise NotAllowed("the state has no create event")
     view = AuthState(events=state, create=create, power=power_levels_of(create, state.get(POWER_LEVELS)))
     check_federation(event, view)
+    if event.type == "m.room.aliases" and event.rules.aliases_authorized:
+        check_aliases(event)
+        return
     if event.type == "m.room.member":
         check_membership(event, view)
         return
@@ -185,6 +188,8 @@ def authorize(
     check_state_key(event)
     if event.type == "m.room.power_levels":
         check_power_levels(event, create, state.get(POWER_LEVELS), view.power.of_user(event.sender))
+    if event.type == "m.room.redaction" and event.rules.redactions_authorized:
+        check_redaction(event, view)
 
 
 def check_federation(event: Pdu, state: AuthState) -> None:
@@ -210,3 +215,18 @@ def check_level(event: Pdu, state: AuthState) -> None:
 def check_state_key(event: Pdu) -> None:
     if event.state_key is not None and event.state_key.startswith("@") and event.state_key != event.sender:
         raise NotAllowed("the state_key is another user's ID")
+
+
+def check_aliases(event: Pdu) -> None:
+    """Until version 5, a server lists the aliases it has for the room, whoever its user is and whatever the levels."""
+    if event.state_key is None or event.state_key != event.server:
+        raise NotAllowed("aliases are those of the sender's server")
+
+
+def check_redaction(event: Pdu, state: AuthState) -> None:
+    """Until version 2, only who has the redact level redacts events whose IDs are of another server."""
+    target = event.redacts
+    if state.power.may_redact(event.sender):
+        return
+    if target is None or server_of(target) != server_of(event.event_id):
+        raise NotAllowed(f"{event.sender} may not redact events of other servers")

@@ -1,6 +1,7 @@
 """The auth rule about `m.room.member`: who may join, invite, leave, kick, ban, unban and knock.
 
-Source: room versions 10 to 12, "Authorization rules" (rule 4 of versions 10 and 11, rule 5 of version 12).
+Source: room versions 1 to 12, "Authorization rules" (rule 4 of versions 6 to 11, rule 5 of the others). Which join
+rules and memberships exist in a version is data: `RoomVersionRules.join_rules`.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ def check_membership(event: Pdu, state: AuthState) -> None:
     if target is None or not is_user_id(target):
         raise NotAllowed("a membership event needs a user ID as its state_key")
     check = TRANSITIONS.get(membership) if isinstance(membership, str) else None
-    if check is None:
-        raise NotAllowed("the membership is not one of join, invite, leave, ban, knock")
+    if check is None or (membership == "knock" and not event.rules.knocking):
+        raise NotAllowed("the membership is not one that this room version has")
     check(event, target, state)
 
 
@@ -49,7 +50,7 @@ def check_join(event: Pdu, target: str, state: AuthState) -> None:
     rule = state.join_rule()
     if rule == "public":
         return
-    if rule not in ("invite", "knock", "restricted", "knock_restricted"):
+    if rule not in event.rules.join_rules:
         raise NotAllowed(f"nobody may join by the join rule {rule!r}")
     if current in ("join", "invite"):
         return
@@ -101,7 +102,8 @@ def check_third_party_invite(event: Pdu, target: str, state: AuthState) -> None:
         raise NotAllowed("the sender did not offer this third-party invite")
     try:
         signed_octets = encode_canonical(
-            {name: signed[name] for name in signed if name not in ("signatures", "unsigned")}
+            {name: signed[name] for name in signed if name not in ("signatures", "unsigned")},
+            loose=not event.rules.strict_json,
         )
     except NotCanonical as error:
         raise NotAllowed("the third-party invite is not canonical JSON") from error
@@ -149,7 +151,7 @@ def _decoded(text: object) -> bytes | None:
 def check_leave(event: Pdu, target: str, state: AuthState) -> None:
     current = state.membership(target)
     if event.sender == target:
-        if current not in ("invite", "join", "knock"):
+        if current not in ("invite", "join") and not (current == "knock" and event.rules.knocking):
             raise NotAllowed(f"{target} has nothing to leave")
         return
     if state.membership(event.sender) != "join":
@@ -170,7 +172,7 @@ def check_ban(event: Pdu, target: str, state: AuthState) -> None:
 
 
 def check_knock(event: Pdu, target: str, state: AuthState) -> None:
-    if state.join_rule() not in ("knock", "knock_restricted"):
+    if state.join_rule() not in event.rules.join_rules & {"knock", "knock_restricted"}:
         raise NotAllowed("the join rule does not let anybody knock")
     if event.sender != target:
         raise NotAllowed("nobody can knock for another user")

@@ -1,16 +1,23 @@
 """Power levels: who may do what, and which changes to them are allowed.
 
-Source: room versions 10 to 12, "Authorization rules" (rule 9 or 10 of each); client-server API, `m.room.power_levels`.
+Before version 10 a level may also be what Python's `int` makes an integer of, because the first server did so: a float
+(cut off at the point), `true`, a string of digits with a sign, white space around and single underscores between them.
+Only ASCII counts in strings, so that the answer does not depend on the version of Unicode.
+
+Source: room versions 1 to 12, "Authorization rules" (rule 9 or 10 of each); client-server API, `m.room.power_levels`;
+room version 1, "`m.room.power_levels` events accept values as strings".
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from p2pserver.events.pdu import Pdu
+from p2pserver.events.versions import RoomVersionRules
 from p2pserver.identifiers import is_user_id
 from p2pserver.meg.state import NotAllowed
 
@@ -34,9 +41,37 @@ DEFAULTS: Final[Mapping[str, int]] = {
 """The value of each single level where the event, or its property, is missing."""
 
 
+_DIGITS = re.compile(r"[ \t\n\r\v\f]*([+-]?[0-9]+(?:_[0-9]+)*)[ \t\n\r\v\f]*")
+_DIGITS_MAX: Final = 4_000
+"""Python refuses to read integers of more than 4,300."""
+
+
 def is_integer(value: object) -> bool:
     """Whether a JSON value is an integer: `true` is not, although Python calls it an `int`."""
     return type(value) is int
+
+
+def readable_level(value: object) -> int | None:
+    """What a value is as a level before version 10; None, if it is none."""
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return int(value) if math.isfinite(value) else None
+    if isinstance(value, str):
+        digits = _DIGITS.fullmatch(value)
+        return int(digits[1]) if digits is not None and len(value) <= _DIGITS_MAX else None
+    return None
+
+
+def readable_levels(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a power levels event before version 10, with integers for what can be read as one."""
+    return {
+        **{name: readable_level(content[name]) for name in DEFAULTS if name in content},
+        **{
+            name: {key: readable_level(value) for key, value in _table(content, name).items()}
+            for name in ("users", "events")
+        },
+    }
 
 
 def creators_of(create: Pdu) -> frozenset[str]:
@@ -55,7 +90,7 @@ def creators_of(create: Pdu) -> frozenset[str]:
 class PowerLevels:
     """The power levels of one state of a room. Made by `PowerLevels.of`; looking up a level is O(1).
 
-    Values that are not integers count as missing: an accepted event has none.
+    Values that are no levels count as missing: from version 10 on an accepted event has none.
     """
 
     content: Mapping[str, Any]
@@ -73,6 +108,8 @@ class PowerLevels:
         `create` may be missing only where events of a damaged auth chain are compared; nobody is a creator then.
         """
         content = {} if power_levels is None else power_levels.content
+        if power_levels is not None and not power_levels.rules.integer_levels:
+            content = readable_levels(content)
         users = content.get("users")
         events = content.get("events")
         privileged = create is not None and create.rules.creators_privileged
@@ -129,13 +166,16 @@ def check_power_levels(event: Pdu, create: Pdu, current: Pdu | None, level: Leve
 
     Raises: NotAllowed.
     """
-    check_types(event)
+    if event.rules.integer_levels:
+        check_types(event)
+    else:
+        check_readable_users(event)
     if create.rules.creators_privileged:
         for user_id in sorted(creators_of(create)):
             if user_id in event.content.get("users", {}):
                 raise NotAllowed(f"{user_id} is a creator of the room and has no entry in users")
     if current is not None:
-        check_change(current.content, event.content, event.sender, level)
+        check_change(current.content, event.content, event.sender, level, event.rules)
 
 
 def check_types(event: Pdu) -> None:
@@ -156,17 +196,33 @@ def check_types(event: Pdu) -> None:
             raise NotAllowed("a key of users is not a user ID")
 
 
-def check_change(old: Mapping[str, Any], new: Mapping[str, Any], sender: str, level: Level) -> None:
-    """Nobody gives or takes more than he has: each altered value must not be above the sender's level, before or after.
+def check_readable_users(event: Pdu) -> None:
+    """All that versions before 10 ask of the types, where there is nothing to compare with: `users` can be read.
 
     Raises: NotAllowed.
     """
+    users = event.content.get("users", {})
+    if not isinstance(users, Mapping) or not all(map(is_user_id, users)):
+        raise NotAllowed("users is not an object with user IDs as keys")
+    if any(readable_level(level) is None for level in users.values()):
+        raise NotAllowed("a level in users is not a number")
+
+
+def check_change(
+    old: Mapping[str, Any], new: Mapping[str, Any], sender: str, level: Level, rules: RoomVersionRules
+) -> None:
+    """Nobody gives or takes more than he has: each altered value must not be above the sender's level, before or after.
+
+    Before version 10, all values that are compared must be readable as levels.
+    Raises: NotAllowed.
+    """
+    read, table_of = (_integer, _table) if rules.integer_levels else (_readable, _readable_table)
     for name in DEFAULTS:
-        _check_entry(name, _integer(old.get(name)), _integer(new.get(name)), level)
-    for table in ("events", "notifications", "users"):
-        before, after = _table(old, table), _table(new, table)
+        _check_entry(name, read(old, name), read(new, name), level)
+    for table in ("events", "notifications", "users") if rules.notifications_limited else ("events", "users"):
+        before, after = table_of(old, table), table_of(new, table)
         for name in sorted(before.keys() | after.keys()):
-            was, becomes = _integer(before.get(name)), _integer(after.get(name))
+            was, becomes = read(before, name), read(after, name)
             _check_entry(f"{table}: {name}", was, becomes, level)
             if table == "users" and name != sender and was is not None and was != becomes and was >= level:
                 raise NotAllowed(f"{name} has a power level that is not below the sender's")
@@ -177,8 +233,25 @@ def _table(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return table if isinstance(table, Mapping) else {}
 
 
-def _integer(value: object) -> int | None:
+def _integer(levels: Mapping[str, Any], name: str) -> int | None:
+    value = levels.get(name)
     return value if type(value) is int else None
+
+
+def _readable_table(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    table = content.get(name, {})
+    if not isinstance(table, Mapping):
+        raise NotAllowed(f"{name} is not an object")
+    return table
+
+
+def _readable(levels: Mapping[str, Any], name: str) -> int | None:
+    if name not in levels:
+        return None
+    level = readable_level(levels[name])
+    if level is None:
+        raise NotAllowed(f"{name} is not a number")
+    return level
 
 
 def _check_entry(name: str, was: int | None, becomes: int | None, level: Level) -> None:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from p2pserver.events import canonical, hashing, receipt, redaction, signing
+from p2pserver.events import canonical, hashing, receipt, signing
+from p2pserver.events.versions import ROOM_VERSIONS, EventIds
 from tests.events import vector_checks as checks
 from tests.events.fuzzing import fuzz
 from tests.events.vector_checks import VERSIONS
 
+TAMPERED = checks.covered("tamper", "cases")
 
-@pytest.mark.parametrize("version", VERSIONS)
+
+@pytest.mark.parametrize("version", TAMPERED)
 def test_content_hash_not_checked(monkeypatch, version):
     monkeypatch.setattr(receipt, "_hash_matches", lambda claimed, digest: True)
     assert "redactable content changed: accept, must use redacted" in checks.tamper_failures(version)
-    assert checks.twin_failures(version)
+    assert version not in checks.covered("event_ids", "same_id_twins") or checks.twin_failures(version)
 
 
 def test_content_hash_not_checked_is_seen_by_fuzzing(monkeypatch):
@@ -24,14 +28,14 @@ def test_content_hash_not_checked_is_seen_by_fuzzing(monkeypatch):
     assert any("hash-verified" in failure for failure in fuzz(seed=1, cases=2_000).failures)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", TAMPERED)
 def test_signature_not_checked(monkeypatch, version):
-    monkeypatch.setattr(receipt, "server_has_signed", lambda signatures, server_name, data, keys: True)
+    monkeypatch.setattr(receipt, "server_has_signed", lambda *arguments: True)
     assert "signed with another key: accept, must drop" in checks.tamper_failures(version)
 
 
 def test_signature_not_checked_is_seen_by_fuzzing(monkeypatch):
-    monkeypatch.setattr(receipt, "server_has_signed", lambda signatures, server_name, data, keys: True)
+    monkeypatch.setattr(receipt, "server_has_signed", lambda *arguments: True)
     assert any("protected" in failure for failure in fuzz(seed=1, cases=2_000).failures)
 
 
@@ -40,13 +44,13 @@ def test_a_crash_is_seen_by_fuzzing(monkeypatch):
     assert any("Error" in failure for failure in fuzz(seed=1, cases=2_000).failures)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", TAMPERED)
 def test_signature_of_any_server_counts(monkeypatch, version):
     genuine = signing.server_has_signed
 
-    def of_anybody(signatures, server_name, data, keys):
+    def of_anybody(signatures, server_name, *others):
         merged = {key_id: own[key_id] for own in signatures.values() for key_id in own}
-        return genuine({server_name: merged}, server_name, data, keys)
+        return genuine({server_name: merged}, server_name, *others)
 
     monkeypatch.setattr(receipt, "server_has_signed", of_anybody)
     assert "signature under another server name: accept, must drop" in checks.tamper_failures(version)
@@ -59,27 +63,57 @@ def test_whole_event_signed_instead_of_the_redacted_form(monkeypatch, version):
     assert checks.event_id_failures(version)
 
 
+def broken(monkeypatch, version, **changes):
+    """The rules of a version with something else in the place of a field."""
+    monkeypatch.setitem(ROOM_VERSIONS, version, replace(ROOM_VERSIONS[version], **changes))
+
+
+def redaction_of(version, **changes):
+    return replace(ROOM_VERSIONS[version].redaction, **changes)
+
+
 @pytest.mark.parametrize("event_type", ["m.room.member", "m.room.power_levels", "m.room.history_visibility"])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_content_of_a_type_is_not_kept(monkeypatch, version, event_type):
-    monkeypatch.delitem(redaction._CONTENT_KEPT_V10, event_type)
-    monkeypatch.delitem(redaction._CONTENT_KEPT_V11, event_type)
+    content = dict(ROOM_VERSIONS[version].redaction.content)
+    del content[event_type]
+    broken(monkeypatch, version, redaction=redaction_of(version, content=content))
     assert event_type in checks.redaction_failures(version)
+    assert checks.signing_failures(version)
     assert checks.event_id_failures(version)
 
 
-@pytest.mark.parametrize("version", ["11", "12"])
-def test_rules_of_version_10_kept(monkeypatch, version):
-    monkeypatch.setattr(redaction, "_CONTENT_KEPT_V11", redaction._CONTENT_KEPT_V10)
-    assert set(checks.redaction_failures(version)) == {"m.room.power_levels", "m.room.redaction"}
+@pytest.mark.parametrize(
+    ("version", "kinds"),
+    [
+        ("6", {"m.room.aliases"}),
+        ("8", {"m.room.join_rules"}),
+        ("9", {"m.room.member"}),
+        ("11", {"m.room.create", "m.room.member", "m.room.power_levels", "m.room.redaction"}),
+    ],
+)
+def test_redaction_rules_of_the_version_before_kept(monkeypatch, version, kinds):
+    broken(monkeypatch, version, redaction=ROOM_VERSIONS[str(int(version) - 1)].redaction)
+    assert kinds <= set(checks.redaction_failures(version))
+    assert checks.signing_failures(version)
+    assert checks.event_id_failures(version)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_top_level_key_kept_that_should_go(monkeypatch, version):
-    monkeypatch.setattr(redaction, "_KEPT", redaction._KEPT | {"extra_top"})
-    monkeypatch.setattr(redaction, "_KEPT_V10", redaction._KEPT_V10 | {"extra_top"})
+    top_level = ROOM_VERSIONS[version].redaction.top_level | {"extra_top"}
+    broken(monkeypatch, version, redaction=redaction_of(version, top_level=top_level))
     assert checks.redaction_failures(version)
     assert checks.signing_failures(version)
+
+
+@pytest.mark.parametrize(
+    ("version", "event_ids"),
+    [("3", EventIds.HASH_URL_SAFE), ("4", EventIds.HASH), ("12", EventIds.HASH)],
+)
+def test_event_ids_of_another_version(monkeypatch, version, event_ids):
+    broken(monkeypatch, version, event_ids=event_ids)
+    assert checks.event_id_failures(version)
 
 
 @pytest.mark.parametrize(

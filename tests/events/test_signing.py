@@ -189,7 +189,7 @@ def test_malformed_signatures_are_no_signatures(signatures):
         signatures = {signer.server_name: signatures["SERVER"]}
     obj = {"a": 1, "signatures": signatures}
     assert not signature_is_valid(obj, signer.server_name, "ed25519:1", signer.verify_key)
-    assert not server_has_signed(signatures, signer.server_name, b"", SelfCertifyingKeys())
+    assert not server_has_signed(signatures, signer.server_name, b"", SelfCertifyingKeys(), None)
 
 
 def test_an_object_without_canonical_form_has_no_valid_signature():
@@ -202,9 +202,9 @@ def test_unknown_key_ids_and_algorithms_are_skipped():
     signer = signer_of("a")
     good = encode_base64(signer.sign(b"data"))
     own = {"rsa:1": "x", "ed25519:old": good, "ed25519:1": good, "": "", "ed25519:": "?"}
-    assert server_has_signed({signer.server_name: own}, signer.server_name, b"data", SelfCertifyingKeys())
+    assert server_has_signed({signer.server_name: own}, signer.server_name, b"data", SelfCertifyingKeys(), None)
     del own["ed25519:1"]
-    assert not server_has_signed({signer.server_name: own}, signer.server_name, b"data", SelfCertifyingKeys())
+    assert not server_has_signed({signer.server_name: own}, signer.server_name, b"data", SelfCertifyingKeys(), None)
 
 
 def test_a_second_server_can_sign_an_event():

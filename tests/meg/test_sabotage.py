@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from p2pserver.events.versions import ROOM_VERSIONS, V6, V7, V8, V9, V10
 from p2pserver.meg import auth, membership, power, resolution
 from p2pserver.meg.chains import AuthGraph
 from p2pserver.meg.state import POWER_LEVELS
 from tests.meg import vector_checks as checks
+
+VECTOR_VERSIONS = ("6", "10", "11", "12")
+"""The versions of which every table has rows."""
 
 
 def skipped(*_args: object, **_kwargs: object) -> None:
@@ -20,7 +25,7 @@ def skipped(*_args: object, **_kwargs: object) -> None:
 
 def first_failure(check: Callable[[str], list[str]]) -> str | None:
     """The first failure of a check over all its room versions or all its rooms."""
-    over = ("10", "11", "12") if inspect.signature(check).parameters.keys() == {"version"} else checks.STATE_RES
+    over = VECTOR_VERSIONS if inspect.signature(check).parameters.keys() == {"version"} else checks.STATE_RES
     failures: Iterator[str] = (failure for each in over for failure in check(each))
     return next(failures, None)
 
@@ -163,3 +168,38 @@ def test_dropping_the_conflicted_subgraph_loses_a_step_of_power(monkeypatch: pyt
     """MSC4297, problem B."""
     monkeypatch.setattr(resolution, "conflicted_subgraph", no_subgraph)
     assert wrong_states("msc4297_b_v12") != []
+
+
+WRONG_RULES: list[tuple[str, dict[str, Any], Callable[[str], list[str]]]] = [
+    ("5", {"aliases_authorized": False}, checks.send_failures),
+    ("6", {"aliases_authorized": True}, checks.send_failures),
+    ("5", {"notifications_limited": True}, checks.power_change_failures),
+    ("6", {"notifications_limited": False}, checks.power_change_failures),
+    ("8", {"integer_levels": True}, checks.power_levels_failures),
+    ("9", {"integer_levels": True}, checks.power_change_failures),
+    ("10", {"integer_levels": False}, checks.level_type_failures),
+    ("6", {"join_rules": V7.join_rules}, checks.membership_failures),
+    ("7", {"join_rules": V6.join_rules}, checks.membership_failures),
+    ("7", {"join_rules": V8.join_rules}, checks.membership_failures),
+    ("8", {"join_rules": V7.join_rules}, checks.membership_failures),
+    ("9", {"join_rules": V10.join_rules}, checks.membership_failures),
+    ("10", {"join_rules": V9.join_rules}, checks.membership_failures),
+    ("11", {"creators_privileged": True}, checks.power_levels_failures),
+    ("12", {"creators_privileged": False}, checks.power_levels_failures),
+    ("1", {"redactions_authorized": False}, checks.redaction_rule_failures),
+    ("2", {"redactions_authorized": False}, checks.redaction_rule_failures),
+    ("3", {"redactions_authorized": True}, checks.redaction_rule_failures),
+]
+
+
+@pytest.mark.parametrize(
+    ("version", "wrong", "check"),
+    WRONG_RULES,
+    ids=[f"{version} {next(iter(wrong))}" for version, wrong, _ in WRONG_RULES],
+)
+def test_a_rule_of_another_version_is_noticed(
+    version: str, wrong: dict[str, Any], check: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert check(version) == []
+    monkeypatch.setitem(ROOM_VERSIONS, version, replace(ROOM_VERSIONS[version], **wrong))
+    assert check(version) != []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from itertools import permutations
@@ -198,10 +199,23 @@ def power_levels_failures(version: str) -> list[str]:
 
 
 NOT_INTEGERS = (True, False, None, "50", " 50 ", "5_0", 50.0, [], {})
+NOT_READABLE = (None, [], {})
+"""Of these, what is no level before version 10 either."""
+
+
+def covered(name: str, key: str) -> Counter[str]:
+    """How many rows or cases a table has of each room version; all of them are known here."""
+    rows = table(name)[key]
+    counted = Counter(row["room_version"] if isinstance(row, dict) else row[0] for row in rows)
+    assert counted.keys() <= ROOM_VERSIONS.keys(), counted
+    return counted
 
 
 def level_type_failures(version: str) -> list[str]:
-    """Power levels that are not integers, in every place that has one; sent by the creator, who may set any level."""
+    """Power levels that are not integers, in every place that has one; sent by the creator, who may set any level.
+
+    Before version 10 only `users` is looked at where there are no levels to compare with.
+    """
     rules = ROOM_VERSIONS[version]
     state = table_state(table("auth_send"), rules)
     state.pop(POWER_LEVELS)
@@ -224,8 +238,89 @@ def level_type_failures(version: str) -> list[str]:
                 content=place(level),
                 room_id=state[CREATE].room_id,
             )
-            if allowed(event, state) is not (type(level) is int):
+            expected = type(level) is int
+            if int(version) < 10:
+                expected = "users" not in event.content or level not in NOT_READABLE
+            if allowed(event, state) is not expected:
                 failures.append(f"{version}: {place(level)}")
+    return failures
+
+
+def power_change_failures(version: str) -> list[str]:
+    """What a member of level 50 may change, where the versions differ: who compares what, and what is a number."""
+    number = int(version)
+    rules = ROOM_VERSIONS[version]
+    data = table("auth_send")
+    base = table_state(data, rules, with_levels=False)
+    mod = data["roles"]["mod"]
+    levels: dict[str, Any] = {"users": {mod: 50}, "state_default": 50, "events": {"m.room.power_levels": 50}}
+    cases: list[tuple[dict[str, Any], dict[str, Any], bool]] = [
+        ({}, {"notifications": {"room": 51}}, number < 6),
+        ({"notifications": {"room": 51}}, {}, number < 6),
+        ({"notifications": {"room": 50}}, {"notifications": {"room": 0}}, True),
+        ({}, {"ban": 51}, False),
+        ({}, {"ban": "50"}, number < 10),
+        ({}, {"ban": " +050 "}, number < 10),
+        ({}, {"ban": "51"}, False),
+        ({}, {"ban": "abc"}, False),
+        ({}, {"ban": "٥"}, False),
+        ({}, {"ban": None}, False),
+        ({}, {"events": {**levels["events"], "m.room.name": "51"}}, False),
+        ({}, {"users": {**levels["users"], "@new:s4.example": " 49"}}, number < 10),
+        ({}, {"users": {**levels["users"], "@new:s4.example": "51"}}, False),
+        ({}, {"users": {**levels["users"], "new": 0}}, False),
+        ({"ban": "51"}, {"ban": 51}, True),
+        ({"ban": "50"}, {"ban": 50}, True),
+    ]
+    failures = []
+    for old, new, expected in cases:
+        before = dict(levels | old)
+        if number >= 10 and any(isinstance(value, str) for value in old.values()):
+            continue  # such an event is never accepted
+        state = dict(base)
+        state[POWER_LEVELS] = pdu(
+            rules,
+            "$levels",
+            "m.room.power_levels",
+            sender=mod,
+            content=before,
+            state_key="",
+            room_id=base[CREATE].room_id,
+        )
+        event = pdu(
+            rules, "$event", "m.room.power_levels", sender=mod, content=levels | new, state_key="",
+            room_id=base[CREATE].room_id,
+        )  # fmt: skip
+        if allowed(event, state) is not expected:
+            failures.append(f"{version}: {old} to {new}")
+    return failures
+
+
+def redaction_rule_failures(version: str) -> list[str]:
+    """Who may redact what by the auth rules: only versions 1 and 2 ask, and go by the servers of the event IDs."""
+    rules = ROOM_VERSIONS[version]
+    data = table("auth_send")
+    state = table_state(data, rules)
+    failures = []
+    for role, target, expected in (
+        ("creator", "$x:s9.example", True),
+        ("mod", "$x:s9.example", True),
+        ("user", "$x:s4.example", True),
+        ("user", "$x:s9.example", int(version) > 2),
+        ("user", None, int(version) > 2),
+    ):
+        sender = data["roles"][role]
+        event = pdu(
+            rules,
+            "$event:" + sender.partition(":")[2],
+            "m.room.redaction",
+            sender=sender,
+            content={} if not rules.redacts_in_content or target is None else {"redacts": target},
+            room_id=state[CREATE].room_id,
+            raw={} if target is None else {"redacts": target},
+        )
+        if allowed(event, state) is not expected:
+            failures.append(f"{version}: {role} redacts {target}")
     return failures
 
 

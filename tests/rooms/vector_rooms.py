@@ -29,7 +29,7 @@ class VectorKeys:
             (name, entry["key_id"]): base64.b64decode(entry["verify_key"] + "==") for name, entry in servers.items()
         }
 
-    def verify_key(self, server_name: str, key_id: str) -> bytes | None:
+    def verify_key(self, server_name: str, key_id: str, valid_at_ms: int | None = None) -> bytes | None:
         return self._keys.get((server_name, key_id))
 
 
