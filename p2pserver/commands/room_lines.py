@@ -27,6 +27,8 @@ def lines_of_verification(found: Verified, seconds: float) -> Iterator[str]:
         f"{found.redacted:,} redacted",
     ]
     yield f"{found.room_id} is what its {found.events:,} events say ({', '.join(facts)}), checked in {seconds:.1f} s"
+    if found.sec is not None:
+        yield f"SEC digest {found.sec}, the same on every node that holds these events"
     if found.soft_failed:
         yield f"not checked: whether {found.soft_failed:,} soft-failed events came too late, as only their arrival says"
     if found.on_claims or found.claims:

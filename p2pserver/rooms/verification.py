@@ -12,7 +12,7 @@ event and the states of as many branches as are open at one time.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,15 @@ from p2pserver.events.redaction import redact
 from p2pserver.events.signing import KeyLookup
 from p2pserver.events.versions import rules_of
 from p2pserver.identifiers import server_of
+from p2pserver.meg.digest import (
+    changed_sum,
+    event_sec,
+    leaves_digest,
+    room_sec,
+    state_digest,
+    state_sum,
+    sum_digest,
+)
 from p2pserver.meg.replay import Replay, Replayed
 from p2pserver.meg.state import StateMap
 from p2pserver.rooms.judging import DEPTH_MAX
@@ -32,9 +41,10 @@ from p2pserver.store.tx import Tx
 
 PDUS_KEPT = 8192
 GROUPS_KEPT = 512
+SUMS_KEPT = 1024
 _COLUMNS = (
     "event_id, room_id, depth, type, state_key, sender, origin_server_ts, verdict, reason, outlier, grounded,"
-    " redacted_copy, redacted_by, state_before, state_after, raw"
+    " redacted_copy, redacted_by, state_before, state_after, sec, raw"
 )
 
 Progress = Callable[[int, int], None]
@@ -71,6 +81,8 @@ class Verified:
     merges: int = 0
     outliers: int = 0
     on_claims: int = 0
+    sec: str | None = None
+    """The SEC digest in hex: equal on all nodes that hold the same events. None of a room that is not complete."""
     claims: list[str] = field(default_factory=list)
     """Servers that claimed a state which nothing here can check."""
 
@@ -101,6 +113,8 @@ class _Verification:
         self._gaps = parked.gaps(tx, room_id)
         self._after: dict[int, StateMap] = {}
         self._depths: dict[int, int] = {}
+        self._secs: dict[int, bytes] = {}
+        self._sums: Lru[int, tuple[StateMap, bytes]] = Lru(SUMS_KEPT)
         self._ungrounded: set[str] = set()
 
     def run(self, progress: Progress) -> None:
@@ -130,9 +144,12 @@ class _Verification:
         judged, grounded, depth = self._judge(order, node, event)
         self._check_verdict(event, row, judged.rejection)
         _expect(event.event_id, "depth", row["depth"], depth)
+        self._sum_of(judged.before, [self._after[parent] for parent in node.parents])
+        self._sum_of(judged.after, [judged.before])
         self._check_state(event, "state before", row["state_before"], judged.before)
         self._check_state(event, "state after", row["state_after"], judged.after)
         _expect(event.event_id, "ancestry", _ancestry(bool(row["grounded"])), _ancestry(grounded))
+        self._check_sec(node, row, judged, grounded)
         self._count(node, event, row, grounded)
         self._depths[node.number] = depth
         if not grounded:
@@ -228,7 +245,38 @@ class _Verification:
             return
         stored = self._stored_state(event.event_id, what, group_id)
         _expect_state(event.event_id, what, stored, expected)
+        row = self._tx.one("SELECT state_sum FROM state_groups WHERE group_id = ?", (group_id,))
+        if row is not None and row[0] is not None:
+            total = self._sum_of(expected, [])
+            _expect(event.event_id, f"sum of the {what}", row[0].hex()[:16], total.hex()[:16])
         self._groups.put(group_id, expected)
+
+    def _check_sec(self, node: Node, row: Mapping[str, Any], judged: Replayed, grounded: bool) -> None:
+        """What is kept of the SEC digest with the event; a row of an earlier version may not have it yet."""
+        sec = event_sec(
+            node.event_id,
+            rejected=judged.rejection is not None,
+            state_before=sum_digest(self._sum_of(judged.before, [])),
+            state_after=sum_digest(self._sum_of(judged.after, [judged.before])),
+            parents=[self._secs[parent] for parent in node.parents],
+        )
+        self._secs[node.number] = sec
+        if row["sec"] is not None:
+            _expect(node.event_id, "sec", row["sec"].hex(), sec.hex() if grounded else None)
+
+    def _sum_of(self, state: StateMap, near: Sequence[StateMap]) -> bytes:
+        """The sum over the slots of a state, from that of a state near to it where one is known."""
+        known = self._sums.get(id(state))
+        if known is None:
+            base = next((found for found in map(self._sums.get, map(id, near)) if found is not None), None)
+            if base is None:
+                total = state_sum(state)
+            else:
+                removed, added = dict(base[0].items() - state.items()), dict(state.items() - base[0].items())
+                total = changed_sum(base[1], removed=removed, added=added)
+            known = state, total  # with the state itself: its id is its own as long as it lives
+            self._sums.put(id(state), known)
+        return known[1]
 
     def _stored_state(self, event_id: str | None, what: str, group_id: int) -> StateMap:
         try:
@@ -254,6 +302,8 @@ class _Verification:
             if each.children_to_come == 0 and not (each.is_extremity or each.is_accepted_leaf):
                 self._after.pop(number, None)
                 self._depths.pop(number, None)
+            if each.children_to_come == 0 and each.children > 0:
+                self._secs.pop(number, None)
 
     def _find(self, event_id: str) -> Pdu | None:
         known = self._pdus.get(event_id)
@@ -285,6 +335,9 @@ class _Verification:
         placed = [node for node in order.nodes if not node.outlier]
         leaves = sorted(node.event_id for node in placed if not node.children)
         _expect(None, "leaves", events.leaves(tx, room.room_id), leaves)
+        standing = [node for node in placed if node.is_accepted_leaf]
+        stored = events.accepted_leaves(tx, room.room_id)
+        _expect(None, "accepted leaves", stored, sorted(node.event_id for node in standing))
         joining = any(gap.history for gap in self._gaps.values())
         positions = self._positions() if joining else {}
         front = [node for node in placed if node.is_extremity]
@@ -294,6 +347,10 @@ class _Verification:
         _expect(None, "forward extremities", events.extremities(tx, room.room_id), extremities)
         if front:
             self._check_current_state(self._replay.resolved([self._after[node.number] for node in front]))
+        if room.complete:
+            resolution = self._replay.resolved([self._after[node.number] for node in standing])
+            secs = {node.event_id: self._secs[node.number] for node in placed if not node.children}
+            self._found.sec = room_sec(leaves_digest(secs), state_digest(resolution)).hex()
         held = {node.event_id for node in placed}
         for gap in self._gaps.values():
             if gap.missing_event_id in held:

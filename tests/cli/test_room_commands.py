@@ -146,7 +146,7 @@ def test_a_missing_or_broken_file_is_one_line(folder: Path, tmp_path: Path) -> N
 
 def test_verify_says_that_all_is_well(folder: Path) -> None:
     shown = command(folder, "room", "verify", "harbor")
-    assert (shown.exit_code, shown.stdout.count("\n")) == (0, 1)
+    assert (shown.exit_code, shown.stdout.count("\n")) == (0, 2)
     assert "is what its 9 events say" in shown.stdout
     found = json.loads(command(folder, "room", "verify", "harbor", "--json").stdout)
     assert (found["difference"], found["events"], found["merges"]) == (None, 9, 1)

@@ -122,6 +122,7 @@ def test_a_room_in_which_everything_has_happened_is_right(version: str) -> None:
     assert found.events == town.value("SELECT count(*) FROM events WHERE outlier = 0")
     assert (found.rejected, found.soft_failed, found.redacted) == (1, 1, 2)
     assert found.merges > 0
+    assert found.sec == town.server.digest(town.room_id).hex()
     assert (found.outliers, found.on_claims, found.claims) == (0, 0, [])
 
 
@@ -233,6 +234,21 @@ TAMPERS: dict[str, tuple[Tamper, str, str | None]] = {
         None,
     ),
     "a leaf lost": (lambda t: t.change("DELETE FROM leaves WHERE event_id = ?", t.late), "leaves", None),
+    "an accepted leaf lost": (
+        lambda t: t.change("DELETE FROM accepted_leaves WHERE event_id = ?", t.late),
+        "accepted leaves",
+        None,
+    ),
+    "the sec of an event": (
+        lambda t: t.change("UPDATE events SET sec = ? WHERE event_id = ?", bytes(32), t.topic),
+        "sec",
+        "topic",
+    ),
+    "the sum of a state": (
+        lambda t: t.change("UPDATE state_groups SET state_sum = ? WHERE group_id = ?", bytes(256), t.group(t.topic)),
+        "sum of the state after",
+        "topic",
+    ),
     "content changed under its hash": (
         lambda t: t.set_raw(t.last, {**t.raw(t.last), "content": {"body": "never said", "msgtype": "m.text"}}),
         "content",
