@@ -76,3 +76,4 @@ class Standing:
     leaves: tuple[str, ...]
     sec: bytes
     operational: bytes
+    width: int
