@@ -92,6 +92,9 @@ class RoomMachine(RuleBasedStateMachine):
 
     @initialize(version=st.sampled_from(VERSIONS), levels=st.tuples(*[st.sampled_from(LEVELS)] * 4))
     def found(self, version: str, levels: tuple[int, ...]) -> None:
+        self.found_room(version, levels)
+
+    def found_room(self, version: str, levels: tuple[int, ...]) -> None:
         self.rules_of_room = rules_of(version)
         self.room_id, templates = founded(version)
         made: dict[str, Replica] = {}
