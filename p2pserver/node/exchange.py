@@ -13,14 +13,11 @@ from typing import Any, Protocol
 
 from p2pserver.errors import LimitExceeded, MatrixError, Unrecognized
 from p2pserver.federation import effects as fx
-from p2pserver.meg.parents import PREV_EVENTS_MAX
-from p2pserver.node.healing import Healer
 from p2pserver.node.session import PDUS_PER_UNIT_MAX, Session
 from p2pserver.rooms.edus import receive_edu
 from p2pserver.rooms.service import Rooms
-from p2pserver.rooms.values import Receipt, ReceiveReport, Standing
+from p2pserver.rooms.values import Receipt, ReceiveReport
 from p2pserver.store import outbox
-from p2pserver.store.alarms import DIVERGED, raise_alarm
 from p2pserver.store.database import Database
 from p2pserver.store.peers import events_owed, is_joined_room, joined_rooms, not_held_whole, not_in_graph
 from p2pserver.store.tx import Tx
@@ -33,8 +30,6 @@ OUTBOX_PAGE = 128
 DEAR_UNIT_S = 0.1
 """Of work, the commit not counted. A peer whose events cost more waits as long again, and has fewer judged at once:
 others get half of the writer at least, and soon."""
-CLAIMS_AT_ONCE = 8
-CLAIM_S = 60.0
 
 
 class Surroundings(Protocol):
@@ -72,17 +67,12 @@ class Exchange:
         handlers: Mapping[str, S2sHandler],
         mesh: Surroundings,
         clock: Callable[[], float],
-        wall_ms: Callable[[], int],
-        healer: Healer,
     ) -> None:
-        self._wall_ms = wall_ms
-        self._healer = healer
         self._database = database
         self._rooms = rooms
         self._handlers = handlers
         self._mesh = mesh
         self._clock = clock
-        self._claims: set[tuple[str, str]] = set()
 
     async def execute(self, session: Session, effects: list[fx.Effect]) -> None:
         for effect in effects:
@@ -107,12 +97,6 @@ class Exchange:
             case fx.ReadLeaves():
                 views = await self._database.read(lambda tx: self._views(tx, server, _joined(tx, effect.digests)))
                 peering.leaves_read(effect, views, self._clock())
-            case fx.ReadStandings():
-                await self._read_standings(session, effect)
-            case fx.Diverged():
-                await self._diverged(server, effect)
-            case fx.StatesDiffer():
-                self._healer.notice_difference(effect.room_id)
             case fx.FindUnknown():
                 await self._find_unknown(session, effect)
             case fx.ReadHave():
@@ -152,7 +136,6 @@ class Exchange:
                 may_see=self._rooms.may_see_room(tx, server, room_id),
                 owed=events_owed(tx, server, room_id),
                 wanted=tuple(self._rooms.wanted(tx, room_id)),
-                complete=self._rooms.is_complete(tx, room_id),
             )
             for room_id in room_ids
         ]
@@ -162,39 +145,6 @@ class Exchange:
         if not self._mesh.has_others(session):
             return []
         return sorted(await self._database.read(lambda tx: self._rooms.member_servers(tx, room_id)))
-
-    async def _read_standings(self, session: Session, effect: fx.ReadStandings) -> None:
-        server = session.server_name or ""
-
-        def read(tx: Tx) -> list[Standing]:
-            seen = [room_id for room_id in _joined(tx, effect.told) if self._rooms.may_see_room(tx, server, room_id)]
-            return [found for found in (self._rooms.standing(tx, room_id) for room_id in seen) if found is not None]
-
-        standings = await self._database.read(read)
-        session.peering.standings_read(
-            effect,
-            [
-                fx.RoomStanding(room_id=each.room_id, leaves=each.leaves, sec=each.sec, current=each.operational)
-                for each in standings
-            ],
-        )
-        for each in standings:
-            if each.width > PREV_EVENTS_MAX:
-                self._healer.notice_width(each.room_id)
-
-    async def _diverged(self, server: str, effect: fx.Diverged) -> None:
-        details = {"ours": effect.ours.hex(), "theirs": effect.theirs.hex()}
-
-        def write(tx: Tx) -> bool:
-            return raise_alarm(
-                tx, room_id=effect.room_id, kind=DIVERGED, about=server, details=details, now_ms=self._wall_ms()
-            )
-
-        if await self._database.write(write):
-            log.warning(
-                "a peer makes something else of the same events: a bug, a broken disk, or it lies",
-                extra={"peer": server, "room_id": effect.room_id},
-            )
 
     async def _find_unknown(self, session: Session, effect: fx.FindUnknown) -> None:
         server = session.server_name or ""
@@ -239,22 +189,21 @@ class Exchange:
     async def _receive(self, session: Session, effect: fx.Receive) -> None:
         server = session.server_name or ""
 
-        report, lacking, width = ReceiveReport(), list(effect.asked), 0
+        report, lacking = ReceiveReport(), list(effect.asked)
 
-        def write(tx: Tx, pdus: Sequence[Mapping[str, Any]]) -> tuple[ReceiveReport, list[str], int, float]:
+        def write(tx: Tx, pdus: Sequence[Mapping[str, Any]]) -> tuple[ReceiveReport, list[str], float]:
             began_s = self._clock()
             part = self._rooms.receive(tx, room_id=effect.room_id, raws=pdus, source=server, backfill=effect.in_answer)
             missing = dict.fromkeys((*report.missing, *part.missing))
             most = self._rooms.context.limits.wanted_at_once
             part.missing = not_held_whole(tx, tuple(missing), or_parked=True)[:most]
-            lacking = not_held_whole(tx, effect.asked, or_parked=True)
-            return part, lacking, self._rooms.width(tx, effect.room_id), self._clock() - began_s
+            return part, not_held_whole(tx, effect.asked, or_parked=True), self._clock() - began_s
 
         pdus = effect.pdus
         while True:
             unit = partial(write, pdus=pdus[: session.pdus_per_unit])
             pdus = pdus[session.pdus_per_unit :]
-            part, lacking, width, took_s = await self._database.write(unit)
+            part, lacking, took_s = await self._database.write(unit)
             report.results += part.results
             report.released += part.released
             report.missing = part.missing
@@ -267,12 +216,8 @@ class Exchange:
                 break
         results = [_result(receipt) for receipt in (*report.results, *report.released)]
         session.peering.received(effect, results, report.missing, lacking, self._clock())
-        if width > PREV_EVENTS_MAX:
-            self._healer.notice_width(effect.room_id)
 
     async def _nobody_has(self, session: Session, effect: fx.NobodyHas) -> None:
-        server = session.server_name or ""
-
         def read(tx: Tx) -> list[str]:
             if not is_joined_room(tx, effect.room_id):
                 return []
@@ -283,35 +228,9 @@ class Exchange:
             return [event_id for event_id in effect.event_ids if event_id in wanted or event_id in copies]
 
         missed = await self._database.read(read)
-        if not missed:
-            return
-        held_up = await self._database.write(
-            lambda tx: self._rooms.nobody_has(tx, room_id=effect.room_id, event_ids=missed, source=server)
-        )
-        members = await self._members(session, effect.room_id)
-        self._mesh.want_elsewhere(session, effect.room_id, missed, members)
-        for event_id in held_up[:CLAIMS_AT_ONCE]:
-            if (effect.room_id, event_id) not in self._claims and len(self._claims) < 4 * CLAIMS_AT_ONCE:
-                self._claims.add((effect.room_id, event_id))
-                self._mesh.spawn(self._claim(session, effect.room_id, event_id), name="state claim")
-
-    async def _claim(self, session: Session, room_id: str, event_id: str) -> None:
-        """Goes on without an event that nobody has: with the state that this peer claims."""
-        server = session.server_name or ""
-        try:
-            body = {"room_id": room_id, "event_id": event_id}
-            ok, text = await session.ask("state_claim", body, timeout_s=CLAIM_S)
-            if ok:
-                claim = decode_json_object(text)
-                await self._database.write(
-                    lambda tx: self._rooms.accept_state_claim(
-                        tx, room_id=room_id, event_id=event_id, claim=claim, source=server
-                    )
-                )
-        except (MatrixError, WireError) as error:
-            log.info("no state claim", extra={"peer": server, "room_id": room_id, "reason": str(error)})
-        finally:
-            self._claims.discard((room_id, event_id))
+        if missed:
+            members = await self._members(session, effect.room_id)
+            self._mesh.want_elsewhere(session, effect.room_id, missed, members)
 
     # Outbox and items
 

@@ -54,7 +54,8 @@ def invite_payload(tx: Tx, event_id: str) -> dict[str, Any]:
 
 def receive_invite(context: RoomContext, tx: Tx, *, origin: str, payload: Mapping[str, Any]) -> Verdict:
     """Takes an invite that a server brought. A `DROPPED` one leaves no trace."""
-    rules, raws = ROOM_VERSIONS.get(str(payload.get("room_version"))), payload.get("invite_room_state")
+    version, raws = payload.get("room_version"), payload.get("invite_room_state")
+    rules = ROOM_VERSIONS.get(version) if isinstance(version, str) else None
     if rules is None or not isinstance(raws, list) or not _is_small(context, payload):
         return Verdict.DROPPED
     try:

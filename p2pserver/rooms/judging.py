@@ -31,8 +31,8 @@ class Ancestors:
     `missing` must come before the event can be judged. Without missing ones, `groups` are the states after the
     parents, claims standing in for gaps; `depth` is 1 + the greatest of the parents; `grounded` says that the whole
     ancestry is held; `outlying` are auth events that are only outliers, used because the event stands on a claim;
-    `foreign` says that a parent is of another room; `on_claim` that the event comes after a join of ours whose history
-    is still on its way.
+    `foreign` says that a parent or auth event is of another room; `on_claim` that the event comes after a join of ours
+    whose history is still on its way.
     """
 
     missing: tuple[str, ...] = ()
@@ -89,7 +89,9 @@ def ancestors_of(tx: Tx, event: Pdu, gaps: Mapping[str, Gap], *, accept_outliers
         fact = known.get(auth_id)
         if fact is None:
             missing[auth_id] = None
-        elif fact.outlier and fact.room_id == event.room_id:
+        elif fact.room_id != event.room_id:
+            foreign = True
+        elif fact.outlier:
             if grounded and not accept_outliers and not parents_missing:
                 missing[auth_id] = None
             outlying.append(auth_id)
@@ -140,7 +142,7 @@ def judge(tx: Tx, room: RoomRow, event: Pdu, ancestors: Ancestors, *, against_cu
 def check_by_ancestors(tx: Tx, room: RoomRow, event: Pdu, ancestors: Ancestors, before: int) -> None:
     """Checks 4 and 5. Raises: _Refused."""
     if ancestors.foreign:
-        raise _Refused(Verdict.REJECTED, "by its prev_events: one is of another room")
+        raise _Refused(Verdict.REJECTED, "it cites an event of another room")
     check_by_auth_events(tx, room, event, ancestors.rejected_auth)
     check_by_state_before(tx, event, before)
 

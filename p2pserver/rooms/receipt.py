@@ -61,7 +61,7 @@ class Intake:
         """Something that may have been waited for is here: judges what waited for nothing else, and so on."""
         tx, settled = self._tx, deque(event_ids)
         while settled:
-            for event_id in parked.settle(tx, self._room_id, settled.popleft()):
+            for event_id in parked.settle(tx, settled.popleft()):
                 held = parked.parked(tx, event_id, self._room().rules)
                 if held is None:
                     continue
@@ -72,18 +72,6 @@ class Intake:
                     self.report.released.append(receipt)
                 if is_placed(receipt):
                     settled.append(event_id)
-
-    def retry(self, event_id: str) -> None:
-        """Judges a parked event again, now that claims stand in for what it misses."""
-        held = parked.parked(self._tx, event_id, self._room().rules)
-        if held is None:
-            return
-        parked.unpark(self._tx, event_id)
-        self._gaps = parked.gaps(self._tx, self._room_id)
-        receipt = self._judge(held.pdu, held.source)
-        self.report.results.append(receipt)
-        if is_placed(receipt):
-            self.settle([event_id])
 
     def _take(self, raw: object, source: str, *, backfill: bool) -> Receipt:
         room = self._room()
@@ -114,6 +102,9 @@ class Intake:
         """Places the event, or parks it."""
         tx, room = self._tx, self._room()
         ancestors = ancestors_of(tx, event, self._gaps)
+        if ancestors.foreign:
+            # Who is not in that room cannot know, waits in vain and never places the event: so nobody does.
+            return Receipt(event_id=event.event_id, verdict=Verdict.DROPPED, reason="it cites an event of another room")
         if ancestors.missing:
             self._park(event, source, ancestors.missing)
             return Receipt(event_id=event.event_id, verdict=None, reason="waits for other events", new=new)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from p2pserver.errors import BadJson, Forbidden, NotFound
-from p2pserver.identifiers import is_event_id, is_room_id
+from p2pserver.identifiers import is_room_id
 from p2pserver.rooms.published_rooms import published_rooms
 from p2pserver.rooms.s2s_users import user_handlers
 from p2pserver.rooms.service import Rooms
@@ -55,17 +55,10 @@ def s2s_handlers(rooms: Rooms, *, private: bool) -> dict[str, S2sHandler]:
         chunk = published_rooms(tx, search=search, limit=max(1, min(limit, PUBLIC_ROOMS_MAX)))
         return {"chunk": chunk}
 
-    def state_claim(tx: Tx, origin: str, body: dict[str, Any]) -> dict[str, Any]:
-        event_id = _text(body, "event_id")
-        if not is_event_id(event_id):
-            raise BadJson("event_id is not an event ID")
-        return rooms.state_claim(tx, room_id=_room_id(body), event_id=event_id, origin=origin)
-
     return {
         "join": join,
         "directory": directory,
         "public_rooms": public_rooms,
-        "state_claim": state_claim,
         **user_handlers(rooms.server_name, private=private),
     }
 

@@ -13,8 +13,6 @@ from p2pserver.meg.clock import HybridClock
 from p2pserver.meg.power import PowerLevels
 from p2pserver.meg.state import StateSlot
 from p2pserver.rooms import (
-    gaps,
-    healing,
     invites,
     joining,
     proof,
@@ -155,18 +153,6 @@ class Rooms:
     def wanted(self, tx: Tx, room_id: str) -> list[str]:
         return serving.wanted(self.context, tx, room_id)
 
-    def nobody_has(self, tx: Tx, *, room_id: str, event_ids: list[str], source: str) -> list[str]:
-        """Notes that `source` could not serve these; returns held-up events to ask it a "state_claim" for."""
-        return gaps.nobody_has(self.context, tx, room_id=room_id, event_ids=event_ids, source=source)
-
-    def state_claim(self, tx: Tx, *, room_id: str, event_id: str, origin: str) -> dict[str, Any]:
-        return gaps.state_claim(tx, room_id=room_id, event_id=event_id, origin=origin)
-
-    def accept_state_claim(
-        self, tx: Tx, *, room_id: str, event_id: str, claim: dict[str, Any], source: str
-    ) -> ReceiveReport:
-        return gaps.accept_state_claim(self.context, tx, room_id=room_id, event_id=event_id, claim=claim, source=source)
-
     def member_servers(self, tx: Tx, room_id: str) -> set[str]:
         return memberships.joined_servers(tx, room_id)
 
@@ -215,19 +201,3 @@ class Rooms:
 
     def standing(self, tx: Tx, room_id: str) -> Standing | None:
         return proof.standing(tx, room_id)
-
-    def plan_healing(self, tx: Tx, room_id: str, *, differed_at: int | None) -> healing.HealingPlan | None:
-        return healing.plan(self.context, tx, room_id, differed_at=differed_at)
-
-    def heal(self, tx: Tx, room_id: str, planned: healing.HealingPlan, *, patient: bool) -> healing.Outcome:
-        """Posts a healing event, if it is still needed and a local user may."""
-        return healing.heal(self.context, tx, room_id, planned, patient=patient)
-
-    def is_complete(self, tx: Tx, room_id: str) -> bool:
-        """Whether the room is held with every ancestor of every event."""
-        room = rooms.room(tx, room_id)
-        return room is not None and room.complete
-
-    def width(self, tx: Tx, room_id: str) -> int:
-        """How many forward extremities the room has."""
-        return len(event_rows.extremities(tx, room_id))

@@ -14,7 +14,6 @@ class RoomLimits:
     parked_per_room: int = 1_000
     parked_per_source: int = 400
     parked_octets_per_room: int = 8 * 1024 * 1024
-    contacts_before_claim: int = 3
     wanted_at_once: int = 200
     claim_pdus: int = 50_000
     invite_octets: int = 64 * 1024
@@ -22,8 +21,6 @@ class RoomLimits:
     invites_held: int = 2_000
     owed_unmet_max: int = 100
     """In a room of more servers than this, those that were never met are owed no events: they will compare."""
-    gaps_per_room: int = 32
-    """Claims that may stand in for events that nobody has; each makes everything after it provisional."""
     outsider_events_per_hour: int = 100
     """Per room: events that were not accepted, and that servers outside the room brought."""
     outsider_octets_per_hour: int = 1024 * 1024
@@ -76,4 +73,3 @@ class Standing:
     leaves: tuple[str, ...]
     sec: bytes
     operational: bytes
-    width: int

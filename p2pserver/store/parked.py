@@ -1,4 +1,4 @@
-"""Events that wait for others, and the gaps that were recorded because nobody had what they wait for."""
+"""Events that wait for others, and the gaps below a join of ours, where a claim stands in for the history."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def unpark(tx: Tx, event_id: str) -> None:
     tx.execute("DELETE FROM parked_waits WHERE event_id = ?", (event_id,))
 
 
-def settle(tx: Tx, room_id: str, missing_event_id: str) -> list[str]:
+def settle(tx: Tx, missing_event_id: str) -> list[str]:
     """What was missing is here (or stood in for): returns the parked events that now wait for nothing."""
     waiting = [
         event_id
@@ -76,7 +76,6 @@ def settle(tx: Tx, room_id: str, missing_event_id: str) -> list[str]:
     if not waiting:
         return []
     tx.execute("DELETE FROM parked_waits WHERE missing_event_id = ?", (missing_event_id,))
-    tx.execute("DELETE FROM missing_contacts WHERE room_id = ? AND missing_event_id = ?", (room_id, missing_event_id))
     return [
         event_id
         for event_id in sorted(waiting)
@@ -93,14 +92,8 @@ def shrink(tx: Tx, room_id: str, source: str, *, per_source: int, per_room: int,
             f"SELECT event_id FROM parked_pdus WHERE {condition} ORDER BY number LIMIT ?", (*parameters, excess)
         )
         for (event_id,) in rows:
-            missing = missing_of(tx, event_id)
             unpark(tx, event_id)
             dropped.append(event_id)
-            tx.many(
-                "DELETE FROM missing_contacts WHERE room_id = ? AND missing_event_id = ?"
-                " AND NOT EXISTS (SELECT 1 FROM parked_waits AS w WHERE w.missing_event_id = ?)",
-                [(room_id, each, each) for each in missing],
-            )
 
     by_source = tx.one("SELECT count(*) FROM parked_pdus WHERE room_id = ? AND source = ?", (room_id, source))
     if by_source is not None and by_source[0] > per_source:
@@ -131,16 +124,6 @@ def awaited(tx: Tx, room_id: str, *, most: int, of: Collection[str] | None = Non
     return list(found)
 
 
-def waiting_for(tx: Tx, room_id: str, missing_event_id: str) -> list[str]:
-    """The parked events that wait for this one."""
-    rows = tx.all(
-        "SELECT p.event_id FROM parked_waits AS w JOIN parked_pdus AS p ON p.event_id = w.event_id"
-        " WHERE w.missing_event_id = ? AND p.room_id = ? ORDER BY p.number",
-        (missing_event_id, room_id),
-    )
-    return [event_id for (event_id,) in rows]
-
-
 def is_awaited_by_members(tx: Tx, room_id: str, missing_event_id: str) -> bool:
     """Whether a parked event that a member server brought waits for this one."""
     return (
@@ -158,21 +141,6 @@ def missing_of(tx: Tx, event_id: str) -> list[str]:
     """What a parked event waits for."""
     rows = tx.all("SELECT missing_event_id FROM parked_waits WHERE event_id = ? ORDER BY 1", (event_id,))
     return [missing for (missing,) in rows]
-
-
-def note_contact(tx: Tx, room_id: str, missing_event_id: str, source: str) -> None:
-    tx.execute(
-        "INSERT OR IGNORE INTO missing_contacts (room_id, missing_event_id, source) VALUES (?, ?, ?)",
-        (room_id, missing_event_id, source),
-    )
-
-
-def contacts(tx: Tx, room_id: str, missing_event_id: str) -> int:
-    """How many servers could not serve it."""
-    row = tx.one(
-        "SELECT count(*) FROM missing_contacts WHERE room_id = ? AND missing_event_id = ?", (room_id, missing_event_id)
-    )
-    return 0 if row is None else int(row[0])
 
 
 # Gaps.
@@ -213,14 +181,6 @@ def gaps(tx: Tx, room_id: str) -> dict[str, Gap]:
             (room_id,),
         )
     }
-
-
-def gaps_claimed(tx: Tx, room_id: str) -> int:
-    """How many gaps a claim stands in for, beside those of a join of ours."""
-    row = tx.one(
-        "SELECT count(*) FROM gaps WHERE room_id = ? AND history = 0 AND claimed_group IS NOT NULL", (room_id,)
-    )
-    return 0 if row is None else int(row[0])
 
 
 def close_gap(tx: Tx, room_id: str, missing_event_id: str) -> None:

@@ -126,7 +126,6 @@ async def story(seed: int) -> None:
         question, fields = rng.choice(
             [
                 ("join", {"room_id": room.room_id, "user_id": f"@x:{name}", "versions": ["12"]}),
-                ("state_claim", {"room_id": room.room_id, "event_id": rng.choice(ids)}),
                 ("directory", {"alias": "#x:y"}),
                 ("public_rooms", {"limit": 10}),
                 ("profile", {"user_id": anna.user_id}),

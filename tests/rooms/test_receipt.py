@@ -119,7 +119,8 @@ def test_other_rooms_and_unknown_rooms() -> None:
     assert bob.one("SELECT count(*) FROM events WHERE room_id = ?", secret_id) == 0
     assert bob.one("SELECT count(*) FROM parked_pdus") == 0
     confused = event_of(alice, room_id, [secret.event_id])
-    assert alice.receive(room_id, [confused.raw]).results[0].verdict is Verdict.REJECTED
+    assert alice.receive(room_id, [confused.raw]).results[0].verdict is Verdict.DROPPED
+    assert bob.receive(room_id, [confused.raw]).results[0].verdict is None
 
 
 def test_prev_events_odds() -> None:

@@ -20,7 +20,7 @@ def ask(server: Server, name: str, origin: str, body: dict[str, Any], *, private
 
 def test_table_is_complete() -> None:
     alice = Server("alice")
-    assert {"join", "directory", "public_rooms", "state_claim", "profile", "users", "keys_query", "keys_claim"} <= set(
+    assert {"join", "directory", "public_rooms", "profile", "users", "keys_query", "keys_claim"} <= set(
         s2s_handlers(alice.rooms, private=False)
     )
 
@@ -63,7 +63,7 @@ def test_any_body_earns_an_answer_or_a_matrix_error() -> None:
     fields = ["room_id", "user_id", "versions", "alias", "search", "limit", "event_id"]
     refused = 0
     for _ in range(1500):
-        name = rng.choice(["join", "directory", "public_rooms", "state_claim"])
+        name = rng.choice(["join", "directory", "public_rooms"])
         body = {field: rng.choice(values) for field in fields if rng.random() < 0.8}
         try:
             ask(alice, name, bob.name, body)
