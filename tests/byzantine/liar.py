@@ -26,7 +26,6 @@ from p2pserver.meg.state import StateSlot
 from p2pserver.node.in_process_client import InProcessClient
 from p2pserver.node.session import Session
 from p2pserver.node.simulation import WALL_START_MS, RoomActions, SimulatedMesh
-from p2pserver.rooms.claims import auth_chain_of
 from p2pserver.rooms.sending import room_of
 from p2pserver.store import events
 from p2pserver.store.inline import InlineDatabase
@@ -273,36 +272,6 @@ class Liar:
 
         handlers[name] = handler
         self.mesh.nodes[self.name].running.mesh.exchange._handlers = handlers
-
-    def falsify_claims(self, event: Forged, states: Mapping[str, Mapping[StateSlot, str]]) -> list[str]:
-        """Answers who asks for the state before `event`: with the state for it, by name, else with the current one.
-
-        Returns the names of those who have asked, which grows.
-        """
-        rooms, asked = self.mesh.nodes[self.name].running.rooms, list[str]()
-        names = {node.server_name: each for each, node in self.mesh.nodes.items()}
-        handlers = dict(self.mesh.nodes[self.name].running.mesh.exchange._handlers)
-        honest = handlers["state_claim"]
-
-        def handler(tx: Tx, server: str, body: dict[str, Any]) -> dict[str, Any]:
-            if body.get("event_id") != event.event_id:
-                return honest(tx, server, body)
-            asked.append(names[server])
-            state = states.get(names[server]) or rooms.current_state(tx, event.raw["room_id"])
-            in_state = set(state.values())
-            chain = auth_chain_of(tx, [*sorted(in_state), *event.raw["auth_events"]])
-            raws = {each: dict(rooms.event(tx, each).raw) for each in {*in_state, *chain}}
-            return {
-                "room_id": event.raw["room_id"],
-                "event_id": event.event_id,
-                "depth": 20,
-                "state": [raws[each] for each in sorted(in_state)],
-                "auth_chain": [raws[each] for each in chain if each not in in_state],
-            }
-
-        handlers["state_claim"] = handler
-        self.mesh.nodes[self.name].running.mesh.exchange._handlers = handlers
-        return asked
 
     # Making
 

@@ -19,7 +19,7 @@ import inspect
 import json
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
@@ -119,11 +119,12 @@ class Scenario:
         for name in [*self.honest[1:], *self.crowd.liars]:
             client = await self.mesh.user(name, f"user-{name}")
             self.rooms[name] = await RoomActions.join(client, self.room_id, via=via)
+        await self.until_same_events(names=list(self.mesh.nodes))
         self.sent_first = await self.creator.send("before the attack")
         for liar in self.liars:
             liar.room = self.rooms[liar.name]
             liar.client = liar.room.client
-        await self.until_same_events(names=list(self.mesh.nodes))
+        await self.until_held(self.sent_first, names=list(self.mesh.nodes))
         self.grown_before = {name: growth(self.mesh.nodes[name], self.room_id) for name in self.honest}
 
     # What happens
@@ -385,6 +386,9 @@ class Scenario:
             self.budget.check(name, self.grown_before[name], growth(node, self.room_id))
 
 
+OPTIONS = {each.name for each in fields(Scenario)} - {"crowd"}
+
+
 def play(crowd: Crowd, story: Story, *, limit_s: float = 200_000, **options: Any) -> None:
     """One story with its invariants. `options` are those of `Scenario`. Raises: Violation, AssertionError."""
 
@@ -404,22 +408,27 @@ def play(crowd: Crowd, story: Story, *, limit_s: float = 200_000, **options: Any
     run_virtual(live(), limit_s=limit_s)
 
 
-def case(story: Story | None = None, *, crowds: tuple[Crowd, ...] = CROWDS, **options: Any) -> Any:
+def case(
+    story: Story | None = None, *, crowds: tuple[Crowd, ...] = CROWDS, name: str | None = None, **options: Any
+) -> Any:
     """Makes a test of a story: once for each crowd, and for each value of what `pytest.mark.parametrize` adds.
 
-    The test has the story as `story` and the options as `options`, for whoever plays it in another way.
+    A parameter of the story with the name of an option of `Scenario` is one, too: `version`. `name` is that of the
+    test, where it is not that of the story. The test has the story as `story` and the options as
+    `options`, for whoever plays it in another way.
     """
     if story is None:
-        return partial(case, crowds=crowds, **options)
+        return partial(case, crowds=crowds, name=name, **options)
     told = story
 
     def test(crowd: Crowd, **arguments: Any) -> None:
-        play(crowd, partial(told, **arguments), **options)
+        given = {key: value for key, value in arguments.items() if key in OPTIONS}
+        play(crowd, partial(told, **arguments), **{**options, **given})
 
     parameters = list(inspect.signature(told).parameters.values())[1:]
     crowd_parameter = inspect.Parameter("crowd", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     test.__signature__ = inspect.Signature([crowd_parameter, *parameters])  # type: ignore[attr-defined]
-    test.__name__, test.__doc__ = told.__name__, told.__doc__  # type: ignore[attr-defined]
+    test.__name__, test.__doc__ = name or told.__name__, told.__doc__  # type: ignore[attr-defined]
     test.__module__ = told.__module__
     test.pytestmark = list(getattr(told, "pytestmark", []))  # type: ignore[attr-defined]
     test.story, test.options = told, options  # type: ignore[attr-defined]

@@ -135,7 +135,6 @@ class Budget:
         bounds = {
             "parked": self.limits.parked_per_room,
             "parked_octets": self.limits.parked_octets_per_room,
-            "gaps": self.limits.gaps_per_room,
             "outliers": self.outliers,
             "outbox": self.outbox,
             "invites": self.limits.invites_held,
