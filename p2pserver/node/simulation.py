@@ -18,6 +18,7 @@ from p2pserver.config import Config
 from p2pserver.node.identity import Identity, identity_of
 from p2pserver.node.in_process_client import InProcessClient, RequestFailed, segment
 from p2pserver.node.node import Node
+from p2pserver.node.shared_verdicts import SharedVerdicts
 from p2pserver.node.timers import NodeTimers
 from p2pserver.rooms.values import RoomDigest
 from p2pserver.store.accounts import register_user
@@ -73,12 +74,15 @@ class SimulatedMesh:
         conditions: LinkConditions | None = None,
         commit_delay_s: float = COMMIT_DELAY_S,
         timers: NodeTimers | None = None,
+        shared: SharedVerdicts | None = None,
     ) -> None:
-        """`timers`: of every node; None: those of a node on a LAN."""
+        """`timers`: of every node; None: those of a node on a LAN. `shared`: pure results that the nodes share; the
+        caller puts it `in_use`."""
         self.rng = random.Random(seed)
         self.network = SimNetwork(seed=seed, conditions=conditions or LinkConditions())
         self._commit_delay_s = commit_delay_s
         self._timers = timers
+        self._shared = shared
         self.nodes: dict[str, SimulatedNode] = {}
         for name in names:
             self._make(name)
@@ -106,6 +110,8 @@ class SimulatedMesh:
         simulated.database = InlineDatabase(simulated.disk, commit_delay_s=self._commit_delay_s)
         if simulated.sabotage is not None:
             simulated.sabotage(simulated.database)
+            if self._shared is not None:
+                self._shared.keep_out(simulated.database)
         loop = asyncio.get_running_loop()
         simulated.node = Node(
             Config(data_dir=Path("/nonexistent"), transports=(), rate_limits=False),

@@ -1,0 +1,89 @@
+"""A town of a hundred nodes, a third of them hostile, for a week of virtual time: do the honest ones agree at the end?
+
+    python -m benchmarks.town                  # 100 nodes, 7 days
+    python -m benchmarks.town --short          # 15 nodes, 1 day
+    python -m benchmarks.town --seed 2 --alone # no pure results are shared between the nodes
+
+Whole nodes on a simulated network; what is simulated and what is shared is told in docs/simulation.md. Exit status 0:
+all honest nodes hold the same room.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from benchmarks.machine import machine
+from benchmarks.simulated_town.lies import LIES
+from benchmarks.simulated_town.life import FULL, SHORT, Disagreement, Life, Outcome
+
+
+def report(outcome: Outcome) -> str:
+    scale = outcome.scale
+    after = outcome.agreed_after_s
+    lines = [
+        f"{scale.people} nodes, {scale.hostile} hostile, {scale.days} days, seed {outcome.seed}",
+        (
+            f"user events: {outcome.users_did.total():,}; {dict(outcome.users_did.most_common())}; "
+            f"refused by the room's rules: {outcome.users_refused.total()}"
+        ),
+        f"lies told: {outcome.lies_told.total()}, with {outcome.hostile_events} hostile events or messages:",
+    ]
+    for kind, found in sorted(outcome.hostile_verdicts.items(), key=lambda item: LIES[item[0]][0]):
+        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(found.items()))
+        lines.append(f"  {LIES[kind][0]} {kind}: {verdicts}")
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(outcome.events_by_verdict.items()))
+    lines += [
+        f"events in the room: {outcome.events:,} ({verdicts})",
+        (
+            f"contacts: {outcome.contacts:,}; partitions: {outcome.cuts}; datagrams: {outcome.datagrams:,} "
+            f"({outcome.datagrams_lost:,} lost); {outcome.octets / 1e6:.1f} MB"
+        ),
+        (
+            "after the last partition healed, a node held everything after "
+            f"{_hours(after, 0.5)} (p50), {_hours(after, 0.95)} (p95), {_hours(after, 1.0)} (max); "
+            f"posts to heal the current state: {outcome.posts_to_heal}"
+        ),
+        (
+            f"SEC digest {outcome.sec[:16]}, current state {outcome.operational[:16]}: the same at all "
+            f"{scale.people - scale.hostile} honest nodes; errors logged: {len(outcome.errors)}"
+        ),
+        (
+            f"shared between nodes: {outcome.checks[1]:,} of {outcome.checks[0]:,} checks on receipt, "
+            f"{outcome.resolutions[1]:,} of {outcome.resolutions[0]:,} resolutions"
+        ),
+        f"{outcome.wall_s:.0f} s, {outcome.cpu_s:.0f} s of CPU time, {outcome.memory_mib} MiB",
+    ]
+    return "\n".join(lines)
+
+
+def _hours(values: Sequence[float], share: float) -> str:
+    value = values[min(len(values) - 1, int(share * len(values)))]
+    return f"{value / 3600:.1f} h"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.town", description=__doc__.partition("\n")[0])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--alone", action="store_true", help="share no pure results between the nodes")
+    options = parser.parse_args(arguments)
+    print(machine(), flush=True)
+    life = Life(
+        SHORT if options.short else FULL,
+        seed=options.seed,
+        share=not options.alone,
+        tell=lambda line: print(line, flush=True),
+    )
+    try:
+        outcome = life.run()
+    except Disagreement as disagreement:
+        print(f"DISAGREEMENT: {disagreement}")
+        return 1
+    print(report(outcome))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

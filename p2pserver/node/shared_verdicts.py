@@ -1,0 +1,97 @@
+"""Pure results that the nodes of one simulation may share, so that a hundred nodes do not check one signature each.
+
+Checks 1 to 3 on a PDU depend on its octets, the room version and keys that are part of the names; a resolution depends
+on the states and on events that are named by their hashes, where all rooms of a node are complete. So what one node
+found, another finds too, and both may look it up. Nothing else is shared: what a node holds, its verdicts by ancestry,
+and its soft failures are its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import cbor2
+
+from p2pserver.events.pdu import Pdu
+from p2pserver.events.receipt import PduDropped, check_on_receipt
+from p2pserver.events.signing import KeyLookup, SelfCertifyingKeys
+from p2pserver.events.versions import RoomVersionRules
+from p2pserver.meg.resolution import resolve
+from p2pserver.meg.state import StateMap, StateSlot
+from p2pserver.node.sabotage import replace_in_units, replaced
+from p2pserver.rooms import receipt, state
+from p2pserver.store.inline import InlineDatabase
+
+
+class SharedVerdicts:
+    """Use `in_use` around a simulation; `keep_out` a node that is broken on purpose."""
+
+    def __init__(self) -> None:
+        self._checked: dict[tuple[str, bool, bytes], Pdu | str] = {}
+        self._resolved: dict[tuple[str, frozenset[bytes]], dict[StateSlot, str]] = {}
+        self.checks = self.checks_found = self.resolutions = self.resolutions_found = 0
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        with (
+            replaced(receipt, "check_on_receipt", self.check_on_receipt),
+            replaced(state, "resolve", self.resolve),
+        ):
+            yield
+
+    def keep_out(self, database: InlineDatabase) -> None:
+        """Units of work on this database compute everything themselves, and leave nothing for others."""
+        replace_in_units(database, receipt, "check_on_receipt", check_on_receipt)
+        replace_in_units(database, state, "resolve", resolve)
+
+    def check_on_receipt(
+        self, obj: object, rules: RoomVersionRules, keys: KeyLookup, *, limit_references: bool = True
+    ) -> Pdu:
+        """Raises: PduDropped."""
+        try:
+            octets = cbor2.dumps(obj)
+        except (cbor2.CBOREncodeError, UnicodeError, RecursionError, TypeError, ValueError):
+            octets = None
+        if octets is None or not isinstance(keys, SelfCertifyingKeys):
+            return check_on_receipt(obj, rules, keys, limit_references=limit_references)
+        self.checks += 1
+        key = (rules.version, limit_references, hashlib.blake2b(octets, digest_size=16).digest())
+        found = self._checked.get(key)
+        if found is None:
+            try:
+                found = check_on_receipt(obj, rules, keys, limit_references=limit_references)
+            except PduDropped as drop:
+                found = drop.reason
+            self._checked[key] = found
+        else:
+            self.checks_found += 1
+        if isinstance(found, str):
+            raise PduDropped(found)
+        return found
+
+    def resolve(
+        self,
+        state_sets: Sequence[StateMap],
+        source: Any,
+        rules: RoomVersionRules,
+        *,
+        trace: dict[str, Any] | None = None,
+    ) -> dict[StateSlot, str]:
+        if trace is not None or not isinstance(source, state.StoredEvents) or source.has_partial_rooms():
+            return resolve(state_sets, source, rules, trace=trace)
+        self.resolutions += 1
+        key = (rules.version, frozenset(map(_content, state_sets)))
+        found = self._resolved.get(key)
+        if found is None:
+            found = self._resolved[key] = resolve(state_sets, source, rules)
+        else:
+            self.resolutions_found += 1
+        return dict(found)
+
+
+def _content(state_map: StateMap) -> bytes:
+    """16 octets that stand for a state; an event ID names its slot, too."""
+    return hashlib.blake2b("".join(sorted(state_map.values())).encode(), digest_size=16).digest()
