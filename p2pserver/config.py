@@ -20,6 +20,7 @@ from p2pserver.identifiers import InvalidIdentifier, check_domain
 ENVIRONMENT_PREFIX = "P2PSERVER_"
 REGISTRATION_MODES = ("open", "token", "closed")
 DEFAULT_ROOM_VERSION = "12"
+ROOM_VERSIONS = tuple(str(number) for number in range(1, 13))
 
 
 class ConfigError(ValueError):
@@ -94,7 +95,7 @@ OPTIONS: tuple[Option, ...] = (
         name="default_room_version",
         metavar="VERSION",
         default_text=DEFAULT_ROOM_VERSION,
-        help="The room version of new rooms: 10, 11 or 12.",
+        help="The room version of new rooms: 1 to 12.",
     ),
     Option(
         name="domain",
@@ -298,8 +299,8 @@ def _transports(given: tuple[str, ...]) -> tuple[str, ...]:
 def _check(settings: Mapping[str, Any]) -> None:
     if settings["registration"] not in REGISTRATION_MODES:
         raise ConfigError(f"registration must be one of {', '.join(REGISTRATION_MODES)}")
-    if settings.get("default_room_version", DEFAULT_ROOM_VERSION) not in ("10", "11", "12"):
-        raise ConfigError("default_room_version must be 10, 11 or 12: other room versions are not known here")
+    if settings.get("default_room_version", DEFAULT_ROOM_VERSION) not in ROOM_VERSIONS:
+        raise ConfigError("default_room_version must be one of 1 to 12: other room versions are not known here")
     if settings.get("domain") is not None:
         try:
             check_domain(settings["domain"])

@@ -1,4 +1,4 @@
-"""State resolution: version 2 (room versions 10 and 11) and version 2.1 (room version 12).
+"""State resolution: version 2 (room versions 2 to 11) and version 2.1 (room version 12); 1 is in `resolution_v1`.
 
 The result is a pure function of the state sets, as a set, and of the events they name with their auth chains: it does
 not depend on the order of the sets, on the order of arrival, or on the iteration order of anything.
@@ -18,6 +18,7 @@ from p2pserver.events.versions import RoomVersionRules, StateRes
 from p2pserver.meg.auth import NotAllowed, auth_slots_of, authorize, create_id_of
 from p2pserver.meg.chains import AuthGraph, auth_difference, conflicted_subgraph
 from p2pserver.meg.power import Level
+from p2pserver.meg.resolution_v1 import resolve_v1
 from p2pserver.meg.state import CREATE, POWER_LEVELS, EventSource, StateMap, StateSlot
 
 POWER_SLOTS: Final = frozenset((CREATE, POWER_LEVELS, ("m.room.join_rules", "")))
@@ -34,11 +35,13 @@ def resolve(
 
     `trace`, where given, is filled with the intermediate results: `conflicted_keys`, `conflicted_set`,
     `auth_difference`, `conflicted_subgraph` (2.1), `full_conflicted_set` as sorted lists; `power_order`, `mainline`
-    (newest first), `rest_order` in their order; `state_after_power` as a state map.
+    (newest first), `rest_order` in their order; `state_after_power` as a state map. In room version 1: as `resolve_v1`.
     Raises: KeyError, if the source does not know an event of a state set.
     """
     if not state_sets:
         return {}
+    if rules.state_res is StateRes.V1:
+        return resolve_v1(state_sets, source, trace=trace)
     maps = [state if isinstance(state, dict) else dict(state) for state in state_sets]
     unconflicted, conflicted_slots = split(maps)
     sets = distinct(maps, conflicted_slots)

@@ -34,6 +34,7 @@ from p2pserver.rooms.sending import (
     check_is_local,
     owe_to,
     parents_for,
+    reference_hashes,
     room_of,
     state_after_parents,
 )
@@ -215,6 +216,7 @@ def _join_over_gap(
             history=True,
             now_ms=context.wall_ms(),
         )
+    auth_events = auth_events_for(room.rules, claim.state, user_id, "m.room.member", user_id, content)
     join = build_event(
         rules=room.rules,
         room_id=room.room_id,
@@ -223,10 +225,11 @@ def _join_over_gap(
         state_key=user_id,
         content=content,
         prev_events=offer.prev_events,
-        auth_events=auth_events_for(room.rules, claim.state, user_id, "m.room.member", user_id, content),
+        auth_events=auth_events,
         depth=offer.depth,
         origin_server_ts=context.clock.stamp(wall_ms=context.wall_ms(), parents_ts=[offer.newest_ts]),
         signer=context.signer,
+        reference_hashes=reference_hashes(tx, room.rules, [*offer.prev_events, *auth_events]),
     )
     ancestors = Ancestors(groups=(claimed,), depth=offer.depth, grounded=False)
     judgement = judge(tx, room, join, ancestors, against_current=False)

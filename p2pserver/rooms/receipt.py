@@ -13,9 +13,12 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from p2pserver.errors import Verdict
+from p2pserver.events.hashing import reference_hash
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.receipt import PduDropped, check_on_receipt
 from p2pserver.events.redaction import redact
+from p2pserver.events.versions import EventIds
+from p2pserver.identifiers import public_key_of, server_of
 from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.copies import COPIES_AT_ONCE, is_welcome
 from p2pserver.rooms.graph import place
@@ -82,12 +85,14 @@ class Intake:
         if event.room_id != room.room_id:
             return Receipt(event_id=event.event_id, verdict=Verdict.DROPPED, reason="the event is of another room")
         known = events.stored(self._tx, event.event_id)
+        waiting = parked.parked(self._tx, event.event_id, room.rules)
+        if any(held is not None and is_another_event(held.pdu, event) for held in (known, waiting)):
+            return Receipt(event_id=event.event_id, verdict=Verdict.DROPPED, reason="another event has this ID here")
         if known is not None and not known.outlier:
             self._improve_copy(room, event)
             return Receipt(event_id=event.event_id, verdict=known.verdict, reason=known.reason or "")
         if known is not None:
             event = better_copy(events.pdu(self._tx, event.event_id), event)
-        waiting = parked.parked(self._tx, event.event_id, room.rules)
         if waiting is not None:
             event = better_copy(waiting.pdu, event)
         receipt = self._judge(event, source, new=waiting is None)
@@ -208,6 +213,15 @@ class Intake:
 def is_placed(receipt: Receipt) -> bool:
     """Whether the event is in the graph now."""
     return receipt.verdict is not None and receipt.verdict is not Verdict.DROPPED
+
+
+def is_another_event(held: Pdu, arrived: Pdu) -> bool:
+    """Whether one ID has two events: a server that is no node can do that in versions 1 and 2. The first one counts."""
+    if arrived.rules.event_ids is not EventIds.CHOSEN or public_key_of(server_of(arrived.event_id)) is not None:
+        return False
+    return held.room_id != arrived.room_id or (
+        reference_hash(held.raw, held.rules) != reference_hash(arrived.raw, arrived.rules)
+    )
 
 
 def better_copy(held: Pdu | None, arrived: Pdu) -> Pdu:

@@ -1,7 +1,8 @@
 """Redactions: applied when both events are here and it is allowed, held back from clients until then.
 
 Allowed is who has the redact level in the state before the redaction, and whoever is of the same server as the sender
-of the target. Source: room versions 3 to 12, "Handling redactions".
+of the target; in versions 1 and 2, whomever the auth rules allowed it. Source: room versions 3 to 12, "Handling
+redactions"; room version 1, "Authorization rules".
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def _is_allowed(tx: Tx, room: RoomRow, target: StoredEvent, redaction: StoredEve
         return False
     if target.pdu.room_id != room.room_id or redaction.pdu.room_id != room.room_id:
         return False
-    if target.pdu.server == redaction.pdu.server:
+    if target.pdu.server == redaction.pdu.server or room.rules.redactions_authorized:
         return True
     state = state_groups.state_map(tx, redaction.state_before)
     return power_levels_in(tx, room, state).may_redact(redaction.pdu.sender)

@@ -7,8 +7,10 @@ from typing import Any
 
 from p2pserver.errors import Forbidden, InvalidParam, NotFound, Verdict
 from p2pserver.events.build import build_event
+from p2pserver.events.hashing import reference_hash
 from p2pserver.events.pdu import Pdu
-from p2pserver.events.versions import RoomVersionRules, rules_of
+from p2pserver.events.unpadded_base64 import encode_base64
+from p2pserver.events.versions import EventIds, RoomVersionRules, rules_of
 from p2pserver.identifiers import server_of
 from p2pserver.meg.auth import auth_slots
 from p2pserver.meg.parents import PREV_EVENTS_MAX, choose_parents
@@ -134,6 +136,7 @@ def append(
     facts = events.facts(tx, parents)
     before = state_after_parents(tx, room, facts)
     timestamps = [found.origin_server_ts for found in (events.pdu(tx, each) for each in parents) if found is not None]
+    auth_events = auth_events_for(room.rules, before, sender, event_type, state_key, content)
     event = build_event(
         rules=room.rules,
         room_id=room_id,
@@ -142,11 +145,12 @@ def append(
         state_key=state_key,
         content=content,
         prev_events=parents,
-        auth_events=auth_events_for(room.rules, before, sender, event_type, state_key, content),
+        auth_events=auth_events,
         depth=min(DEPTH_MAX, 1 + max(fact.depth for fact in facts.values())),
         origin_server_ts=context.clock.stamp(wall_ms=context.wall_ms(), parents_ts=timestamps),
         signer=context.signer,
         redacts=redacts,
+        reference_hashes=reference_hashes(tx, room.rules, [*parents, *auth_events]),
     )
     return keep_own(context, tx, room, event)
 
@@ -229,6 +233,18 @@ def auth_events_for(
 ) -> list[str]:
     slots = auth_slots(event_type=event_type, sender=sender, state_key=state_key, content=content, rules=rules)
     return [state[slot] for slot in slots if slot in state]
+
+
+def reference_hashes(tx: Tx, rules: RoomVersionRules, event_ids: Sequence[str]) -> dict[str, str]:
+    """What room versions 1 and 2 put beside the IDs of cited events, of those that are held."""
+    if rules.event_ids is not EventIds.CHOSEN:
+        return {}
+    held = {event_id: events.pdu(tx, event_id) for event_id in event_ids}
+    return {
+        event_id: encode_base64(reference_hash(event.raw, rules))
+        for event_id, event in held.items()
+        if event is not None
+    }
 
 
 def identical_state(

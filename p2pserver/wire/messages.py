@@ -1,8 +1,8 @@
 """The messages of a conversation between two servers, as values and as octets.
 
 Each is a CBOR array whose first member is its number; docs/peering.md tells what each is for and draws who sends what.
-Event IDs travel as the 32 octets that they spell, many in one byte string; PDUs as maps, whole; what requests and
-queued items carry as JSON text, because it may hold what canonical JSON does not (floats).
+Event IDs travel as the 32 octets that they spell, many in one byte string (of room versions 1 to 3: in a list); PDUs as
+maps, whole; what requests and queued items carry as JSON text.
 
 Whoever decodes gets a valid message or `WireError`: counts, sizes and grammars are checked here, meaning is not.
 """
@@ -18,8 +18,8 @@ from typing import Any, Final, TypeAlias
 
 import cbor2
 
-from p2pserver.events.canonical import NotCanonical, check_canonical, decode_body
-from p2pserver.identifiers import is_room_id, public_key_of
+from p2pserver.events.canonical import NotCanonical, check_canonical, decode_loose
+from p2pserver.identifiers import is_chosen_event_id, is_room_id, public_key_of
 from p2pserver.wire.cbor import Cbor, CborError, decode_cbor
 
 VERSION: Final = 1
@@ -45,8 +45,10 @@ NUMBER_MAX: Final = 2**53 - 1
 ITEM_KINDS: Final = ("edu", "invite")
 
 _HASH_OCTETS = 32
-_CANONICAL_EVENT_ID = re.compile(r"\$[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
+_URL_SAFE_EVENT_ID = re.compile(r"\$[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
 """43 characters of base64 hold 258 bits: the last two must be 0."""
+_STANDARD_EVENT_ID = re.compile(r"\$[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]")
+"""Of room version 3."""
 _REQUEST_NAME = re.compile(r"[a-z][a-z_]{0,31}")
 
 
@@ -185,8 +187,15 @@ Message: TypeAlias = (
 
 
 def is_canonical_event_id(event_id: str) -> bool:
-    """Whether an event ID is the one spelling of 32 octets, so that it can be named on the wire (and ever exist)."""
-    return _CANONICAL_EVENT_ID.fullmatch(event_id) is not None
+    """Whether an event ID can be named on the wire, and ever exist.
+
+    It is the one spelling of 32 octets, in URL-safe or (version 3) in standard base64, or `$opaque:server` (before).
+    """
+    return (
+        _URL_SAFE_EVENT_ID.fullmatch(event_id) is not None
+        or _STANDARD_EVENT_ID.fullmatch(event_id) is not None
+        or is_chosen_event_id(event_id)
+    )
 
 
 def encode_json(value: object) -> bytes:
@@ -206,7 +215,7 @@ def decode_json_object(data: bytes) -> dict[str, Any]:
     Raises: WireError.
     """
     try:
-        value = decode_body(data)
+        value = decode_loose(data)
     except NotCanonical as error:
         raise WireError(str(error)) from None
     if not isinstance(value, dict):
@@ -217,10 +226,10 @@ def decode_json_object(data: bytes) -> dict[str, Any]:
 def pdu_octets(pdu: Mapping[str, Any]) -> int:
     """How many octets one PDU takes in `Pdus`.
 
-    Raises: WireError, if it has no canonical JSON.
+    Raises: WireError, if it has no canonical JSON, not even the loose form of old room versions.
     """
     try:
-        check_canonical(pdu)
+        check_canonical(pdu, loose=True)
         return len(cbor2.dumps(pdu))
     except (NotCanonical, UnicodeEncodeError) as error:
         raise WireError(f"a PDU without canonical form: {error}") from None
@@ -274,18 +283,45 @@ def _spell(octets: bytes) -> str:
     return "$" + base64.urlsafe_b64encode(octets).decode("ascii").rstrip("=")
 
 
-def _packed(event_ids: Iterable[str]) -> bytes:
-    hashes = []
-    for event_id in event_ids:
-        if not is_canonical_event_id(event_id):
+def _standard_hash_of(event_id: str) -> bytes:
+    return base64.b64decode(event_id[1:] + "=")
+
+
+def _spell_standard(octets: bytes) -> str:
+    return "$" + base64.b64encode(octets).decode("ascii").rstrip("=")
+
+
+def _packed(event_ids: Iterable[str]) -> bytes | list[bytes | str]:
+    """One byte string of hashes; where an ID is not one in URL-safe base64, a list (`_listed`)."""
+    ids = tuple(event_ids)
+    if all(map(_URL_SAFE_EVENT_ID.fullmatch, ids)):
+        return b"".join(map(_hash_of, ids))
+    return _listed(ids)
+
+
+def _listed(ids: Sequence[str]) -> list[bytes | str]:
+    """Two byte strings, hashes in URL-safe and in standard base64, then chosen IDs as texts.
+
+    Where all are hashes of one alphabet, or all are chosen, as in one room, they keep their order.
+    """
+    if all(map(_STANDARD_EVENT_ID.fullmatch, ids)):
+        return [b"", b"".join(map(_standard_hash_of, ids))]
+    url_safe, standard, chosen = [], [], []
+    for event_id in ids:
+        if _URL_SAFE_EVENT_ID.fullmatch(event_id) is not None:
+            url_safe.append(_hash_of(event_id))
+        elif _STANDARD_EVENT_ID.fullmatch(event_id) is not None:
+            standard.append(_standard_hash_of(event_id))
+        elif is_chosen_event_id(event_id):
+            chosen.append(event_id)
+        else:
             raise WireError(f"not an event ID that can travel: {event_id[:64]!r}")
-        hashes.append(_hash_of(event_id))
-    return b"".join(hashes)
+    return [b"".join(url_safe), b"".join(standard), *chosen]
 
 
 def _pdus_out(message: Pdus) -> list[Any]:
     for pdu in message.pdus:
-        check_canonical(pdu)
+        check_canonical(pdu, loose=True)
     return [message.room_id, list(message.pdus), message.more, message.in_answer]
 
 
@@ -351,13 +387,34 @@ def _room_id(value: Cbor) -> str:
 
 
 def _event_ids(value: Cbor, count_max: int) -> tuple[str, ...]:
+    if type(value) is list:
+        ids = _listed_ids(value, count_max)
+    else:
+        ids = [_spell(octets) for octets in _hashes(value, count_max)]
+    if len(set(ids)) != len(ids):
+        raise WireError("an event ID occurs twice")
+    return tuple(ids)
+
+
+def _listed_ids(value: list[Cbor], count_max: int) -> list[str]:
+    if not 2 <= len(value) <= count_max + 2:
+        raise WireError("too few or too many event IDs")
+    ids = [_spell(octets) for octets in _hashes(value[0], count_max)]
+    ids += [_spell_standard(octets) for octets in _hashes(value[1], count_max)]
+    for text in value[2:]:
+        if not isinstance(text, str) or not is_chosen_event_id(text):
+            raise WireError("not an event ID")
+        ids.append(text)
+    if len(ids) > count_max:
+        raise WireError("too many event IDs")
+    return ids
+
+
+def _hashes(value: Cbor, count_max: int) -> list[bytes]:
     packed = _octets(value, count_max * _HASH_OCTETS)
     if len(packed) % _HASH_OCTETS:
         raise WireError("event IDs are cut off")
-    ids = tuple(_spell(packed[at : at + _HASH_OCTETS]) for at in range(0, len(packed), _HASH_OCTETS))
-    if len(set(ids)) != len(ids):
-        raise WireError("an event ID occurs twice")
-    return ids
+    return [packed[at : at + _HASH_OCTETS] for at in range(0, len(packed), _HASH_OCTETS)]
 
 
 def _hello(fields: list[Cbor]) -> Hello:
@@ -409,9 +466,12 @@ def _pdus(fields: list[Cbor]) -> Pdus:
 
 
 def _json(pdu: dict[str, Cbor]) -> dict[str, Any]:
-    """A map of JSON values: no byte strings, no more nesting than canonical JSON has."""
+    """A map of JSON values: no byte strings, no more nesting than canonical JSON has.
+
+    Whether it may hold floats and large integers is asked when the room version is known.
+    """
     try:
-        check_canonical(pdu)
+        check_canonical(pdu, loose=True)
     except NotCanonical as error:
         raise WireError(f"a PDU is not JSON: {error}") from None
     return pdu

@@ -5,13 +5,17 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from p2pserver.events.canonical import INTEGER_MAX
+from p2pserver.events.canonical import LOOSE_INTEGER_MAX
 from p2pserver.identifiers import server_name_of
 from p2pserver.wire import messages as m
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-INTEGER_MAX, INTEGER_MAX) | texts,
+    st.none()
+    | st.booleans()
+    | st.integers(-LOOSE_INTEGER_MAX, LOOSE_INTEGER_MAX)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
     max_leaves=20,
 )
@@ -19,12 +23,20 @@ json_objects = st.dictionaries(texts, json_values, max_size=6)
 event_ids = st.binary(min_size=32, max_size=32).map(
     lambda octets: "$" + base64.urlsafe_b64encode(octets).decode().rstrip("=")
 )
+standard_event_ids = st.binary(min_size=32, max_size=32).map(
+    lambda octets: "$" + base64.b64encode(octets).decode().rstrip("=")
+)
+chosen_event_ids = st.text("abc/+ é🙂", min_size=1, max_size=40).map(lambda opaque: f"${opaque}:example.org")
 room_ids = event_ids.map(lambda event_id: "!" + event_id[1:]) | st.just("!old:example.org")
 numbers = st.integers(0, m.NUMBER_MAX)
 
 
 def ids(count_max: int, *, count_min: int = 0) -> st.SearchStrategy[Any]:
-    return st.lists(event_ids, unique=True, min_size=count_min, max_size=count_max).map(tuple)
+    """IDs of one room: hashes in URL-safe base64, or hashes in standard base64, or chosen ones."""
+    return st.one_of(
+        st.lists(kind, unique=True, min_size=count_min, max_size=count_max).map(tuple)
+        for kind in (event_ids, standard_event_ids, chosen_event_ids)
+    )
 
 
 bodies = json_objects.map(m.encode_json)
