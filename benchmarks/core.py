@@ -49,7 +49,7 @@ from p2pserver.events.versions import V11, V12, RoomVersionRules, StateRes
 from p2pserver.identifiers import KEY_ID, server_of
 from p2pserver.meg.auth import authorize, check_auth_events, state_of_auth_events
 from p2pserver.meg.chains import AuthGraph, auth_difference, conflicted_subgraph
-from p2pserver.meg.resolution import distinct, holders, resolve, split
+from p2pserver.meg.resolution import differing_slots, distinct, holders, resolve
 from p2pserver.meg.state import StateMap
 
 PACKAGES = ("p2pserver", "matrix-synapse", "signedjson", "canonicaljson", "PyNaCl", "Twisted", "immutabledict")
@@ -92,13 +92,14 @@ class TheirStore:
     ) -> StateDifference:
         started = time.process_time()
         maps = [{("", event_id): event_id for event_id in each} for each in state_sets]
-        unconflicted, slots = split(maps)
+        slots = differing_slots(maps)
+        unconflicted = {event_id for slot, event_id in maps[0].items() if slot not in slots}
         sets = distinct(maps, slots)
         graph = AuthGraph(self.room)
         held_by = holders(sets, slots)
         chain = graph.closure(sorted(held_by))
         every = (1 << len(sets)) - 1
-        difference = auth_difference(graph, chain, held_by, set(unconflicted.values()), every, complete=True)
+        difference = auth_difference(graph, chain, held_by, unconflicted, every, complete=True)
         subgraph = conflicted_subgraph(graph, chain, held_by) if conflicted is not None else None
         self.seconds += time.process_time() - started
         return StateDifference(auth_difference=difference, conflicted_subgraph=subgraph)

@@ -240,7 +240,7 @@ class PlainLines(logging.Formatter):
     """`level logger: message key=value ...` for a terminal, which obeys nothing that others wrote."""
 
     def format(self, record: logging.LogRecord) -> str:
-        from p2pserver.node.lines import printable
+        from p2pserver.graph_view.text import printable
 
         fields = {key: value for key, value in vars(record).items() if key not in _STANDARD_FIELDS}
         text = f"{record.levelname.lower()} {record.name}: {record.getMessage()}"

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -80,8 +85,6 @@ def graph(
 
         text = as_dot(found)
     else:
-        import json
-
         text = json.dumps(found.as_json(), ensure_ascii=False, indent=1) + "\n"
     if output is None:
         click.echo(text, nl=False)
@@ -91,3 +94,53 @@ def graph(
     shown = sum(not event.outlier for event in found.events)
     if shown < found.events_held:
         click.echo(f"the last {shown:,} of {found.events_held:,} events; --all draws all", err=True)
+
+
+@room.command()
+@click.argument("room_", metavar="ROOM")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@setting_options(["data_dir"])
+def verify(config_file: Path | None, room_: str, as_json: bool, **flags: Any) -> None:
+    """Checks a room again, from the stored events alone.
+
+    Every signature, hash and event ID, what the auth rules say of each event, the state before and after it, its depth
+    and place, then the leaves, the forward extremities and the current state: all computed anew, from the create event
+    up, and compared with what is stored. Exit status 0: all is as it should be; 1: the first difference is shown.
+
+    Not checked are what only the order of arrival decides (whether an event came too late: soft failure) and, in a room
+    whose history is not complete, the states that other servers claimed; the events above them are checked against the
+    claims, and counted.
+    """
+    from p2pserver.events.signing import SelfCertifyingKeys
+    from p2pserver.rooms.verification import verify as check
+
+    config = load_config(config_file, flags)
+    with _progress() as progress:
+        began = time.monotonic()
+        found = on_room(config, room_, lambda tx, room_id: check(tx, room_id, SelfCertifyingKeys(), progress))
+        seconds = time.monotonic() - began
+    if as_json:
+        click.echo(json.dumps({**asdict(found), "seconds": round(seconds, 3)}))
+    else:
+        from p2pserver.commands.room_lines import lines_of_verification
+        from p2pserver.graph_view.text import printable
+
+        for line in lines_of_verification(found, seconds):
+            click.echo(printable(line))
+    if found.difference is not None:
+        raise SystemExit(1)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left, on a terminal; for everybody else nothing."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.percentage:3.0f} %"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("events", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

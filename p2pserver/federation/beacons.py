@@ -1,6 +1,6 @@
-"""Where a server stands in a room, in 12 octets that say nothing to strangers.
+"""Where a server stands in a room, in few octets that say nothing to strangers.
 
-Both values are keyed with the names and the salts of the two servers, so that the beacons of one pair mean nothing to
+All values are keyed with the names and the salts of the two servers, so that the beacons of one pair mean nothing to
 another and differ at each conversation. A tag is computed from the room ID, which only who has been told of the room
 knows. The digest is over the sorted IDs of all leaves, never an XOR of them: for an XOR colliding sets are found in
 milliseconds.
@@ -11,11 +11,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from p2pserver.wire.messages import DIGEST_OCTETS, TAG_OCTETS, Beacon
+from p2pserver.wire.messages import DIGEST_OCTETS, TAG_OCTETS, Beacon, RoomDigests
 
 _PERSON_KEY = b"p2p beacon key"
 _PERSON_TAG = b"p2p room tag"
 _PERSON_DIGEST = b"p2p leaves"
+_PERSON_SEC = b"p2p SEC"
+_PERSON_CURRENT = b"p2p current"
 
 
 class BeaconKey:
@@ -43,3 +45,15 @@ class BeaconKey:
 
     def beacon(self, room_id: str, leaves: Iterable[str]) -> Beacon:
         return Beacon(self.tag(room_id), self.digest(room_id, leaves))
+
+    def digests(self, room_id: str, leaves: Iterable[str], *, sec: bytes, current: bytes) -> RoomDigests:
+        return RoomDigests(
+            tag=self.tag(room_id),
+            leaves=self.digest(room_id, leaves),
+            sec=self._of(room_id, sec, _PERSON_SEC),
+            current=self._of(room_id, current, _PERSON_CURRENT),
+        )
+
+    def _of(self, room_id: str, digest: bytes, person: bytes) -> bytes:
+        both = digest + room_id.encode()
+        return hashlib.blake2b(both, key=self._key, digest_size=DIGEST_OCTETS, person=person).digest()

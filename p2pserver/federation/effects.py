@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from p2pserver.errors import Verdict
+from p2pserver.wire.messages import RoomDigests
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,18 @@ class RoomView:
     """The outbox holds events of the room for the peer."""
     wanted: tuple[str, ...] = ()
     """Events that are cited and not held."""
+    complete: bool = False
+    """Every ancestor of every event is held: what follows from the events can be compared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomStanding:
+    """What follows here from the events of a complete room with these leaves: two digests of 32 octets."""
+
+    room_id: str
+    leaves: tuple[str, ...]
+    sec: bytes
+    current: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +90,31 @@ class ReadLeaves:
 
     digests: Mapping[str, bytes | None]
     """By room ID, the digest that the peer told; None: the peer is to be told ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadStandings:
+    """Asks for our standings in complete rooms that the peer may see. Answer: `standings_read`, with this effect."""
+
+    told: Mapping[str, RoomDigests | None]
+    """By room ID, what the peer told; None: it is to be told ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diverged:
+    """The peer says that from the same events of a room something else follows there. It may be lying. No answer."""
+
+    room_id: str
+    ours: bytes
+    theirs: bytes
+    """8 octets each, of SEC digests, keyed for this pair."""
+
+
+@dataclass(frozen=True, slots=True)
+class StatesDiffer:
+    """The peer says that its current state of a room is another one, with the same events. No answer."""
+
+    room_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +249,9 @@ Effect: TypeAlias = (
     | Leave
     | ReadRooms
     | ReadLeaves
+    | ReadStandings
+    | Diverged
+    | StatesDiffer
     | FindUnknown
     | ReadHave
     | ReadMissing

@@ -35,7 +35,9 @@ from p2pserver.federation.effects import (
     ReadHave,
     ReadLeaves,
     ReadMissing,
+    ReadStandings,
     Receive,
+    RoomStanding,
     RoomView,
     StoreItems,
 )
@@ -51,6 +53,7 @@ from p2pserver.wire.messages import (
     ITEM_OCTETS_MAX,
     PDUS_MAX,
     Beacons,
+    Digests,
     Hello,
     Item,
     ItemsStored,
@@ -269,6 +272,9 @@ class Peering:
     def leaves_read(self, effect: ReadLeaves, views: Sequence[RoomView], now: float) -> None:
         self._rooms.leaves_read(effect, views, now)
 
+    def standings_read(self, effect: ReadStandings, standings: Iterable[RoomStanding]) -> None:
+        self._rooms.standings.read(effect, standings)
+
     def unknown_found(self, effect: FindUnknown, unknown: Sequence[str], view: RoomView | None, now: float) -> None:
         self._rooms.unknown_found(effect, unknown, view, now)
 
@@ -373,6 +379,8 @@ class Peering:
                 self._rooms.offered(message.room_id, message.event_ids)
             case Beacons():
                 self._rooms.beacons(message, now)
+            case Digests():
+                self._rooms.digests(message)
             case Leaves():
                 self._rooms.leaves(message, now)
             case Want():
@@ -443,6 +451,8 @@ def _cost(message: Message) -> float:
             return 1.0 + len(message.pdus) / 16
         case Beacons():
             return 1.0 + len(message.rooms) / 64
+        case Digests():
+            return 1.0 + len(message.rooms) / 16
         case Leaves() | Offer() | Lacking() | Stored():
             return 0.5 + len(message.event_ids) / 128
         case _:

@@ -27,6 +27,7 @@ from p2pserver.federation.effects import (
     RoomView,
 )
 from p2pserver.federation.recent_ids import RecentIds
+from p2pserver.federation.standings import Standings
 from p2pserver.link.limits import Priority
 from p2pserver.wire.messages import (
     BEACONS_MAX,
@@ -35,6 +36,7 @@ from p2pserver.wire.messages import (
     WANT_MAX,
     Beacon,
     Beacons,
+    Digests,
     Lacking,
     Leaves,
     Pdus,
@@ -89,6 +91,7 @@ class Reconciliation:
         self._channel = channel
         self._settled = settled
         self._room_equal = room_equal
+        self.standings = Standings(channel)
         self._key: BeaconKey | None = None
         self._rooms: dict[str, _RoomExchange] = {}
         self._restless: dict[str, _RoomExchange] = {}
@@ -107,6 +110,7 @@ class Reconciliation:
     def contact(self, key: BeaconKey, now: float) -> None:
         """The peer can be reached: every shared room is compared."""
         self._key = key
+        self.standings.contact(key)
         for exchange in self._rooms.values():
             exchange.vain, exchange.vain_since = RecentIds(1024), now
             exchange.parked = exchange.fruitless = exchange.repeats = 0
@@ -163,6 +167,7 @@ class Reconciliation:
             return
         self._rooms = {view.room_id: self._rooms.get(view.room_id, _RoomExchange()) for view in views}
         self._restless = {room_id: one for room_id, one in self._restless.items() if self._rooms.get(room_id) is one}
+        self.standings.only(self._rooms)
         self._room_of_tag = {}
         beacons = []
         for view in views:
@@ -207,7 +212,7 @@ class Reconciliation:
         """The answer to `ReadLeaves`: where we stand in rooms of which the peer told its digest."""
         if self._key is None or not self._channel.talking:
             return
-        beacons = []
+        beacons, equal = [], []
         for view in views:
             exchange = self._touched(view.room_id)
             if exchange is None:
@@ -221,12 +226,17 @@ class Reconciliation:
                 self._ask_unseen(view.room_id, exchange, now)
             elif self._key.digest(view.room_id, view.leaves) == digest:
                 self._equal(exchange, view)
+                equal.append(view)
             else:
                 self._keep_settling(exchange, now)
                 self._tell_leaves(view, answer=False, now=now)
                 self._compare_later(exchange, now)
         for start in range(0, len(beacons), BEACONS_MAX):
             self._channel.say(Beacons(tuple(beacons[start : start + BEACONS_MAX])), Priority.STATE)
+        self.standings.equal(equal)
+
+    def digests(self, message: Digests) -> None:
+        self.standings.told(message, self._room_of_tag)
 
     def _ask_unseen(self, room_id: str, exchange: _RoomExchange, now: float) -> None:
         """Lets a peer that sent a tag of a room of ours tell its leaves: it may have joined by another way.

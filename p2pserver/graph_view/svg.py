@@ -182,7 +182,8 @@ def _draw_axis(picture: _Picture, strip: int) -> None:
     ]
     y = min(tops) - 8
     every = max(1, round(92 / step + 0.49))
-    picture.out.append(f'<text class="quiet small" x="18" y="{number(y)}">depth · claimed time</text>')
+    said = "depth · claimed time" if any(time > 0 for time in layout.times) else "depth"
+    picture.out.append(f'<text class="quiet small" x="18" y="{number(y)}">{said}</text>')
     day = ""
     for column in range(first, last, every):
         x = LEFT + (column - first + 0.5) * step

@@ -1,16 +1,87 @@
 """Auth chains: closures over `auth_events`, what they differ in, and what lies between conflicted events.
 
-Everything is iterative and visits an event once, so that a chain of any length costs linear time and no stack.
+Everything is iterative and visits an event once, so that a chain of any length costs linear time and no stack. These
+are the definitions; `auth_index` answers the same questions without walking whole chains.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias, TypeVar
 
 from p2pserver.events.pdu import Pdu
-from p2pserver.meg.auth import create_id_of
-from p2pserver.meg.power import PowerLevels
-from p2pserver.meg.state import POWER_LEVELS, EventSource
+from p2pserver.meg.auth import auth_slots_of, create_id_of
+from p2pserver.meg.power import Level, PowerLevels
+from p2pserver.meg.state import POWER_LEVELS, EventSource, StateSlot
+
+K = TypeVar("K")
+V = TypeVar("V")
+K_contra = TypeVar("K_contra", contravariant=True)
+
+
+class Notes(Protocol[K_contra, V]):
+    """A dictionary that may forget."""
+
+    def get(self, key: K_contra) -> V | None: ...
+
+    def put(self, key: K_contra, value: V) -> None: ...
+
+
+class Kept(dict[K, V]):
+    """Notes for the time of one resolution: nothing is forgotten."""
+
+    def put(self, key: K, value: V) -> None:
+        self[key] = value
+
+
+@dataclass(frozen=True, slots=True)
+class EventFacts:
+    """What resolution looks at in an event all the time; it follows from what the event ID covers, so it never changes.
+
+    `auth_ids` are the auth events as the event lists them; in version 12 the create event, which is implied, comes
+    last. `auth_slots` are the slots of a state that the auth rules look at. `membership` is that of a member event.
+    """
+
+    slot: StateSlot | None
+    type: str
+    sender: str
+    origin_server_ts: int
+    membership: object
+    auth_ids: tuple[str, ...]
+    auth_slots: tuple[StateSlot, ...]
+
+    @classmethod
+    def of(cls, event: Pdu) -> EventFacts:
+        listed = event.auth_events
+        if event.rules.room_id_is_create_hash and event.type != "m.room.create":
+            listed = (*listed, create_id_of(event.room_id))
+        return cls(
+            slot=event.state_slot,
+            type=event.type,
+            sender=event.sender,
+            origin_server_ts=event.origin_server_ts,
+            membership=event.content.get("membership") if event.type == "m.room.member" else None,
+            auth_ids=listed,
+            auth_slots=tuple(auth_slots_of(event)),
+        )
+
+
+Verdicts: TypeAlias = Notes[tuple[str, tuple[str | None, ...]], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class ResolutionNotes:
+    """What one resolution leaves to the next of the same room, so that many forks do not cost the same again and again.
+
+    `facts` by event; `allowed`: whether the auth rules let an event into a state that holds certain events in its
+    `auth_slots`; `levels`: the power of an event's sender. To be forgotten when an event becomes rejected, or stops
+    being so, or is not held any more.
+    """
+
+    facts: Notes[str, EventFacts] = field(default_factory=Kept[str, EventFacts])
+    allowed: Verdicts = field(default_factory=Kept[tuple[str, tuple[str | None, ...]], bool])
+    levels: Notes[str, Level] = field(default_factory=Kept[str, Level])
 
 
 class AuthGraph:
@@ -20,18 +91,23 @@ class AuthGraph:
     An auth event that the source does not know counts as not cited: in a complete room there is none.
     """
 
-    def __init__(self, source: EventSource) -> None:
+    def __init__(self, source: EventSource, notes: ResolutionNotes | None = None) -> None:
         self._source = source
+        self.notes = ResolutionNotes() if notes is None else notes
         self._events: dict[str, Pdu | None] = {}
+        self._facts: dict[str, EventFacts | None] = {}
         self._auth_ids: dict[str, tuple[str, ...]] = {}
         self._rejected: dict[str, bool] = {}
         self._power: dict[tuple[str | None, str | None], PowerLevels] = {}
+        self._power_levels: dict[str, str | None] = {}
 
     def event(self, event_id: str) -> Pdu:
         """Raises: KeyError, if the source does not know it."""
-        event = self.find(event_id)
+        event = self._events.get(event_id)
         if event is None:
-            raise KeyError(event_id)
+            event = self.find(event_id)
+            if event is None:
+                raise KeyError(event_id)
         return event
 
     def find(self, event_id: str) -> Pdu | None:
@@ -42,35 +118,60 @@ class AuthGraph:
                 self._events[event_id] = None
         return self._events[event_id]
 
+    def facts(self, event_id: str) -> EventFacts:
+        """Raises: KeyError, if the source does not know it."""
+        found = self._facts.get(event_id)
+        if found is None:
+            found = self.find_facts(event_id)
+            if found is None:
+                raise KeyError(event_id)
+        return found
+
+    def find_facts(self, event_id: str) -> EventFacts | None:
+        if event_id in self._facts:
+            return self._facts[event_id]
+        known = self.notes.facts.get(event_id)
+        if known is None:
+            event = self.find(event_id)
+            if event is not None:
+                known = EventFacts.of(event)
+                self.notes.facts.put(event_id, known)
+        self._facts[event_id] = known
+        return known
+
+    def slot_of(self, event_id: str) -> StateSlot | None:
+        return self.facts(event_id).slot
+
     def is_rejected(self, event_id: str) -> bool:
-        if event_id not in self._rejected:
-            self._rejected[event_id] = self._source.is_rejected(event_id)
-        return self._rejected[event_id]
+        known = self._rejected.get(event_id)
+        if known is None:
+            known = self._rejected[event_id] = self._source.is_rejected(event_id)
+        return known
 
     def auth_ids(self, event_id: str) -> tuple[str, ...]:
         """The known auth events of an event, as it lists them; in version 12 the create event comes last."""
         known = self._auth_ids.get(event_id)
         if known is None:
-            event = self.event(event_id)
-            listed = event.auth_events
-            if event.rules.room_id_is_create_hash and event.type != "m.room.create":
-                listed = (*listed, create_id_of(event.room_id))
-            known = tuple(cited for cited in listed if self.find(cited) is not None)
+            known = tuple(cited for cited in self.facts(event_id).auth_ids if self.find_facts(cited) is not None)
             self._auth_ids[event_id] = known
         return known
 
-    def cited(self, event_id: str, slot: tuple[str, str]) -> Pdu | None:
+    def knows_auth_events(self, event_id: str) -> bool:
+        """Whether the source knows everything that an event cites, so that what follows from it is final."""
+        return len(self.auth_ids(event_id)) == len(self.facts(event_id).auth_ids)
+
+    def cited(self, event_id: str, slot: StateSlot) -> str | None:
         """The first auth event of an event that holds the given slot."""
         for auth_id in self.auth_ids(event_id):
-            event = self.event(auth_id)
-            if event.state_slot == slot:
-                return event
+            if self.facts(auth_id).slot == slot:
+                return auth_id
         return None
 
     def cited_power_levels(self, event_id: str) -> str | None:
         """The ID of the power levels event among the auth events of an event."""
-        event = self.cited(event_id, POWER_LEVELS)
-        return None if event is None else event.event_id
+        if event_id not in self._power_levels:
+            self._power_levels[event_id] = self.cited(event_id, POWER_LEVELS)
+        return self._power_levels[event_id]
 
     def power_levels_of(self, create: Pdu | None, power_levels: Pdu | None) -> PowerLevels:
         """`PowerLevels.of`, once for each pair of events."""

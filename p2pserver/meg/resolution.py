@@ -10,13 +10,22 @@ choice, this follows what is deployed; docs/event-graph.md lists the choices.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.versions import RoomVersionRules, StateRes
-from p2pserver.meg.auth import NotAllowed, auth_slots_of, authorize, create_id_of
-from p2pserver.meg.chains import AuthGraph, auth_difference, conflicted_subgraph
+from p2pserver.meg.auth import NotAllowed, authorize, create_id_of
+from p2pserver.meg.auth_index import (
+    AuthIndex,
+    NotIndexed,
+    Reach,
+    difference_by_index,
+    subgraph_by_index,
+    where_spines_meet,
+)
+from p2pserver.meg.chains import AuthGraph, EventFacts, ResolutionNotes, auth_difference, conflicted_subgraph
 from p2pserver.meg.power import Level
 from p2pserver.meg.resolution_v1 import resolve_v1
 from p2pserver.meg.state import CREATE, POWER_LEVELS, EventSource, StateMap, StateSlot
@@ -29,13 +38,19 @@ def resolve(
     source: EventSource,
     rules: RoomVersionRules,
     *,
+    index: AuthIndex | None = None,
+    notes: ResolutionNotes | None = None,
     trace: dict[str, Any] | None = None,
 ) -> dict[StateSlot, str]:
     """One state out of several: the state before an event whose `prev_events` have these states after them.
 
+    `index` and `notes` spare work and change nothing else: with the index, no chain is walked further than the state
+    sets differ; what one resolution notes down helps the next.
+
     `trace`, where given, is filled with the intermediate results: `conflicted_keys`, `conflicted_set`,
     `auth_difference`, `conflicted_subgraph` (2.1), `full_conflicted_set` as sorted lists; `power_order`, `mainline`
-    (newest first), `rest_order` in their order; `state_after_power` as a state map. In room version 1: as `resolve_v1`.
+    (newest first), `rest_order` in their order; `state_after_power` as a state map. It takes the definitions at their
+    word, without the index. In room version 1: as `resolve_v1`.
     Raises: KeyError, if the source does not know an event of a state set.
     """
     if not state_sets:
@@ -43,60 +58,179 @@ def resolve(
     if rules.state_res is StateRes.V1:
         return resolve_v1(state_sets, source, trace=trace)
     maps = [state if isinstance(state, dict) else dict(state) for state in state_sets]
-    unconflicted, conflicted_slots = split(maps)
-    sets = distinct(maps, conflicted_slots)
-    if not conflicted_slots and trace is None:
-        return unconflicted
+    state = dict(maps[0])
+    differing = differing_slots(maps)
+    if differing or trace is not None:
+        changes = resolved_changes(maps, differing, source, rules, index=index, notes=notes, trace=trace)
+        for slot, event_id in changes.items():
+            if event_id is None:
+                state.pop(slot, None)
+            else:
+                state[slot] = event_id
+    return state
 
-    graph = AuthGraph(source)
+
+def resolved_changes(
+    state_sets: Sequence[StateMap],
+    differing: Collection[StateSlot],
+    source: EventSource,
+    rules: RoomVersionRules,
+    *,
+    index: AuthIndex | None = None,
+    notes: ResolutionNotes | None = None,
+    trace: dict[str, Any] | None = None,
+) -> dict[StateSlot, str | None]:
+    """`resolve` as changes to the first state set (None empties a slot), at a cost that does not depend on its size.
+
+    `differing` are the slots in which the sets differ; slots in which they do not may be among them.
+    Raises: KeyError, if the source does not know an event of a state set.
+    """
+    conflicted_slots = conflicted_among(state_sets, differing)
+    shared = Shared(state_sets[0], conflicted_slots)
+    sets = distinct(state_sets, conflicted_slots)
+    graph = AuthGraph(source, notes)
     held_by = holders(sets, conflicted_slots)
-    chain = graph.closure(sorted(held_by))
-    subgraph = conflicted_subgraph(graph, chain, held_by) if rules.state_res is StateRes.V2_1 else set()
-    difference = auth_difference(
-        graph, chain, held_by, set(unconflicted.values()), (1 << len(sets)) - 1, complete=trace is not None
-    )
-    full = difference.union(held_by, subgraph)
+    every_set = (1 << len(sets)) - 1
+    full: set[str] | None = None
+    if index is not None and trace is None:
+        with suppress(NotIndexed):
+            full = full_conflicted_set_by_index(index, graph, shared, held_by, every_set, rules)
+    if full is None:
+        full = full_conflicted_set(graph, shared, held_by, every_set, rules, trace)
 
+    state = Overlay(first_state(rules, shared))
     power_order = order_power_events(graph, with_auth_events_inside(graph, power_events(graph, full), full))
-    state = first_state(rules, unconflicted)
     apply(graph, power_order, state)
     if trace is not None:
         trace["state_after_power"] = dict(state)
-    mainline = mainline_of(graph, state.get(POWER_LEVELS))
-    rest_order = order_by_mainline(graph, full.difference(power_order), mainline)
+    rest = full.difference(power_order)
+    power_levels = state.get(POWER_LEVELS)
+    mainline: list[str] = []
+    ages: dict[str, float] | None = None
+    if index is not None and trace is None:
+        with suppress(NotIndexed):
+            ages = ages_by_index(index, graph, rest, power_levels)
+    if ages is None:
+        mainline = mainline_of(graph, power_levels)
+        ages = ages_on(graph, rest, mainline)
+    rest_order = order_by_mainline(graph, rest, ages)
     apply(graph, rest_order, state)
-    state.update(unconflicted)
 
     if trace is not None:
         trace["conflicted_keys"] = sorted(conflicted_slots)
         trace["conflicted_set"] = sorted(held_by)
-        trace["auth_difference"] = sorted(difference)
-        if rules.state_res is StateRes.V2_1:
-            trace["conflicted_subgraph"] = sorted(subgraph)
         trace["full_conflicted_set"] = sorted(full)
         trace["power_order"] = power_order
         trace["mainline"] = mainline
         trace["rest_order"] = rest_order
-    return state
+    changes: dict[StateSlot, str | None] = dict.fromkeys(conflicted_slots)
+    changes.update((slot, event_id) for slot, event_id in state.put.items() if slot not in shared)
+    return changes
 
 
-def distinct(sets: Sequence[dict[StateSlot, str]], conflicted: Collection[StateSlot]) -> list[dict[StateSlot, str]]:
+def full_conflicted_set(
+    graph: AuthGraph,
+    shared: StateMap,
+    held_by: Mapping[str, int],
+    every_set: int,
+    rules: RoomVersionRules,
+    trace: dict[str, Any] | None,
+) -> set[str]:
+    """The conflicted events, what is in some but not all auth chains, and (2.1) the conflicted subgraph, by walking."""
+    chain = graph.closure(sorted(held_by))
+    subgraph = conflicted_subgraph(graph, chain, held_by) if rules.state_res is StateRes.V2_1 else set()
+    difference = auth_difference(graph, chain, held_by, set(shared.values()), every_set, complete=trace is not None)
+    if trace is not None:
+        trace["auth_difference"] = sorted(difference)
+        if rules.state_res is StateRes.V2_1:
+            trace["conflicted_subgraph"] = sorted(subgraph)
+    return difference.union(held_by, subgraph)
+
+
+def full_conflicted_set_by_index(
+    index: AuthIndex,
+    graph: AuthGraph,
+    shared: StateMap,
+    held_by: Mapping[str, int],
+    every_set: int,
+    rules: RoomVersionRules,
+) -> set[str]:
+    """The same by the index. Raises: NotIndexed."""
+    reach = Reach(index, shared.get, slot_of=graph.slot_of)
+    full = difference_by_index(index, held_by, every_set, reach, graph.auth_ids).union(held_by)
+    if rules.state_res is StateRes.V2_1 and held_by:
+        full |= subgraph_by_index(index, held_by, graph.auth_ids)
+    return full
+
+
+class Shared(Mapping[StateSlot, str]):
+    """The unconflicted state: what all sets hold, read from one of them."""
+
+    def __init__(self, state: StateMap, conflicted: Collection[StateSlot]) -> None:
+        self._state, self._conflicted = state, frozenset(conflicted)
+
+    def get(self, slot: StateSlot, default: Any = None) -> Any:
+        return default if slot in self._conflicted else self._state.get(slot, default)
+
+    def __contains__(self, slot: object) -> bool:
+        return slot in self._state and slot not in self._conflicted
+
+    def __getitem__(self, slot: StateSlot) -> str:
+        if slot in self._conflicted:
+            raise KeyError(slot)
+        return self._state[slot]
+
+    def __iter__(self) -> Iterator[StateSlot]:
+        return (slot for slot in self._state if slot not in self._conflicted)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class Overlay(Mapping[StateSlot, str]):
+    """A state in the making: what was put into it, over what it started from."""
+
+    def __init__(self, start: StateMap) -> None:
+        self._start = start
+        self.put: dict[StateSlot, str] = {}
+
+    def get(self, slot: StateSlot, default: Any = None) -> Any:
+        found = self.put.get(slot)
+        return self._start.get(slot, default) if found is None else found
+
+    def __getitem__(self, slot: StateSlot) -> str:
+        found = self.put.get(slot)
+        return self._start[slot] if found is None else found
+
+    def __iter__(self) -> Iterator[StateSlot]:
+        yield from self.put
+        yield from (slot for slot in self._start if slot not in self.put)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def conflicted_among(sets: Sequence[StateMap], slots: Iterable[StateSlot]) -> set[StateSlot]:
+    """Those of the slots that are not filled in every set by the same event."""
+    return {slot for slot in slots if any(one.get(slot) != sets[0].get(slot) for one in sets[1:])}
+
+
+def distinct(sets: Sequence[StateMap], conflicted: Collection[StateSlot]) -> list[StateMap]:
     """The state sets without repetitions. Two sets with the same events in all `conflicted` slots are the same.
 
     Linear: a fan of events by one member makes hundreds of large sets, which are never compared in pairs.
     """
     slots = sorted(conflicted)
-    kept: dict[tuple[str | None, ...], dict[StateSlot, str]] = {}
+    kept: dict[tuple[str | None, ...], StateMap] = {}
     for state in sets:
         kept.setdefault(tuple(map(state.get, slots)), state)
     return list(kept.values())
 
 
-def split(sets: Sequence[Mapping[StateSlot, str]]) -> tuple[dict[StateSlot, str], set[StateSlot]]:
-    """The unconflicted state map, and the slots that are not filled in every set by the same event."""
-    first = sets[0]
-    conflicted = {slot for other in sets[1:] for slot, _ in first.items() ^ other.items()}
-    return {slot: event_id for slot, event_id in first.items() if slot not in conflicted}, conflicted
+def differing_slots(sets: Sequence[Mapping[StateSlot, str]]) -> set[StateSlot]:
+    """The slots that are not filled in every set by the same event."""
+    first = sets[0].items()
+    return {slot for other in sets[1:] for slot, _ in first ^ other.items()}
 
 
 def holders(sets: Sequence[Mapping[StateSlot, str]], conflicted_slots: Collection[StateSlot]) -> dict[str, int]:
@@ -110,20 +244,20 @@ def holders(sets: Sequence[Mapping[StateSlot, str]], conflicted_slots: Collectio
     return held_by
 
 
-def first_state(rules: RoomVersionRules, unconflicted: Mapping[StateSlot, str]) -> dict[StateSlot, str]:
+def first_state(rules: RoomVersionRules, unconflicted: StateMap) -> StateMap:
     """What the iterative auth checks start from: the unconflicted state (2), or nothing (2.1)."""
-    return {} if rules.state_res is StateRes.V2_1 else dict(unconflicted)
+    return {} if rules.state_res is StateRes.V2_1 else unconflicted
 
 
-def is_power_event(event: Pdu) -> bool:
+def is_power_event(event: EventFacts) -> bool:
     """Whether a state event may take somebody's ability to do something; the create event counts as one."""
     if event.type == "m.room.member":
-        return event.content.get("membership") in ("leave", "ban") and event.sender != event.state_key
-    return event.state_slot in POWER_SLOTS
+        return event.membership in ("leave", "ban") and event.slot is not None and event.sender != event.slot[1]
+    return event.slot in POWER_SLOTS
 
 
 def power_events(graph: AuthGraph, events: Iterable[str]) -> list[str]:
-    return [event_id for event_id in events if is_power_event(graph.event(event_id))]
+    return [event_id for event_id in events if is_power_event(graph.facts(event_id))]
 
 
 def with_auth_events_inside(graph: AuthGraph, events: Iterable[str], full: Collection[str]) -> set[str]:
@@ -140,12 +274,23 @@ def with_auth_events_inside(graph: AuthGraph, events: Iterable[str], full: Colle
 
 def sender_level(graph: AuthGraph, event_id: str) -> Level:
     """The power of an event's sender by the event's own auth events."""
+    known = graph.notes.levels.get(event_id)
+    if known is None:
+        known = level_by_auth_events(graph, event_id)
+        if graph.knows_auth_events(event_id):
+            graph.notes.levels.put(event_id, known)
+    return known
+
+
+def level_by_auth_events(graph: AuthGraph, event_id: str) -> Level:
     event = graph.event(event_id)
     if event.rules.room_id_is_create_hash:
         create = event if event.type == "m.room.create" else graph.find(create_id_of(event.room_id))
     else:
-        create = graph.cited(event_id, CREATE)
-    power_levels = graph.cited(event_id, POWER_LEVELS)
+        create_id = graph.cited(event_id, CREATE)
+        create = None if create_id is None else graph.event(create_id)
+    cited = graph.cited_power_levels(event_id)
+    power_levels = None if cited is None else graph.event(cited)
     if create is None and power_levels is None:
         return 0
     return graph.power_levels_of(create, power_levels).of_user(event.sender)
@@ -166,7 +311,7 @@ def order_power_events(graph: AuthGraph, events: Collection[str]) -> list[str]:
         for cited in inside:
             cited_by[cited].append(event_id)
     keys = {
-        event_id: power_key(sender_level(graph, event_id), graph.event(event_id).origin_server_ts, event_id)
+        event_id: power_key(sender_level(graph, event_id), graph.facts(event_id).origin_server_ts, event_id)
         for event_id in events
     }
     free = [(keys[event_id], event_id) for event_id, count in waits_for.items() if count == 0]
@@ -196,8 +341,8 @@ def rest_key(age: float, origin_server_ts: int, event_id: str) -> tuple[float, i
     return -age, origin_server_ts, event_id
 
 
-def order_by_mainline(graph: AuthGraph, events: Iterable[str], mainline: Sequence[str]) -> list[str]:
-    """Mainline ordering. An event's place is that of the first power levels event of the mainline in its ancestry."""
+def ages_on(graph: AuthGraph, events: Iterable[str], mainline: Sequence[str]) -> dict[str, float]:
+    """Of each event the place, counted from the newest, of the first event of the mainline in its ancestry."""
     places: dict[str, float] = {event_id: place for place, event_id in enumerate(mainline)}
 
     def place_of(event_id: str) -> float:
@@ -210,37 +355,70 @@ def order_by_mainline(graph: AuthGraph, events: Iterable[str], mainline: Sequenc
         places.update((each, place) for each in passed)
         return place
 
+    return {event_id: place_of(event_id) for event_id in events}
+
+
+def ages_by_index(
+    index: AuthIndex, graph: AuthGraph, events: Iterable[str], power_levels: str | None
+) -> dict[str, float]:
+    """The same where the mainline is the spine of `power_levels`. Raises: NotIndexed."""
+    found: dict[str | None, float] = {None: float("inf")}
+    ages: dict[str, float] = {}
+    for event_id in events:
+        levels = event_id if graph.facts(event_id).slot == POWER_LEVELS else graph.cited_power_levels(event_id)
+        age = found.get(levels)
+        if age is None and levels is not None:
+            meet = None if power_levels is None else where_spines_meet(index, levels, power_levels)
+            if meet is None or power_levels is None:
+                age = float("inf")
+            else:
+                age = float(index.node(power_levels).depth - index.node(meet).depth)
+            found[levels] = age
+        ages[event_id] = float("inf") if age is None else age
+    return ages
+
+
+def order_by_mainline(graph: AuthGraph, events: Iterable[str], ages: Mapping[str, float]) -> list[str]:
+    """Mainline ordering: by age, then timestamp, then ID."""
     return sorted(
-        events, key=lambda event_id: rest_key(place_of(event_id), graph.event(event_id).origin_server_ts, event_id)
+        events, key=lambda event_id: rest_key(ages[event_id], graph.facts(event_id).origin_server_ts, event_id)
     )
 
 
-def apply(graph: AuthGraph, order: Iterable[str], state: dict[StateSlot, str]) -> None:
+def apply(graph: AuthGraph, order: Iterable[str], state: Overlay) -> None:
     """Iterative auth checks: put each event into the state if the state lets it, else pass it over.
 
     What the state lacks for the check is taken from the event's own auth events. Rejected events never take part.
     """
+    noted = graph.notes.allowed
     for event_id in order:
-        event = graph.event(event_id)
-        slot = event.state_slot
-        if slot is None or graph.is_rejected(event_id):
+        facts = graph.facts(event_id)
+        if facts.slot is None or graph.is_rejected(event_id):
             continue
-        try:
-            authorize(event, state_for(graph, event, state), power_levels_of=graph.power_levels_of)
-        except NotAllowed:
-            continue
-        state[slot] = event_id
+        current = tuple(
+            None if held is None or graph.is_rejected(held) else held for held in map(state.get, facts.auth_slots)
+        )
+        is_allowed = noted.get((event_id, current))
+        if is_allowed is None:
+            is_allowed = allows(graph, event_id, facts, current)
+            if graph.knows_auth_events(event_id):
+                noted.put((event_id, current), is_allowed)
+        if is_allowed:
+            state.put[facts.slot] = event_id
 
 
-def state_for(graph: AuthGraph, event: Pdu, state: Mapping[StateSlot, str]) -> dict[StateSlot, Pdu]:
-    """The events that the auth rules look at for one event: those of the state, else the event's own auth events."""
+def allows(graph: AuthGraph, event_id: str, facts: EventFacts, current: Sequence[str | None]) -> bool:
+    """Whether a state with these events in the event's `auth_slots` lets it in."""
     found: dict[StateSlot, Pdu] = {}
-    for auth_id in graph.auth_ids(event.event_id):
-        cited = graph.event(auth_id)
-        if cited.state_slot is not None and not graph.is_rejected(auth_id):
-            found[cited.state_slot] = cited
-    for slot in auth_slots_of(event):
-        current = state.get(slot)
-        if current is not None and not graph.is_rejected(current):
-            found[slot] = graph.event(current)
-    return found
+    for auth_id in graph.auth_ids(event_id):
+        slot = graph.facts(auth_id).slot
+        if slot is not None and not graph.is_rejected(auth_id):
+            found[slot] = graph.event(auth_id)
+    for slot, held in zip(facts.auth_slots, current, strict=True):
+        if held is not None:
+            found[slot] = graph.event(held)
+    try:
+        authorize(graph.event(event_id), found, power_levels_of=graph.power_levels_of)
+    except NotAllowed:
+        return False
+    return True

@@ -13,11 +13,14 @@ from typing import Any, Protocol
 
 from p2pserver.errors import LimitExceeded, MatrixError, Unrecognized
 from p2pserver.federation import effects as fx
+from p2pserver.meg.parents import PREV_EVENTS_MAX
+from p2pserver.node.healing import Healer
 from p2pserver.node.session import PDUS_PER_UNIT_MAX, Session
 from p2pserver.rooms.edus import receive_edu
 from p2pserver.rooms.service import Rooms
-from p2pserver.rooms.values import Receipt, ReceiveReport
+from p2pserver.rooms.values import Receipt, ReceiveReport, Standing
 from p2pserver.store import outbox
+from p2pserver.store.alarms import DIVERGED, raise_alarm
 from p2pserver.store.database import Database
 from p2pserver.store.peers import events_owed, is_joined_room, joined_rooms, not_held_whole, not_in_graph
 from p2pserver.store.tx import Tx
@@ -67,7 +70,11 @@ class Exchange:
         handlers: Mapping[str, S2sHandler],
         mesh: Surroundings,
         clock: Callable[[], float],
+        wall_ms: Callable[[], int],
+        healer: Healer,
     ) -> None:
+        self._wall_ms = wall_ms
+        self._healer = healer
         self._database = database
         self._rooms = rooms
         self._handlers = handlers
@@ -97,6 +104,12 @@ class Exchange:
             case fx.ReadLeaves():
                 views = await self._database.read(lambda tx: self._views(tx, server, _joined(tx, effect.digests)))
                 peering.leaves_read(effect, views, self._clock())
+            case fx.ReadStandings():
+                await self._read_standings(session, effect)
+            case fx.Diverged():
+                await self._diverged(server, effect)
+            case fx.StatesDiffer():
+                self._healer.notice_difference(effect.room_id)
             case fx.FindUnknown():
                 await self._find_unknown(session, effect)
             case fx.ReadHave():
@@ -136,6 +149,7 @@ class Exchange:
                 may_see=self._rooms.may_see_room(tx, server, room_id),
                 owed=events_owed(tx, server, room_id),
                 wanted=tuple(self._rooms.wanted(tx, room_id)),
+                complete=self._rooms.is_complete(tx, room_id),
             )
             for room_id in room_ids
         ]
@@ -145,6 +159,39 @@ class Exchange:
         if not self._mesh.has_others(session):
             return []
         return sorted(await self._database.read(lambda tx: self._rooms.member_servers(tx, room_id)))
+
+    async def _read_standings(self, session: Session, effect: fx.ReadStandings) -> None:
+        server = session.server_name or ""
+
+        def read(tx: Tx) -> list[Standing]:
+            seen = [room_id for room_id in _joined(tx, effect.told) if self._rooms.may_see_room(tx, server, room_id)]
+            return [found for found in (self._rooms.standing(tx, room_id) for room_id in seen) if found is not None]
+
+        standings = await self._database.read(read)
+        session.peering.standings_read(
+            effect,
+            [
+                fx.RoomStanding(room_id=each.room_id, leaves=each.leaves, sec=each.sec, current=each.operational)
+                for each in standings
+            ],
+        )
+        for each in standings:
+            if each.width > PREV_EVENTS_MAX:
+                self._healer.notice_width(each.room_id)
+
+    async def _diverged(self, server: str, effect: fx.Diverged) -> None:
+        details = {"ours": effect.ours.hex(), "theirs": effect.theirs.hex()}
+
+        def write(tx: Tx) -> bool:
+            return raise_alarm(
+                tx, room_id=effect.room_id, kind=DIVERGED, about=server, details=details, now_ms=self._wall_ms()
+            )
+
+        if await self._database.write(write):
+            log.warning(
+                "a peer makes something else of the same events: a bug, a broken disk, or it lies",
+                extra={"peer": server, "room_id": effect.room_id},
+            )
 
     async def _find_unknown(self, session: Session, effect: fx.FindUnknown) -> None:
         server = session.server_name or ""
@@ -189,21 +236,22 @@ class Exchange:
     async def _receive(self, session: Session, effect: fx.Receive) -> None:
         server = session.server_name or ""
 
-        report, lacking = ReceiveReport(), list(effect.asked)
+        report, lacking, width = ReceiveReport(), list(effect.asked), 0
 
-        def write(tx: Tx, pdus: Sequence[Mapping[str, Any]]) -> tuple[ReceiveReport, list[str], float]:
+        def write(tx: Tx, pdus: Sequence[Mapping[str, Any]]) -> tuple[ReceiveReport, list[str], int, float]:
             began_s = self._clock()
             part = self._rooms.receive(tx, room_id=effect.room_id, raws=pdus, source=server, backfill=effect.in_answer)
             missing = dict.fromkeys((*report.missing, *part.missing))
             most = self._rooms.context.limits.wanted_at_once
             part.missing = not_held_whole(tx, tuple(missing), or_parked=True)[:most]
-            return part, not_held_whole(tx, effect.asked, or_parked=True), self._clock() - began_s
+            lacking = not_held_whole(tx, effect.asked, or_parked=True)
+            return part, lacking, self._rooms.width(tx, effect.room_id), self._clock() - began_s
 
         pdus = effect.pdus
         while True:
             unit = partial(write, pdus=pdus[: session.pdus_per_unit])
             pdus = pdus[session.pdus_per_unit :]
-            part, lacking, took_s = await self._database.write(unit)
+            part, lacking, width, took_s = await self._database.write(unit)
             report.results += part.results
             report.released += part.released
             report.missing = part.missing
@@ -216,6 +264,8 @@ class Exchange:
                 break
         results = [_result(receipt) for receipt in (*report.results, *report.released)]
         session.peering.received(effect, results, report.missing, lacking, self._clock())
+        if width > PREV_EVENTS_MAX:
+            self._healer.notice_width(effect.room_id)
 
     async def _nobody_has(self, session: Session, effect: fx.NobodyHas) -> None:
         def read(tx: Tx) -> list[str]:

@@ -12,19 +12,12 @@ from typing import Any
 import ifaddr
 
 from p2pserver.config import Config
+from p2pserver.graph_view.text import printable
 from p2pserver.node.identity import Identity
 from p2pserver.node.peer_events import PeerConnected, PeerEvent, PeerLost, PeerRefused
 from transports.contract import ServiceState, TransportStatus
 
 NAME_CHARACTERS_MAX = 200
-
-
-def printable(text: str) -> str:
-    """Text that others wrote, without what a terminal would obey: control and formatting characters."""
-    return "".join(
-        character if character.isprintable() else " " if character.isspace() else "\N{REPLACEMENT CHARACTER}"
-        for character in text
-    )
 
 
 def welcome(

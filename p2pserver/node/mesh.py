@@ -18,6 +18,7 @@ from p2pserver.federation.recent_ids import RecentIds
 from p2pserver.link import Conversation, LinkEndpoint
 from p2pserver.mesh.neighbors import Neighbors, PipeFacts, newer_stays
 from p2pserver.node.exchange import Exchange, S2sHandler, error_of
+from p2pserver.node.healing import Healer
 from p2pserver.node.identity import Identity
 from p2pserver.node.peer_events import PeerConnected, PeerEvent, PeerLost, PeerRefused
 from p2pserver.node.pipes import Pipe
@@ -97,7 +98,23 @@ class Mesh:
         """By key, our epoch of the last conversation that we gave up."""
         self._forwarded = RecentIds(FORWARDED_MAX)
         self._stopping = False
-        self.exchange = Exchange(database=database, rooms=rooms, handlers=handlers, mesh=self, clock=monotonic_s)
+        healer = Healer(
+            database=database,
+            rooms=rooms,
+            rng=rng,
+            spawn=self.spawn,
+            slowest_bit_rate=self._slowest_bit_rate,
+            times=self._timers.healing,
+        )
+        self.exchange = Exchange(
+            database=database,
+            rooms=rooms,
+            handlers=handlers,
+            mesh=self,
+            clock=monotonic_s,
+            wall_ms=wall_ms,
+            healer=healer,
+        )
 
     def _draw_epoch(self) -> int:
         return int.from_bytes(self._random_bytes(8), "big")
@@ -159,6 +176,11 @@ class Mesh:
 
     def status(self) -> list[TransportStatus]:
         return [transport.status() for transport in self._transports]
+
+    def _slowest_bit_rate(self) -> int | None:
+        """Of the links that are in use; None, if none of them tells."""
+        active = [session.active for session in self._by_name.values() if session.active is not None]
+        return min((rate for pipe in active if (rate := pipe.link.profile.bit_rate) is not None), default=None)
 
     # RemoteServers
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from p2pserver.federation.limits import PeeringTimers
 from p2pserver.link import LinkTimers
+from p2pserver.node.healing import HealingTimes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +15,7 @@ class NodeTimers:
 
     link: LinkTimers = field(default_factory=LinkTimers)
     peering: PeeringTimers = field(default_factory=PeeringTimers)
+    healing: HealingTimes = field(default_factory=HealingTimes)
     blocks_s: float = 2.0
     """How often the list of blocked servers is read again: another process may have changed it."""
     seen_s: float = 60.0

@@ -41,7 +41,13 @@ def standing(tx: Tx, room_id: str) -> Standing | None:
     if room is None or not room.complete:
         return None
     leaves = tuple(events.leaves(tx, room_id))
-    return Standing(room_id=room_id, leaves=leaves, sec=_sec(tx, room), operational=_operational(tx, room))
+    return Standing(
+        room_id=room_id,
+        leaves=leaves,
+        sec=_sec(tx, room),
+        operational=_operational(tx, room),
+        width=len(events.extremities(tx, room_id)),
+    )
 
 
 def _sec(tx: Tx, room: RoomRow) -> bytes:

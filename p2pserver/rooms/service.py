@@ -13,6 +13,7 @@ from p2pserver.meg.clock import HybridClock
 from p2pserver.meg.power import PowerLevels
 from p2pserver.meg.state import StateSlot
 from p2pserver.rooms import (
+    healing,
     invites,
     joining,
     proof,
@@ -201,3 +202,19 @@ class Rooms:
 
     def standing(self, tx: Tx, room_id: str) -> Standing | None:
         return proof.standing(tx, room_id)
+
+    def plan_healing(self, tx: Tx, room_id: str, *, differed_at: int | None) -> healing.HealingPlan | None:
+        return healing.plan(self.context, tx, room_id, differed_at=differed_at)
+
+    def heal(self, tx: Tx, room_id: str, planned: healing.HealingPlan, *, patient: bool) -> healing.Outcome:
+        """Posts a healing event, if it is still needed and a local user may."""
+        return healing.heal(self.context, tx, room_id, planned, patient=patient)
+
+    def is_complete(self, tx: Tx, room_id: str) -> bool:
+        """Whether the room is held with every ancestor of every event."""
+        room = rooms.room(tx, room_id)
+        return room is not None and room.complete
+
+    def width(self, tx: Tx, room_id: str) -> int:
+        """How many forward extremities the room has."""
+        return len(event_rows.extremities(tx, room_id))

@@ -73,3 +73,4 @@ class Standing:
     leaves: tuple[str, ...]
     sec: bytes
     operational: bytes
+    width: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from p2pserver.errors import Verdict
 from p2pserver.events.pdu import Pdu
@@ -15,6 +15,9 @@ from p2pserver.events.versions import rules_of
 from p2pserver.identifiers import server_of
 from p2pserver.store.lru import Lru
 from p2pserver.store.tx import Tx
+
+HEALING_TYPE: Final = "org.matrix.dummy_event"
+"""Events that only join branches; clients are shown none of them. Source: Synapse, `EventTypes.Dummy`."""
 
 CACHED_PDUS_MAX = 4096
 _IDS_AT_ONCE = 500

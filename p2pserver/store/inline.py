@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import sqlite3
 from collections.abc import Callable, Collection
 from typing import Any, TypeVar
@@ -23,7 +24,15 @@ class SimulatedDisk:
 
     def __init__(self) -> None:
         self.conn = sqlite3.connect(":memory:", isolation_level=None, cached_statements=512)
-        migrate(self.conn)
+        _migrated().backup(self.conn)
+
+
+@functools.cache
+def _migrated() -> sqlite3.Connection:
+    """A database in which nothing but the migrations has happened, made once: a simulation copies it for each node."""
+    conn = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    migrate(conn)
+    return conn
 
 
 class InlineDatabase:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from p2pserver.store.events import HEALING_TYPE
 from p2pserver.store.tx import Tx
 
 # The words of the index events_by_relation: SQLite finds an index on an expression by its text.
 _TARGET = """json_extract(CAST(raw AS TEXT), '$.content."m.relates_to".event_id')"""
 _REL_TYPE = """json_extract(CAST(raw AS TEXT), '$.content."m.relates_to".rel_type')"""
-_SHOWN = "outlier = 0 AND verdict = 'accepted' AND redacted_by IS NULL"
+_SHOWN = f"outlier = 0 AND verdict = 'accepted' AND redacted_by IS NULL AND type != '{HEALING_TYPE}'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from p2pserver.store.events import HEALING_TYPE
 from p2pserver.store.tx import Tx
 
 Slot = tuple[str, str]
@@ -28,10 +29,11 @@ class StateChange:
 
 
 def events_in(tx: Tx, room_id: str, *, above: int, upto: int, forward: bool, limit: int) -> list[tuple[str, int]]:
-    """(event ID, position) of the accepted events of the graph nearest to where the walk begins."""
+    """(event ID, position) of the accepted events of the graph nearest to where the walk begins; no healing events."""
+    order = "ASC" if forward else "DESC"
     rows = tx.all(
         "SELECT event_id, position FROM events WHERE room_id = ? AND position > ? AND position <= ? AND outlier = 0"
-        f" AND verdict = 'accepted' ORDER BY position {'ASC' if forward else 'DESC'} LIMIT ?",
+        f" AND verdict = 'accepted' AND type != '{HEALING_TYPE}' ORDER BY position {order} LIMIT ?",
         (room_id, above, upto, limit),
     )
     return [(event_id, position) for event_id, position in rows]
@@ -85,7 +87,8 @@ def rooms_with_news(tx: Tx, *, above: int, upto: int) -> set[str]:
     """The rooms in which an event was accepted or the current state changed. Costs one step per row of the range."""
     rows = [
         *tx.all(
-            "SELECT room_id FROM events WHERE position > ? AND position <= ? AND outlier = 0 AND verdict = 'accepted'",
+            "SELECT room_id FROM events WHERE position > ? AND position <= ? AND outlier = 0 AND verdict = 'accepted'"
+            f" AND type != '{HEALING_TYPE}'",
             (above, upto),
         ),
         *tx.all("SELECT room_id FROM current_state_deltas WHERE position > ? AND position <= ?", (above, upto)),
@@ -96,7 +99,7 @@ def rooms_with_news(tx: Tx, *, above: int, upto: int) -> set[str]:
 def has_news(tx: Tx, room_id: str, *, above: int) -> bool:
     """Whether anything was written into this room after `above`. Costs the same whatever the range."""
     row = tx.one(
-        "SELECT EXISTS (SELECT 1 FROM events WHERE room_id = :room AND position > :above)"
+        f"SELECT EXISTS (SELECT 1 FROM events WHERE room_id = :room AND position > :above AND type != '{HEALING_TYPE}')"
         " OR EXISTS (SELECT 1 FROM current_state_deltas WHERE room_id = :room AND position > :above)",
         {"room": room_id, "above": above},
     )

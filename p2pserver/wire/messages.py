@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final, TypeAlias
 
 import cbor2
@@ -26,6 +27,8 @@ VERSION: Final = 1
 MESSAGE_OCTETS_MAX: Final = 384 * 1024
 BEACONS_MAX: Final = 1024
 """Rooms in one `Beacons`; more go into several."""
+DIGESTS_MAX: Final = 512
+"""Rooms in one `Digests`."""
 EVENT_IDS_MAX: Final = 512
 """Event IDs in one message."""
 PDUS_MAX: Final = 512
@@ -84,6 +87,24 @@ class Beacons:
     """Where the sender stands in rooms that both share. Equal digests mean that nothing is missing on either side."""
 
     rooms: tuple[Beacon, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RoomDigests:
+    """What a server makes of the events of a room: digests of its leaves, of every event with its states (SEC), and of
+    the current state."""
+
+    tag: bytes
+    leaves: bytes
+    sec: bytes
+    current: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """What the sender makes of complete rooms of which both hold the same leaves. Said once, and when it changed."""
+
+    rooms: tuple[RoomDigests, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +203,19 @@ class Response:
 
 
 Message: TypeAlias = (
-    Hello | Beacons | Leaves | Want | Pdus | Lacking | Offer | Stored | Item | ItemsStored | Request | Response
+    Hello
+    | Beacons
+    | Leaves
+    | Want
+    | Pdus
+    | Lacking
+    | Offer
+    | Stored
+    | Item
+    | ItemsStored
+    | Request
+    | Response
+    | Digests
 )
 
 
@@ -344,6 +377,7 @@ _FIELDS_OF: dict[type, Callable[[Any], Sequence[Any]]] = {
     ItemsStored: lambda m: [list(m.numbers)],
     Request: _request_out,
     Response: lambda m: [m.number, m.ok, m.part, m.more],
+    Digests: lambda m: [b"".join(room.tag + room.leaves + room.sec + room.current for room in m.rooms)],
 }
 
 
@@ -445,6 +479,20 @@ def _beacons(fields: list[Cbor]) -> Beacons:
     return Beacons(tuple(Beacon(packed[at : at + TAG_OCTETS], packed[at + TAG_OCTETS : at + size]) for at in starts))
 
 
+def _digests(fields: list[Cbor]) -> Digests:
+    size = TAG_OCTETS + 3 * DIGEST_OCTETS
+    packed = _octets(fields[0], DIGESTS_MAX * size)
+    if len(packed) % size:
+        raise WireError("digests are cut off")
+    cuts = [0, *range(TAG_OCTETS, size + 1, DIGEST_OCTETS)]
+    return Digests(
+        tuple(
+            RoomDigests(*(packed[at + start : at + end] for start, end in pairwise(cuts)))
+            for at in range(0, len(packed), size)
+        )
+    )
+
+
 def _leaves(fields: list[Cbor]) -> Leaves:
     return Leaves(_room_id(fields[0]), _event_ids(fields[1], EVENT_IDS_MAX), _flag(fields[2]))
 
@@ -513,5 +561,6 @@ _READER_OF: dict[int, tuple[Callable[[list[Cbor]], Message], int]] = {
     10: (_items_stored, 1),
     11: (_request, 3),
     12: (_response, 4),
+    13: (_digests, 1),
 }
 _NUMBER_OF: dict[type, int] = dict(zip(_FIELDS_OF, _READER_OF, strict=True))

@@ -142,3 +142,21 @@ def test_a_missing_or_broken_file_is_one_line(folder: Path, tmp_path: Path) -> N
     (folder / "p2pserver.db").write_bytes(b"no database at all" * 1000)
     shown = command(folder, "room", "graph", "harbor")
     assert (shown.exit_code, shown.stderr.count("\n")) == (1, 1)
+
+
+def test_verify_says_that_all_is_well(folder: Path) -> None:
+    shown = command(folder, "room", "verify", "harbor")
+    assert (shown.exit_code, shown.stdout.count("\n")) == (0, 2)
+    assert "is what its 9 events say" in shown.stdout
+    found = json.loads(command(folder, "room", "verify", "harbor", "--json").stdout)
+    assert (found["difference"], found["events"], found["merges"]) == (None, 9, 1)
+
+
+def test_verify_names_the_first_difference_and_fails(folder: Path) -> None:
+    change(folder, "UPDATE events SET depth = depth + 1 WHERE type = 'm.room.name'")
+    shown = command(folder, "room", "verify", "harbor")
+    assert (shown.exit_code, "Traceback" in shown.stderr) == (1, False)
+    assert "is not what its events say at $" in shown.stdout
+    assert "what       depth" in shown.stdout
+    found = json.loads(command(folder, "room", "verify", "harbor", "--json").stdout)
+    assert found["difference"]["expected"] == "5"

@@ -40,6 +40,8 @@ class Graph:
     events: dict[str, dict[str, Any]] = field(default_factory=dict)
     parked: dict[str, dict[str, Any]] = field(default_factory=dict)
     members: set[str] = field(default_factory=set)
+    opinion: tuple[bytes, bytes] | None = None
+    """What the server makes of the room (SEC, current state); None while it does not hold all of it."""
 
     def leaves(self) -> list[str]:
         cited = {parent for pdu in self.events.values() for parent in pdu["prev_events"]}
@@ -105,6 +107,7 @@ class FakeServer:
         self.answers: list[fx.Effect] = []
         self.left: list[str] = []
         self.in_vain: list[str] = []
+        self.differences: list[fx.Diverged | fx.StatesDiffer] = []
         self.timers, self.limits = timers, limits
         self.reads = 0
         self.questions: list[tuple[str, fx.Serve]] = []
@@ -158,7 +161,18 @@ class FakeServer:
             may_see=peer in graph.members,
             owed=any(item.room_id == room_id and item.kind == "pdu" for item in self.owed_to(peer)),
             wanted=tuple(graph.missing()),
+            complete=graph.opinion is not None,
         )
+
+    def standings(self, room_ids: Iterable[str]) -> list[fx.RoomStanding]:
+        found = []
+        for room_id in room_ids:
+            graph = self.rooms[room_id]
+            if graph.opinion is not None:
+                sec, current = graph.opinion
+                leaves = tuple(graph.leaves())
+                found.append(fx.RoomStanding(room_id=room_id, leaves=leaves, sec=sec, current=current))
+        return found
 
     def do(self, peer: str, effect: fx.Effect, now: float) -> None:
         """What node/exchange.py does, on this server."""
@@ -170,6 +184,10 @@ class FakeServer:
             case fx.ReadLeaves():
                 views = [self.view(room_id, peer) for room_id in effect.digests if room_id in self.rooms]
                 peering.leaves_read(effect, views, now)
+            case fx.ReadStandings():
+                peering.standings_read(effect, self.standings(effect.told))
+            case fx.Diverged() | fx.StatesDiffer():
+                self.differences.append(effect)
             case fx.FindUnknown():
                 graph = self.rooms.get(effect.room_id)
                 unknown = [] if graph is None else [each for each in effect.event_ids if each not in graph.events]

@@ -132,7 +132,7 @@ def mainline_from_newest_cited(graph: AuthGraph, power_levels: str | None) -> li
     if power_levels is None:
         return []
     older = graph.cited(power_levels, POWER_LEVELS)
-    return [power_levels] if older is None else [power_levels, older.event_id]
+    return [power_levels] if older is None else [power_levels, older]
 
 
 OTHER_STEPS: list[tuple[str, Callable[..., object]]] = [

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from p2pserver.errors import Verdict
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.signing import KeyLookup, SelfCertifyingKeys, Signer
+from p2pserver.events.versions import ROOM_VERSIONS
 from p2pserver.identifiers import KEY_ID, server_name_of
 from p2pserver.meg.clock import HybridClock
 from p2pserver.rooms.proof import digest_of_everything
@@ -37,19 +38,24 @@ class Server:
         self.name = label
         self.user = f"@{name}:{label}"
         self.now_ms = START_MS
-        self.rooms = Rooms(
-            signer=self.signer,
-            keys=keys or SelfCertifyingKeys(),
-            clock=HybridClock(build_ms=START_MS - 1000, trusted=True),
-            wall_ms=self._wall_ms,
-            rng=random.Random(seed),
-            user_exists=lambda tx, user_id: user_id.endswith(f":{label}") and not user_id.startswith("@nobody"),
-            limits=limits,
-        )
+        self._keys, self._limits, self._seed = keys or SelfCertifyingKeys(), limits, seed
+        self.rooms = self.new_rooms()
         self.context = self.rooms.context
         self.conn: sqlite3.Connection = SimulatedDisk().conn
         self.caches: dict[str, Any] = {}
         self.topics: set[str] = set()
+
+    def new_rooms(self) -> Rooms:
+        """What a start of the process makes; all that lasts is in the database."""
+        return Rooms(
+            signer=self.signer,
+            keys=self._keys,
+            clock=HybridClock(build_ms=START_MS - 1000, trusted=True),
+            wall_ms=self._wall_ms,
+            rng=random.Random(self._seed),
+            user_exists=lambda tx, user_id: user_id.endswith(f":{self.name}") and not user_id.startswith("@nobody"),
+            limits=self._limits,
+        )
 
     def _wall_ms(self) -> int:
         self.now_ms += 10
@@ -124,7 +130,7 @@ class Server:
     def join(self, room_id: str, resident: Server) -> Pdu:
         offer = resident.run(
             lambda tx: resident.rooms.join_offer(
-                tx, origin=self.name, room_id=room_id, user_id=self.user, versions=["10", "11", "12"]
+                tx, origin=self.name, room_id=room_id, user_id=self.user, versions=list(ROOM_VERSIONS)
             )
         )
         return self.run(

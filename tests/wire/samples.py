@@ -55,6 +55,13 @@ messages: st.SearchStrategy[m.Message] = st.one_of(
             st.builds(m.Beacon, st.binary(min_size=4, max_size=4), st.binary(min_size=8, max_size=8)), max_size=5
         ).map(tuple),
     ),
+    st.builds(
+        m.Digests,
+        st.lists(
+            st.builds(m.RoomDigests, st.binary(min_size=4, max_size=4), *[st.binary(min_size=8, max_size=8)] * 3),
+            max_size=5,
+        ).map(tuple),
+    ),
     st.builds(m.Leaves, room_ids, ids(5), st.booleans()),
     st.builds(m.Want, room_ids, ids(5, count_min=1), ids(5), numbers),
     st.builds(m.Pdus, room_ids, st.lists(json_objects, max_size=4).map(tuple), st.booleans(), st.booleans()),
