@@ -103,10 +103,16 @@ def _in_auth_order(arrived: dict[str, Pdu]) -> list[Pdu]:
 def _keep(tx: Tx, room: RoomRow, event: Pdu) -> bool:
     """Keeps an event as an outlier, judged by its auth events; False, if it is held already."""
     known = events.facts(tx, (event.event_id, *event.auth_events))
-    if event.event_id in known:
+    if event.event_id in known and not _is_better(tx, event, outlier=known[event.event_id].outlier):
         return False
     if any(auth_id not in known for auth_id in event.auth_events):
         raise ClaimRefused("an auth event is missing")
     reason = outlier_reason(tx, room, event, known)
     keep_outlier(tx, event, verdict=Verdict.ACCEPTED if reason is None else Verdict.REJECTED, reason=reason)
     return True
+
+
+def _is_better(tx: Tx, event: Pdu, *, outlier: bool) -> bool:
+    """Whether this is the first genuine copy of an outlier. (Events of the graph are improved on receipt.)"""
+    held = events.pdu(tx, event.event_id)
+    return outlier and held is not None and held.redacted_copy and not event.redacted_copy

@@ -8,12 +8,15 @@ it comes redacted from everybody.
 
 from __future__ import annotations
 
+from p2pserver.meg.auth_content import may_lack_permissions
 from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.server_visibility import may_have_content
 from p2pserver.store import events
 from p2pserver.store.tx import Tx
 
 COPIES_AT_ONCE = 8
+POOR_MAX = 512
+"""So many poor copies of events that the auth rules read are looked at."""
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 
 
@@ -26,4 +29,16 @@ def wanted_copies(context: RoomContext, tx: Tx, room_id: str) -> list[str]:
     """Some of the events to ask for a genuine copy: others each time, for a liar can make many that have none."""
     start = "$" + "".join(context.rng.choices(_LETTERS, k=4))
     found = events.redacted_copies(tx, room_id, start=start, most=COPIES_AT_ONCE)
-    return [event_id for event_id in found if is_welcome(context, tx, event_id)]
+    poor = poor_permissions(tx, room_id)
+    first = context.rng.sample(poor, min(len(poor), COPIES_AT_ONCE))
+    return [event_id for event_id in dict.fromkeys((*first, *found)) if is_welcome(context, tx, event_id)]
+
+
+def poor_permissions(tx: Tx, room_id: str) -> list[str]:
+    """The events whose genuine copy may be judged otherwise, or others by it; sorted.
+
+    Two nodes that do not have the same ones cannot be compared by what they made of the events.
+    """
+    return sorted(
+        event.event_id for event in events.poor_permissions(tx, room_id, most=POOR_MAX) if may_lack_permissions(event)
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from p2pserver.errors import Verdict
 from p2pserver.meg.digest import DigestEntry, leaves_digest, room_sec, sec_digest, state_digest
+from p2pserver.rooms.copies import poor_permissions
 from p2pserver.rooms.secs import missing_secs
 from p2pserver.rooms.sending import room_of
 from p2pserver.rooms.state import resolved_map
@@ -40,7 +41,7 @@ def standing(tx: Tx, room_id: str) -> Standing | None:
     room = rooms.room(tx, room_id)
     if room is None or not room.complete:
         return None
-    leaves = tuple(events.leaves(tx, room_id))
+    leaves = (*events.leaves(tx, room_id), *poor_permissions(tx, room_id))
     return Standing(
         room_id=room_id,
         leaves=leaves,

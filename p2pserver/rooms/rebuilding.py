@@ -1,10 +1,13 @@
 """When what a claim stood in for has arrived: everything that was judged by the claim is judged again.
 
 A claim is replaced, not merged: new states, verdicts and depths for every event whose ancestry was not held, in the
-order of the graph, then the extremities and the current state from the whole graph.
+order of the graph, then the extremities and the current state from the whole graph. The same happens to what follows an
+event of which a better copy has come, if the auth rules read what the first one lacked.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from p2pserver.errors import Verdict
 from p2pserver.rooms.context import RoomContext
@@ -15,14 +18,51 @@ from p2pserver.rooms.secs import sec_of
 from p2pserver.rooms.state import forget_resolutions
 from p2pserver.store import events, graph_walks, parked, rooms
 from p2pserver.store.events import StoredEvent
+from p2pserver.store.graph_walks import cited_first
 from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
+
+
+def judge_descendants_again(context: RoomContext, tx: Tx, room: RoomRow, event_ids: Collection[str]) -> None:
+    """A better copy of these events came: judges them and all that cites them, directly or not, by it.
+
+    The work is that of the room: each event is read once. It is done once for an event, since copies only get better.
+    """
+    events.unground(tx, affected_by(tx, room.room_id, event_ids))
+    rebuild(context, tx, room)
+
+
+def affected_by(tx: Tx, room_id: str, event_ids: Collection[str]) -> list[str]:
+    """The events of the graph that cite some of these as parents or auth events, or cite such, and these."""
+    cited_by: dict[str, list[str]] = {}
+    for event_id, cited in _citations(tx, room_id).items():
+        for each in cited:
+            cited_by.setdefault(each, []).append(event_id)
+    found, waiting = dict.fromkeys(event_ids), list(event_ids)
+    while waiting:
+        for child in cited_by.get(waiting.pop(), ()):
+            if child not in found:
+                found[child] = None
+                waiting.append(child)
+    return list(found)
+
+
+def _citations(tx: Tx, room_id: str, *, ungrounded: bool = False) -> dict[str, tuple[str, ...]]:
+    """The parents and auth events of each event of the graph, in the order of arrival."""
+    rows = tx.all(
+        "SELECT event_id FROM events WHERE room_id = ? AND outlier = 0"
+        + (" AND grounded = 0" if ungrounded else "")
+        + " ORDER BY position",
+        (room_id,),
+    )
+    found = ((event_id, events.pdu(tx, event_id)) for (event_id,) in rows)
+    return {event_id: (*event.prev_events, *event.auth_events) for event_id, event in found if event is not None}
 
 
 def rebuild(context: RoomContext, tx: Tx, room: RoomRow) -> None:
     """Judges the events that are not grounded again, and notices when the room has become complete."""
     forget_resolutions(tx)
-    for event_id in graph_walks.ungrounded_in_order(tx, room.room_id):
+    for event_id in cited_first(_citations(tx, room.room_id, ungrounded=True)):
         _judge_again(tx, room, event_id, context)
     joining = parked.has_history_gap(tx, room.room_id)
     beside = [] if joining else _beside_the_join(tx, room)

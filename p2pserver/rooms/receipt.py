@@ -19,11 +19,12 @@ from p2pserver.events.receipt import PduDropped, check_on_receipt
 from p2pserver.events.redaction import redact
 from p2pserver.events.versions import EventIds
 from p2pserver.identifiers import public_key_of, server_of
+from p2pserver.meg.auth_content import redaction_takes_permissions
 from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.copies import COPIES_AT_ONCE, is_welcome
 from p2pserver.rooms.graph import place
 from p2pserver.rooms.judging import Ancestors, Judgement, ancestors_of, judge
-from p2pserver.rooms.rebuilding import rebuild
+from p2pserver.rooms.rebuilding import judge_descendants_again, rebuild
 from p2pserver.rooms.redacting import note_redactions
 from p2pserver.rooms.values import Receipt, ReceiveReport
 from p2pserver.store import events, memberships, outsiders, parked, rooms
@@ -43,6 +44,7 @@ class Intake:
         self._closed_gap = False
         self._held_up: set[str] = set()
         self._redacted: list[str] = []
+        self._improved: list[str] = []
         self.report = ReceiveReport()
 
     def take_all(self, raws: Sequence[object], source: str, *, backfill: bool) -> ReceiveReport:
@@ -53,6 +55,9 @@ class Intake:
 
     def finish(self) -> ReceiveReport:
         self._replace_claims()
+        if self._improved:
+            judge_descendants_again(self._context, self._tx, self._room(), self._improved)
+            self._improved = []
         if self._held_up:
             self.report.missing = parked.awaited(
                 self._tx, self._room_id, most=self._context.limits.wanted_at_once, of=self._held_up
@@ -198,7 +203,9 @@ class Intake:
             return
         redacted_by = events.redacted_by(self._tx, event.event_id)
         events.replace_copy(self._tx, event)
-        if redacted_by is not None and not events.keeps_content(event):
+        if redaction_takes_permissions(event):
+            self._improved.append(event.event_id)
+        elif redacted_by is not None:
             events.set_redacted(self._tx, event.event_id, redacted_by, redact(event.raw, room.rules))
         note_redactions(self._tx, room, event)
         self._tx.notify(f"room:{self._room_id}")

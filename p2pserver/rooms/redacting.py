@@ -10,6 +10,7 @@ from __future__ import annotations
 from p2pserver.errors import Verdict
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.redaction import redact
+from p2pserver.meg.auth_content import redaction_takes_permissions
 from p2pserver.rooms.state import power_levels_in
 from p2pserver.store import events, redactions, state_groups
 from p2pserver.store.events import StoredEvent
@@ -38,7 +39,7 @@ def undo_redaction(tx: Tx, event: Pdu) -> None:
     held = events.pdu(tx, target)
     others = [each for each, applied in redactions.of_target(tx, target) if applied]
     events.set_redacted(tx, target, others[0] if others else None, None)
-    if held is not None and not others:
+    if held is not None and not others and not redaction_takes_permissions(held):
         events.mark_redacted_copy(tx, target)
 
 
@@ -50,7 +51,7 @@ def _apply(tx: Tx, room: RoomRow, target_id: str, redaction_id: str) -> None:
     if redaction.position > 0 and target.position != redaction.position:
         _show_again(tx, redaction)
     if target.redacted_by is None:
-        redacted = None if events.keeps_content(target.pdu) else redact(target.pdu.raw, room.rules)
+        redacted = None if redaction_takes_permissions(target.pdu) else redact(target.pdu.raw, room.rules)
         events.set_redacted(tx, target_id, redaction_id, redacted)
     tx.notify(f"room:{room.room_id}")
 

@@ -1,7 +1,8 @@
 """What another server may see of a room: it is judged by the state at each event, as for users.
 
 A server that is in the room gets every event, since it needs them all to agree with us; what the history visibility
-hides from its users it gets in the redacted form, which has the same ID and the same effect on the state.
+hides from its users it gets in the redacted form, which has the same ID and the same effect on the state. Where it has
+not (`meg/auth_content.py`), it gets the event in full.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.redaction import redact
 from p2pserver.identifiers import server_of
+from p2pserver.meg.auth_content import may_lack_permissions, redaction_takes_permissions
 from p2pserver.meg.state import StateMap
 from p2pserver.store import events, memberships, state_groups
 from p2pserver.store.lru import Lru
@@ -40,6 +42,9 @@ def copy_for(tx: Tx, server: str, event_id: str) -> dict[str, Any] | None:
     if found is None or found.outlier or found.state_before is None or found.state_after is None:
         return None
     joined_now = memberships.is_joined(tx, found.pdu.room_id, server)
+    whole = events.pdu(tx, event_id)
+    if whole is not None and joined_now and redaction_takes_permissions(whole):
+        return dict(whole.raw)  # who judges by less comes to other verdicts; each redacts what it shows
     if found.pdu.server == server or _sees(tx, server, found.pdu, found.state_before, found.state_after, joined_now):
         return dict(found.pdu.raw)
     if joined_now:
@@ -52,6 +57,8 @@ def may_have_content(tx: Tx, server: str, event_id: str) -> bool:
     found = events.stored(tx, event_id)
     if found is None or found.state_before is None or found.state_after is None:
         return False
+    if may_lack_permissions(found.pdu):
+        return True
     return _sees(tx, server, found.pdu, found.state_before, found.state_after, joined_now=True)
 
 

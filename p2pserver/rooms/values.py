@@ -67,7 +67,10 @@ class RoomDigest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """Where a node stands in a complete room, for a comparison: `leaves` are all event IDs that none cites, sorted."""
+    """Where a node stands in a complete room, for a comparison.
+
+    `leaves` are the events that none cites, and then those held only redacted that may say more to the auth rules.
+    """
 
     room_id: str
     leaves: tuple[str, ...]

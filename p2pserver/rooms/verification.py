@@ -22,6 +22,7 @@ from p2pserver.events.redaction import redact
 from p2pserver.events.signing import KeyLookup
 from p2pserver.events.versions import rules_of
 from p2pserver.identifiers import server_of
+from p2pserver.meg.auth_content import redaction_takes_permissions
 from p2pserver.meg.digest import (
     changed_sum,
     event_sec,
@@ -178,7 +179,7 @@ class _Verification:
             ) from None
         _expect(event_id, "event ID", event_id, event.event_id)
         if event.redacted_copy:
-            lost = row["redacted_copy"] or (row["redacted_by"] is not None and not events.keeps_content(event))
+            lost = row["redacted_copy"] or (row["redacted_by"] is not None and not redaction_takes_permissions(event))
             if not lost:
                 raise Differs(event_id, "content", "one that does not match its hash", "the content that was hashed")
             if raw != redact(raw, self._room.rules):

@@ -13,6 +13,7 @@ from p2pserver.events.receipt import load_pdu
 from p2pserver.events.redaction import redact
 from p2pserver.events.versions import rules_of
 from p2pserver.identifiers import server_of
+from p2pserver.meg.auth_content import READ, redaction_takes_permissions
 from p2pserver.store.lru import Lru
 from p2pserver.store.tx import Tx
 
@@ -79,20 +80,15 @@ def pdu(tx: Tx, event_id: str) -> Pdu | None:
 def shown(tx: Tx, event_id: str) -> Pdu | None:
     """An event as clients and other servers get it: the redacted form once it is redacted.
 
-    `pdu` differs for events that the auth rules still read in full (`keeps_content`).
+    `pdu` differs for events that the auth rules still read in full (`redaction_takes_permissions`).
     """
     found = pdu(tx, event_id)
-    if found is None or not keeps_content(found):
+    if found is None or not redaction_takes_permissions(found):
         return found
     row = tx.one("SELECT 1 FROM events WHERE event_id = ? AND redacted_by IS NOT NULL", (event_id,))
     if row is None:
         return found
     return load_pdu(redact(found.raw, found.rules), found.rules, event_id=event_id)
-
-
-def keeps_content(event: Pdu) -> bool:
-    """Whether a redaction would take something that the auth rules look at (`invite` levels, before version 11)."""
-    return not event.rules.redaction_cleaned and event.type in ("m.room.power_levels", "m.room.member")
 
 
 def stored(tx: Tx, event_id: str) -> StoredEvent | None:
@@ -249,6 +245,23 @@ def redacted_copies(tx: Tx, room_id: str, *, start: str, most: int) -> list[str]
     if len(found) < most:
         found += [event_id for (event_id,) in tx.execute(sql.format("<"), (room_id, start, most - len(found)))]
     return found
+
+
+def poor_permissions(tx: Tx, room_id: str, *, most: int) -> list[Pdu]:
+    """Events of the graph of types that the auth rules read, of which a genuine copy never came, by their IDs."""
+    marks = ",".join(f"'{event_type}'" for event_type in (*READ, "m.room.redaction"))
+    rows = tx.all(
+        "SELECT event_id FROM events WHERE room_id = ? AND redacted_copy = 1 AND outlier = 0"
+        f" AND type IN ({marks}) ORDER BY event_id LIMIT ?",
+        (room_id, most),
+    )
+    found = (pdu(tx, event_id) for (event_id,) in rows)
+    return [event for event in found if event is not None]
+
+
+def unground(tx: Tx, event_ids: Iterable[str]) -> None:
+    """These are to be judged again, as if a claim had had a part in their verdict."""
+    tx.many("UPDATE events SET grounded = 0, sec = NULL WHERE event_id = ?", [(each,) for each in event_ids])
 
 
 def set_position(tx: Tx, event_id: str, position: int) -> None:

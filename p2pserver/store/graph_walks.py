@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Collection, Iterable
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
 
 from p2pserver.store.tx import Tx
 
@@ -41,40 +40,26 @@ def parents(tx: Tx, event_id: str) -> list[str]:
     return [parent for (parent,) in rows]
 
 
-def ungrounded_in_order(tx: Tx, room_id: str) -> list[str]:
-    """The events of the graph that stand on a claim, each after those of them that it cites."""
-    return parents_first(
-        tx,
-        tx.all(
-            "SELECT event_id FROM events WHERE room_id = ? AND grounded = 0 AND outlier = 0 ORDER BY position",
-            (room_id,),
-        ),
-    )
-
-
 def without_sec_in_order(tx: Tx, room_id: str) -> list[str]:
     """The events with all their ancestry here that lack their part of the digest, each after those that it cites."""
-    return parents_first(
-        tx,
-        tx.all(
-            "SELECT event_id FROM events WHERE room_id = ? AND sec IS NULL AND grounded = 1 AND outlier = 0"
-            " ORDER BY position",
-            (room_id,),
-        ),
+    rows = tx.all(
+        "SELECT event_id FROM events WHERE room_id = ? AND sec IS NULL AND grounded = 1 AND outlier = 0"
+        " ORDER BY position",
+        (room_id,),
     )
+    return cited_first({event_id: parents(tx, event_id) for (event_id,) in rows})
 
 
-def parents_first(tx: Tx, rows: Iterable[tuple[Any, ...]]) -> list[str]:
+def cited_first(citations: Mapping[str, Collection[str]]) -> list[str]:
     """Some events, each after those of them that it cites; among others in the order given."""
-    ids = [event_id for (event_id,) in rows]
-    waits_for = dict.fromkeys(ids, 0)
-    cited_by: dict[str, list[str]] = {event_id: [] for event_id in ids}
-    for event_id in ids:
-        for parent in parents(tx, event_id):
-            if parent in cited_by:
-                cited_by[parent].append(event_id)
+    waits_for = dict.fromkeys(citations, 0)
+    cited_by: dict[str, list[str]] = {event_id: [] for event_id in citations}
+    for event_id, cited in citations.items():
+        for each in set(cited):
+            if each in cited_by:
+                cited_by[each].append(event_id)
                 waits_for[event_id] += 1
-    free = deque(event_id for event_id in ids if waits_for[event_id] == 0)
+    free = deque(event_id for event_id in citations if waits_for[event_id] == 0)
     order: list[str] = []
     while free:
         event_id = free.popleft()

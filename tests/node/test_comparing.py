@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from p2pserver.node.sabotage import replace_in_units
-from p2pserver.node.simulation import SimulatedMesh
+from p2pserver.node.simulation import RoomActions, SimulatedMesh
 from p2pserver.rooms import proof
 from p2pserver.store.alarms import DIVERGED, Alarm, alarms
 from p2pserver.store.events import HEALING_TYPE
@@ -130,6 +130,49 @@ def test_clients_see_no_healing_event() -> None:
         assert HEALING_TYPE not in str(everywhere)
         assert "m.thread" not in str(everywhere)
         assert await joined.messages() == [*shown_before, "the root"]
+        await mesh.stop()
+
+    live(story())
+
+
+def test_better_copy_of_levels_changes_the_verdicts_and_raises_no_alarm() -> None:
+    """Version 10: the levels come altered to one node, whose user then invites somebody, as he may by that copy."""
+
+    async def story() -> None:
+        mesh = SimulatedMesh(["a", "b"], seed=4)
+        await mesh.start()
+        await asyncio.sleep(5)
+        anna, boris = await mesh.user("a", "anna"), await mesh.user("b", "boris")
+        room = await RoomActions.create(anna, preset="public_chat", room_version="10")
+        joined = await RoomActions.join(boris, room.room_id, via=mesh.nodes["a"].server_name)
+        assert await mesh.until_equal(room.room_id, within_s=60) is not None
+        mesh.partition({"a"}, {"b"})
+        levels = await room.state("m.room.power_levels", {"users": {anna.user_id: 100}, "invite": 100})
+        databases = {name: mesh.nodes[name].database for name in ("a", "b")}
+        rooms = {name: mesh.nodes[name].running.rooms for name in ("a", "b")}
+        assert databases["a"] is not None
+        assert databases["b"] is not None
+        raw = await databases["a"].read(lambda tx: rooms["a"].event(tx, levels).raw)
+        altered = {**raw, "content": {**raw["content"], "invite": 0}}
+        source = mesh.nodes["a"].server_name
+        await databases["b"].write(
+            lambda tx: rooms["b"].receive(tx, room_id=room.room_id, raws=[altered], source=source)
+        )
+        guest = f"@guest:{mesh.nodes['a'].server_name}"
+        await joined.membership("invite", guest)
+        mesh.heal()
+        await asyncio.sleep(90)
+        assert await mesh.until_equal(room.room_id, within_s=120) is not None
+        for database in databases.values():
+            verdict = await database.read(
+                lambda tx: tx.one(
+                    "SELECT verdict FROM events WHERE state_key = ? AND sender = ?", (guest, boris.user_id)
+                )
+            )
+            assert verdict == ("rejected",)
+        assert await alarms_of(mesh, "a") == await alarms_of(mesh, "b") == []
+        digests = await mesh.digests(room.room_id)
+        assert len(set(map(str, digests.values()))) == 1
         await mesh.stop()
 
     live(story())
