@@ -25,7 +25,7 @@ EVENTS_SHOWN = 300
 
 @click.group()
 def room() -> None:
-    """Looks at one room: draws its event graph, checks it again.
+    """Looks at one room: what is known of it, its event graph, whether all of it is right.
 
     ROOM is a room ID, an alias of this node, the beginning of a room ID (without the `!`, if you like) or a name,
     as long as it means one room. Only the stored events are read, whether or not the node runs; nothing is written.
@@ -46,6 +46,24 @@ def on_room(config: Config, text: str, read: Callable[[Tx, str], T]) -> T:
             return read(tx, room_meant(tx, text))
         except NoSuchRoom as error:
             raise Failure(str(error)) from None
+
+
+@room.command()
+@click.argument("room_", metavar="ROOM")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, with all that is known.")
+@setting_options(["data_dir"])
+def show(config_file: Path | None, room_: str, as_json: bool, **flags: Any) -> None:
+    """Shows one room: alarms, events by verdict, width, servers, and what is missing."""
+    from p2pserver.commands.room_lines import lines_of_room
+    from p2pserver.graph_view.text import printable
+    from p2pserver.store.room_report import room_report
+
+    found = on_room(load_config(config_file, flags), room_, room_report)
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+        return
+    for line in lines_of_room(found):
+        click.echo(printable(line))
 
 
 @room.command()

@@ -3,9 +3,60 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
 
+from p2pserver.graph_view.text import shortened
 from p2pserver.rooms.verification import Verified
+
+SERVERS_SHOWN = 12
+MISSING_SHOWN = 5
+ALARMS = {
+    "diverged": "this node and a peer hold the same events, and make different things of them",
+    "state_reset_suspected": "the state went back to something older, though nobody revoked anything",
+}
+"""What each kind of `store.alarms` means, for people."""
+
+
+def lines_of_room(room: Mapping[str, Any]) -> Iterator[str]:
+    """What `store.room_report` says, alarms first."""
+    yield shortened(room["name"] or "(no name)", 200)
+    yield f"  {room['room_id']}"
+    yield f"  version {room['version']}, by {room['creator']}, {room['history']}"
+    if room["aliases"]:
+        yield f"  aliases {', '.join(room['aliases'])}"
+    for alarm in room["alarms"]:
+        yield from _lines_of_alarm(alarm)
+    verdicts = [f"{count:,} {verdict.replace('_', '-')}" for verdict, count in room["verdicts"].items()]
+    yield f"graph     {room['events']:,} events ({', '.join(verdicts)}), depth {room['depth']:,}"
+    extremities = "1 forward extremity" if room["width"] == 1 else f"{room['width']:,} forward extremities"
+    leaves = "1 leaf" if room["leaves"] == 1 else f"{room['leaves']:,} leaves"
+    yield f"          {extremities}, {leaves}, {room['redacted']:,} redacted, {room['outliers']:,} outliers"
+    yield f"members   {room['joined']:,} on {sum(1 for each in room['servers'] if each['joined']):,} servers"
+    for each in room["servers"][:SERVERS_SHOWN]:
+        invited = f", {each['invited']:,} invited" if each["invited"] else ""
+        yield f"          {each['server']}: {each['joined']:,}{invited}"
+    if len(room["servers"]) > SERVERS_SHOWN:
+        yield f"          and {len(room['servers']) - SERVERS_SHOWN:,} more servers"
+    for gap in room["missing"][:MISSING_SHOWN]:
+        claim = f"its state claimed by {gap['claimed_by']}" if gap["claimed_by"] else "nothing claimed"
+        yield f"missing   {gap['event_id']}, {'from before the join, ' if gap['before_join'] else ''}{claim}"
+    if len(room["missing"]) > MISSING_SHOWN:
+        yield f"          and {len(room['missing']) - MISSING_SHOWN:,} more events"
+    for each in room["parked"]:
+        yield f"parked    {each['events']:,} events from {each['from']} wait for their parents"
+
+
+def _lines_of_alarm(alarm: Mapping[str, Any]) -> Iterator[str]:
+    when = f"{datetime.fromtimestamp(alarm['last_ms'] / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+    often = "" if alarm["times"] == 1 else f", {alarm['times']:,} times"
+    yield f"ALARM     {alarm['kind']}: {alarm['about']}, {when}{often}"
+    meaning = ALARMS.get(alarm["kind"])
+    if meaning is not None:
+        yield f"          {meaning}"
+    for name, value in alarm["details"].items():
+        yield f"          {name} {value}"
 
 
 def lines_of_verification(found: Verified, seconds: float) -> Iterator[str]:

@@ -1,24 +1,29 @@
 """Judging a room's events again, one after the other, from nothing but the events.
 
 This is what the receipt of an event does (rooms/judging.py), less everything that makes it fast: no state groups, no
-caches that outlive the room, no verdicts that somebody stored. Two ways to one result can be compared.
+verdicts, index or caches that somebody kept. Two ways to one result can be compared.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.versions import RoomVersionRules
 from p2pserver.meg.auth import NotAllowed, authorize, check_auth_events, state_of_auth_events
+from p2pserver.meg.auth_index import AuthNode, NotIndexed, node_for
+from p2pserver.meg.chains import EventFacts, ResolutionNotes
 from p2pserver.meg.power import PowerLevels
 from p2pserver.meg.resolution import resolve
 from p2pserver.meg.state import StateMap, StateSlot
 
 RESOLUTIONS_KEPT = 64
 POWER_LEVELS_KEPT = 256
+NOTES_KEPT = 20_000
 EMPTY: StateMap = {}
 
 
@@ -50,6 +55,8 @@ class Replay:
         self._find = find
         self._levels: dict[tuple[str, str | None], PowerLevels] = {}
         self._resolved: OrderedDict[frozenset[int], tuple[list[StateMap], StateMap]] = OrderedDict()
+        self._index = _Index()
+        self._notes = ResolutionNotes(facts=_Notes(), allowed=_Notes(), levels=_Notes())
 
     # The source of events
 
@@ -67,6 +74,7 @@ class Replay:
     def judge(self, event: Pdu, after_parents: Sequence[StateMap], *, foreign_parent: bool = False) -> Replayed:
         """The next event. `after_parents` are the states after its parents, of those that have one."""
         before = self.resolved(after_parents)
+        self.note(event)
         rejection = "by its prev_events: one is of another room" if foreign_parent else self.rejection(event, before)
         if rejection is not None:
             self.rejected.add(event.event_id)
@@ -76,6 +84,11 @@ class Replay:
         slot = event.state_slot
         after = before if slot is None or before.get(slot) == event.event_id else {**before, slot: event.event_id}
         return Replayed(None, before, after)
+
+    def note(self, event: Pdu) -> None:
+        """Of an event that is not judged here: it may be in a state, or in the auth chain of one."""
+        if event.is_state:
+            self._index.add(event)
 
     def rejection(self, event: Pdu, before: StateMap) -> str | None:
         """Checks 4 and 5 of the receipt. Source: server-server API, "Checks performed on receipt of a PDU"."""
@@ -103,7 +116,7 @@ class Replay:
         if known is not None:
             self._resolved.move_to_end(key)
             return known[1]
-        made: StateMap = resolve(distinct, self, self.rules)
+        made: StateMap = resolve(distinct, self, self.rules, index=self._index, notes=self._notes)
         made = next((state for state in distinct if state == made), made)
         self._resolved[key] = (distinct, made)  # the states themselves too: their ids are theirs as long as they live
         if len(self._resolved) > RESOLUTIONS_KEPT:
@@ -132,6 +145,44 @@ class Replay:
                 self._levels.clear()
             known = self._levels[pair] = PowerLevels.of(create, power_levels)
         return known
+
+
+class _Index:
+    """The `AuthIndex` of the events so far, made from them and kept in memory."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, AuthNode] = {}
+        self._slots: dict[str, StateSlot] = {}
+        self._cited_by: dict[str, list[str]] = {}
+
+    def add(self, event: Pdu) -> None:
+        facts = EventFacts.of(event)
+        if facts.slot is None or event.event_id in self._slots:
+            return
+        self._slots[event.event_id] = facts.slot
+        for cited in dict.fromkeys(event.auth_events):
+            self._cited_by.setdefault(cited, []).append(event.event_id)
+        with suppress(NotIndexed):
+            spine = next((each for each in facts.auth_ids if self._slots.get(each) == facts.slot), None)
+            self._nodes[event.event_id] = node_for(self, facts.auth_ids, spine)
+
+    def node(self, event_id: str) -> AuthNode:
+        found = self._nodes.get(event_id)
+        if found is None:
+            raise NotIndexed(event_id)
+        return found
+
+    def citing(self, event_id: str) -> Iterator[tuple[str, StateSlot]]:
+        return ((each, self._slots[each]) for each in self._cited_by.get(event_id, ()))
+
+
+class _Notes(dict[Any, Any]):
+    """Forgets everything at once when it is full."""
+
+    def put(self, key: Any, value: Any) -> None:
+        if len(self) >= NOTES_KEPT:
+            self.clear()
+        self[key] = value
 
 
 class _View(Mapping[StateSlot, Pdu]):

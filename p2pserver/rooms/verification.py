@@ -40,7 +40,7 @@ from p2pserver.store import events, parked, rooms, state_groups
 from p2pserver.store.lru import Lru
 from p2pserver.store.tx import Tx
 
-PDUS_KEPT = 8192
+PDUS_KEPT = 2048
 GROUPS_KEPT = 512
 SUMS_KEPT = 1024
 _COLUMNS = (
@@ -137,6 +137,7 @@ class _Verification:
         self._pdus.put(event.event_id, event)
         if row["outlier"]:
             self._found.outliers += 1
+            self._replay.note(event)
             self._check_verdict(event, row, self._replay.rejection_by_auth_events(event))
             if row["verdict"] == "rejected":
                 self._replay.rejected.add(event.event_id)

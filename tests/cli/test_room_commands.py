@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from p2pserver.commands.room_lines import ALARMS
+from p2pserver.store import alarms
 from tests.cli.stored_rooms import command, data_folder
 from tests.rooms.servers import Server, reconcile
 
@@ -160,3 +162,45 @@ def test_verify_names_the_first_difference_and_fails(folder: Path) -> None:
     assert "what       depth" in shown.stdout
     found = json.loads(command(folder, "room", "verify", "harbor", "--json").stdout)
     assert found["difference"]["expected"] == "5"
+
+
+def test_show_tells_what_is_known_of_a_room(folder: Path) -> None:
+    anna, harbor, _ = two_rooms()
+    shown = command(folder, "room", "show", "harbor")
+    assert shown.exit_code == 0
+    assert shown.stdout.startswith(
+        f"harbor\n  {harbor}\n  version 12, by {anna.user}, complete\n  aliases #h:{anna.name}\n"
+    )
+    assert "9 events (9 accepted), depth 8" in shown.stdout
+    assert "1 forward extremity, 1 leaf" in shown.stdout
+    assert "2 on 2 servers" in shown.stdout
+    found = json.loads(command(folder, "room", "show", "harbor", "--json").stdout)
+    assert (found["verdicts"], found["alarms"], found["missing"]) == ({"accepted": 9}, [], [])
+
+
+def test_show_puts_alarms_first_and_lets_nobody_write_to_the_terminal(tmp_path: Path) -> None:
+    anna, harbor, _ = two_rooms()
+    details = {"slot": "m.room.topic", "was": "\x1b[2J"}
+    anna.run(
+        lambda tx: alarms.raise_alarm(
+            tx, room_id=harbor, kind=alarms.STATE_RESET_SUSPECTED, about="m.room.topic ", details=details, now_ms=0
+        )
+    )
+    shown = command(data_folder(anna, tmp_path / "data"), "room", "show", "harbor").stdout
+    assert "ALARM     state_reset_suspected: m.room.topic" in shown
+    assert shown.index("ALARM") < shown.index("graph")
+    assert "\x1b" not in shown
+
+
+def test_every_kind_of_alarm_is_explained() -> None:
+    assert set(ALARMS) == {alarms.DIVERGED, alarms.STATE_RESET_SUSPECTED}
+
+
+def test_show_says_what_is_missing(tmp_path: Path) -> None:
+    anna, boris = Server("anna"), Server("boris", seed=2)
+    room_id = anna.create()
+    anna.send(room_id, "before")
+    boris.join(room_id, anna)
+    shown = command(data_folder(boris, tmp_path / "data"), "room", "show", room_id).stdout
+    assert "partial, 1 gap" in shown
+    assert f"from before the join, its state claimed by {anna.name}" in shown
