@@ -218,6 +218,27 @@ async def duel(town: Town) -> None:
     await town.draw("duel", "anna", "Two admins, cut off from each other, set the join rule")
 
 
+async def healing(town: Town) -> None:
+    """dora's name for the room is soft-failed where boris' levels hold when it comes, and accepted where carla's do."""
+    await town.begin(levels={"boris": 100, "carla": 100, "dora": 50})
+    town.mesh.partition({"anna", "boris"}, {"carla"}, {"dora"})
+    await asyncio.sleep(60)
+    levels = await town.rooms["anna"].read_state("m.room.power_levels")
+    town.note(await town.rooms["dora"].state("m.room.name", {"name": "ours"}), "name: ours")
+    for name, kind in (("boris", "m.room.name"), ("carla", "m.room.topic")):
+        changed = {**levels, "events": {**levels["events"], kind: 100}}
+        event_id = await town.rooms[name].state("m.room.power_levels", changed)
+        town.note(event_id, f"{name}' levels" if name.endswith("s") else f"{name}'s levels")
+        await asyncio.sleep(600)
+    town.mesh.partition({"anna", "boris", "dora"}, {"carla"})
+    await asyncio.sleep(120)
+    await town.draw("torn", "anna", "Where boris' levels hold, dora may not name the room")
+    town.mesh.heal()
+    await town.together()
+    await asyncio.sleep(60)
+    await town.draw("healed", "anna", "All have met, and two nodes have posted a healing event")
+
+
 async def partial(town: Town) -> None:
     await town.begin(members=("boris",))
     for number in range(3):
@@ -236,6 +257,7 @@ STORIES: dict[str, tuple[Story, tuple[str, ...]]] = {
     "equivocation": (equivocation, ("anna", "boris", "mallory")),
     "too_late": (too_late, ("anna", "boris", "carla")),
     "duel": (duel, ("anna", "boris", "carla")),
+    "healing": (healing, ("anna", "boris", "carla", "dora")),
     "partial": (partial, ("anna", "boris", "carla")),
 }
 
