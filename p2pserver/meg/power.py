@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from p2pserver.events.canonical import INTEGER_MAX
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.versions import RoomVersionRules
 from p2pserver.identifiers import is_user_id
@@ -61,6 +62,33 @@ def readable_level(value: object) -> int | None:
         digits = _DIGITS.fullmatch(value)
         return int(digits[1]) if digits is not None and len(value) <= _DIGITS_MAX else None
     return None
+
+
+def as_integers(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A power levels content of any version with nothing but integers where levels belong, for a room of any version.
+
+    What cannot be read as a level, and what is no user ID in `users`, is left out.
+    """
+    levels = {name: readable_level(content[name]) for name in DEFAULTS if name in content}
+    tables = {
+        name: {key: readable_level(level) for key, level in _table(content, name).items()}
+        for name in ("users", "events", "notifications")
+        if name in content
+    }
+    others = {key: value for key, value in content.items() if key not in levels and key not in tables}
+    kept = {
+        name: {
+            key: level
+            for key, level in table.items()
+            if _is_json_integer(level) and (name != "users" or is_user_id(key))
+        }
+        for name, table in tables.items()
+    }
+    return {**others, **{name: level for name, level in levels.items() if _is_json_integer(level)}, **kept}
+
+
+def _is_json_integer(level: int | None) -> bool:
+    return level is not None and -INTEGER_MAX <= level <= INTEGER_MAX
 
 
 def readable_levels(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,8 +36,12 @@ def create_room(
     creation_content: dict[str, Any],
     state: Sequence[tuple[str, str, dict[str, Any]]],
     creator_profile: dict[str, Any],
+    room_id: str | None = None,
 ) -> str:
-    """Raises: UnsupportedRoomVersion, Forbidden, BadJson, TooLarge."""
+    """`room_id` is that of `new_room_id`, where it had to be known before; in version 12 the create event gives it.
+
+    Raises: UnsupportedRoomVersion, Forbidden, BadJson, TooLarge.
+    """
     rules = rules_of(version)
     check_is_local(context, creator)
     content = {**creation_content, "room_version": version}
@@ -46,7 +50,7 @@ def create_room(
         content["creator"] = creator
     create = build_event(
         rules=rules,
-        room_id=None if rules.room_id_is_create_hash else new_room_id(context),
+        room_id=None if rules.room_id_is_create_hash else room_id or new_room_id(context),
         sender=creator,
         event_type="m.room.create",
         state_key="",

@@ -21,6 +21,7 @@ from p2pserver.rooms import (
     sending,
     server_visibility,
     serving,
+    upgrading,
     visibility,
 )
 from p2pserver.rooms.context import RoomContext
@@ -76,6 +77,27 @@ class Rooms:
             creation_content=creation_content,
             state=state,
             creator_profile=creator_profile,
+        )
+
+    def upgrade(
+        self,
+        tx: Tx,
+        *,
+        room_id: str,
+        user_id: str,
+        version: str,
+        additional_creators: Sequence[str],
+        user_profile: dict[str, Any],
+    ) -> str:
+        """Replaces a room by a new one of another version, and returns the new room's ID."""
+        return upgrading.upgrade_room(
+            self.context,
+            tx,
+            room_id=room_id,
+            user_id=user_id,
+            version=version,
+            additional_creators=additional_creators,
+            user_profile=user_profile,
         )
 
     def send(

@@ -26,6 +26,15 @@ def delete_alias(tx: Tx, name: str) -> None:
     tx.execute("DELETE FROM aliases WHERE alias = ?", (name,))
 
 
+def move_aliases(tx: Tx, old_room_id: str, new_room_id: str) -> None:
+    """All aliases of this node that point to one room point to another from now on."""
+    tx.execute("UPDATE aliases SET room_id = ? WHERE room_id = ?", (new_room_id, old_room_id))
+
+
+def is_published(tx: Tx, room_id: str) -> bool:
+    return tx.one("SELECT 1 FROM rooms WHERE room_id = ? AND published = 1", (room_id,)) is not None
+
+
 def aliases_of(tx: Tx, room_id: str) -> list[str]:
     return [name for (name,) in tx.all("SELECT alias FROM aliases WHERE room_id = ? ORDER BY alias", (room_id,))]
 
