@@ -64,6 +64,19 @@ class Town:
     async def say(self, name: str, caption: str) -> str:
         return self.note(await self.rooms[name].send(caption), caption)
 
+    async def names_of_the_room(self) -> dict[str, str]:
+        """What the user of each node is shown as the name of the room."""
+        return {name: (await room.read_state("m.room.name"))["name"] for name, room in self.rooms.items()}
+
+    async def verdicts_of(self, author: str, name: str) -> set[str]:
+        """What the story's messages of one user earned at a node."""
+        events = (await self.graph(name)).events
+        return {
+            event.verdict
+            for event in events
+            if event.event_id in self.captions and event.sender[1:].startswith(f"{author}:")
+        }
+
     async def ban(self, name: str, other: str) -> None:
         await self.rooms[name].membership("ban", self.rooms[other].client.user_id)
         newest = max((await self.graph(name)).events, key=lambda event: event.position)
@@ -196,6 +209,9 @@ async def too_late(town: Town) -> None:
     await asyncio.sleep(120)
     await town.say("boris", "quiet now")
     await asyncio.sleep(60)
+    verdicts = {name: await town.verdicts_of("carla", name) for name in ("anna", "boris", "carla")}
+    if verdicts != {"anna": {"soft_failed"}, "boris": {"soft_failed"}, "carla": {"accepted"}}:
+        raise RuntimeError(f"the page says who soft-fails carla's messages: {verdicts}")
     await town.draw("banned", "anna", "carla writes on a branch from before her ban")
 
 
@@ -212,7 +228,10 @@ async def duel(town: Town) -> None:
     await asyncio.sleep(120)
     await town.say("anna", "what holds?")
     await asyncio.sleep(60)
-    holds = await town.rooms["anna"].read_state("m.room.join_rules")
+    found = [await room.read_state("m.room.join_rules") for room in town.rooms.values()]
+    holds = found[0]
+    if found != [holds] * len(found):
+        raise RuntimeError("the page says that one join rule holds everywhere")
     for name, rule in rules.items():
         town.note(sent[name], f"{rule}: {'holds' if rule == holds['join_rule'] else 'yields'}")
     await town.draw("duel", "anna", "Two admins, cut off from each other, set the join rule")
@@ -234,8 +253,13 @@ async def healing(town: Town) -> None:
     await asyncio.sleep(120)
     await town.draw("torn", "anna", "Where boris' levels hold, dora may not name the room")
     town.mesh.heal()
-    await town.together()
+    await town.mesh.until_equal(town.rooms["anna"].room_id, within_s=600)
+    before = {"anna": "harbor", "boris": "harbor", "carla": "ours", "dora": "ours"}
+    if await town.names_of_the_room() != before:
+        raise RuntimeError("the page says that the nodes show different names")
     await asyncio.sleep(60)
+    if set((await town.names_of_the_room()).values()) != {"ours"}:
+        raise RuntimeError("the page says that all nodes show one name")
     await town.draw("healed", "anna", "All have met, and two nodes have posted a healing event")
 
 
