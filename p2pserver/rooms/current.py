@@ -28,6 +28,8 @@ def update_current_state(context: RoomContext, tx: Tx, room: RoomRow, *, positio
         return False
     changes = state_groups.difference(tx, room.current_group, group_id)
     rooms.set_current_group(tx, room.room_id, group_id)
+    if room.current_group is not None:
+        state_groups.drop_unused(tx, room.room_id, room.current_group)
     for slot, (previous, event_id) in changes.items():
         _change_slot(context, tx, room.room_id, slot, previous, event_id, position)
     if changes:

@@ -10,6 +10,7 @@ from p2pserver.rooms.judging import Judgement
 from p2pserver.rooms.redacting import note_redactions
 from p2pserver.rooms.secs import sec_of
 from p2pserver.store import events, rooms
+from p2pserver.store.auth_index import StoredAuthIndex
 from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
 
@@ -34,6 +35,7 @@ def place(context: RoomContext, tx: Tx, room: RoomRow, event: Pdu, judgement: Ju
         state_after=judgement.state_after,
         sec=sec_of(tx, event, judgement),
     )
+    StoredAuthIndex(tx).add(event)
     events.insert_edges(tx, event)
     events.extend_leaves(tx, event)
     if judgement.verdict is not Verdict.REJECTED:
@@ -60,3 +62,4 @@ def keep_outlier(tx: Tx, event: Pdu, *, verdict: Verdict, reason: str | None) ->
         state_before=None,
         state_after=None,
     )
+    StoredAuthIndex(tx).add(event)

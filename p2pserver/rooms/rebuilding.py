@@ -16,7 +16,7 @@ from p2pserver.rooms.judging import allowed_now, ancestors_of, judge
 from p2pserver.rooms.redacting import note_redactions, undo_redaction
 from p2pserver.rooms.secs import sec_of
 from p2pserver.rooms.state import forget_resolutions
-from p2pserver.store import events, graph_walks, parked, rooms
+from p2pserver.store import auth_index, events, graph_walks, parked, rooms
 from p2pserver.store.events import StoredEvent
 from p2pserver.store.graph_walks import cited_first
 from p2pserver.store.rooms import RoomRow
@@ -76,6 +76,7 @@ def rebuild(context: RoomContext, tx: Tx, room: RoomRow) -> None:
         _show_beside(context, tx, room.room_id, each)
     if not parked.gaps(tx, room.room_id) and not graph_walks.has_ungrounded(tx, room.room_id):
         rooms.set_complete(tx, room.room_id, True)
+        auth_index.forget_outliers(tx, room.room_id)
         events.drop_outliers(tx, room.room_id)
     tx.notify(f"room:{room.room_id}")
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.versions import RoomVersionRules
+from p2pserver.meg.chains import ResolutionNotes
 from p2pserver.meg.power import PowerLevels
-from p2pserver.meg.resolution import resolve
+from p2pserver.meg.resolution import resolved_changes
 from p2pserver.meg.state import CREATE, POWER_LEVELS, StateMap, StateSlot
 from p2pserver.store import events, state_groups
+from p2pserver.store.auth_index import StoredAuthIndex
 from p2pserver.store.lru import Lru
 from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
 
 RESOLUTIONS_KEPT = 4096
-NEAR_GROUPS = 4
-"""How many of the resolved groups, the newest, are tried as the base of the result."""
-
+NOTED_FACTS_MAX = 10_000
+"""Events of which a resolution leaves a note to the next, about 1 kB each."""
+NOTED_DECISIONS_MAX = 20_000
+"""Answers of the auth rules that one resolution leaves to the next, about 500 octets each."""
 POWER_LEVELS_KEPT = 256
 
 
@@ -69,11 +72,32 @@ def resolved_group(tx: Tx, room_id: str, rules: RoomVersionRules, groups: Collec
     if cache is None:
         cache = tx.caches["resolutions"] = Lru(RESOLUTIONS_KEPT)
     known = cache.get(distinct)
-    if known is None:
-        state = resolved_map(tx, rules, distinct)
-        known = state_groups.group_of(tx, room_id, state, near=sorted(distinct)[-NEAR_GROUPS:])
+    if known is None or not state_groups.is_held(tx, known):
+        known = _resolved_anew(tx, room_id, rules, sorted(distinct, reverse=True))
         cache.put(distinct, known)
     return known
+
+
+def _resolved_anew(tx: Tx, room_id: str, rules: RoomVersionRules, groups: Sequence[int]) -> int:
+    """One of the groups where the resolution is its state, else a delta on the first."""
+    states = [state_groups.state_map(tx, group_id) for group_id in groups]
+    slots = state_groups.differing(tx, states)
+    changes = resolved_changes(states, slots, StoredEvents(tx), rules, index=StoredAuthIndex(tx), notes=_notes(tx))
+    wanted = [(slot, changes[slot] if slot in changes else states[0].get(slot)) for slot in slots.union(changes)]
+    for group_id, state in zip(groups, states, strict=True):
+        if all(state.get(slot) == event_id for slot, event_id in wanted):
+            return group_id
+    return state_groups.group_with(tx, room_id, groups[0], changes)
+
+
+def _notes(tx: Tx) -> ResolutionNotes:
+    """What resolutions of the writer note down; `events` forgets it when a verdict changes."""
+    notes: ResolutionNotes | None = tx.caches.get(events.RESOLUTION_NOTES)
+    if notes is None:
+        notes = tx.caches[events.RESOLUTION_NOTES] = ResolutionNotes(
+            facts=Lru(NOTED_FACTS_MAX), allowed=Lru(NOTED_DECISIONS_MAX), levels=Lru(NOTED_FACTS_MAX)
+        )
+    return notes
 
 
 def forget_resolutions(tx: Tx) -> None:
@@ -83,10 +107,12 @@ def forget_resolutions(tx: Tx) -> None:
 
 def resolved_map(tx: Tx, rules: RoomVersionRules, groups: Collection[int]) -> StateMap:
     """The resolution of some groups, without keeping it: for those who only read."""
-    maps = [state_groups.state_map(tx, group_id) for group_id in sorted(set(groups))]
-    if len(maps) == 1:
-        return maps[0]
-    return resolve(maps, StoredEvents(tx), rules)
+    states = [state_groups.state_map(tx, group_id) for group_id in sorted(set(groups))]
+    slots = state_groups.differing(tx, states)
+    if len(states) == 1 or not slots:
+        return states[0]
+    changes = resolved_changes(states, slots, StoredEvents(tx), rules, index=StoredAuthIndex(tx))
+    return states[0].with_changes(changes)
 
 
 def power_levels_of(tx: Tx, create: Pdu, power_levels: Pdu | None) -> PowerLevels:

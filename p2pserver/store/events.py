@@ -21,6 +21,8 @@ HEALING_TYPE: Final = "org.matrix.dummy_event"
 """Events that only join branches; clients are shown none of them. Source: Synapse, `EventTypes.Dummy`."""
 
 CACHED_PDUS_MAX = 4096
+RESOLUTION_NOTES = "resolution_notes"
+"""In the caches of a connection: what resolutions concluded from verdicts, to be forgotten when one changes."""
 _IDS_AT_ONCE = 500
 
 
@@ -151,6 +153,8 @@ def insert(
     sec: bytes | None = None,
 ) -> None:
     """Keeps an event, or gives one that was held as an outlier its place in the graph."""
+    if event.is_state and tx.one("SELECT 1 FROM events WHERE event_id = ?", (event.event_id,)) is not None:
+        tx.caches.pop(RESOLUTION_NOTES, None)
     tx.execute(
         "INSERT INTO events (event_id, room_id, position, depth, type, state_key, sender, origin_server_ts, verdict,"
         " reason, outlier, grounded, redacted_copy, state_before, state_after, raw, sec)"
@@ -196,6 +200,7 @@ def rejudge(
     sec: bytes | None,
 ) -> None:
     """Replaces what was decided on the ground of a claim."""
+    tx.caches.pop(RESOLUTION_NOTES, None)
     tx.execute(
         "UPDATE events SET depth = ?, verdict = ?, reason = ?, grounded = ?, state_before = ?, state_after = ?,"
         " sec = ? WHERE event_id = ?",
@@ -269,11 +274,13 @@ def set_position(tx: Tx, event_id: str, position: int) -> None:
 
 
 def set_verdict(tx: Tx, event_id: str, verdict: Verdict, reason: str | None) -> None:
+    tx.caches.pop(RESOLUTION_NOTES, None)
     tx.execute("UPDATE events SET verdict = ?, reason = ? WHERE event_id = ?", (verdict.value, reason, event_id))
 
 
 def drop_outliers(tx: Tx, room_id: str) -> None:
     """The room is complete: what has found no place in its graph was claimed and never proved."""
+    tx.caches.pop(RESOLUTION_NOTES, None)
     tx.execute("DELETE FROM events WHERE room_id = ? AND outlier = 1", (room_id,))
 
 

@@ -6,23 +6,32 @@ changes and its number is never used twice, so maps are cached by number, on rea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from p2pserver.meg.digest import changed_sum, state_sum, sum_digest
 from p2pserver.meg.state import StateMap, StateSlot
 from p2pserver.store.lru import Lru
+from p2pserver.store.state_cache import LayeredState, StateCache
 from p2pserver.store.tx import Tx
 
 HOPS_MAX = 50
-"""Length of a chain of deltas before a full map is written again."""
+"""Length of a chain of deltas before a full map is written again, in a room of up to 400 entries."""
+
+ENTRIES_PER_HOP = 8
+"""In larger rooms the chain is longer, so that full maps cost as many rows for each change as these."""
 
 CACHED_ENTRIES_MAX = 100_000
-"""State entries in cached maps, all maps together; about 10 MB at the worst."""
+"""State entries in cached maps, all maps together, of a map that others rest on once; about 10 MB at the worst."""
 
 CACHED_DIGESTS_MAX = 4096
 
 
-def state_map(tx: Tx, group_id: int) -> Mapping[StateSlot, str]:
+def hops_max(entries: int) -> int:
+    """How many deltas in a row a state of that many entries gets: of a large state a copy is dear."""
+    return max(HOPS_MAX, entries // ENTRIES_PER_HOP)
+
+
+def state_map(tx: Tx, group_id: int) -> LayeredState:
     """The whole state of a group. The same object for everybody: not to be changed.
 
     Raises: KeyError, if there is no such group.
@@ -32,28 +41,27 @@ def state_map(tx: Tx, group_id: int) -> Mapping[StateSlot, str]:
     if known is not None:
         return known
     deltas: list[int] = []
-    base: dict[StateSlot, str] = {}
-    at: int | None = group_id
-    while at is not None:
-        cached = cache.get(at)
-        if cached is not None:
-            base = dict(cached)
-            break
-        deltas.append(at)
+    at = group_id
+    while True:
         row = tx.one("SELECT prev_group FROM state_groups WHERE group_id = ?", (at,))
         if row is None:
             raise KeyError(f"no state group {at}")
+        if row[0] is None:
+            known = LayeredState(at, {slot: each for slot, each in _entries(tx, at) if each is not None})
+            cache.put(at, known)
+            break
+        deltas.append(at)
         at = row[0]
-    for each in reversed(deltas):
-        for event_type, state_key, event_id in tx.execute(
-            "SELECT type, state_key, event_id FROM state_group_entries WHERE group_id = ?", (each,)
-        ):
-            if event_id is None:
-                base.pop((event_type, state_key), None)
-            else:
-                base[event_type, state_key] = event_id
-    cache.put(group_id, base)
-    return base
+        known = cache.get(at)
+        if known is not None:
+            break
+    if deltas:
+        changes: dict[StateSlot, str | None] = {}
+        for each in reversed(deltas):
+            changes.update(_entries(tx, each))
+        known = known.with_changes(changes)
+        cache.put(group_id, known)
+    return known
 
 
 def group_with(tx: Tx, room_id: str, base: int, delta: Mapping[StateSlot, str | None]) -> int:
@@ -62,12 +70,6 @@ def group_with(tx: Tx, room_id: str, base: int, delta: Mapping[StateSlot, str | 
     changed = {slot: event_id for slot, event_id in delta.items() if before.get(slot) != event_id}
     if not changed:
         return base
-    state = dict(before)
-    for slot, event_id in changed.items():
-        if event_id is None:
-            del state[slot]
-        else:
-            state[slot] = event_id
     row = tx.one("SELECT hops FROM state_groups WHERE group_id = ?", (base,))
     hops = 0 if row is None else int(row[0])
     total = changed_sum(
@@ -75,9 +77,12 @@ def group_with(tx: Tx, room_id: str, base: int, delta: Mapping[StateSlot, str | 
         removed={slot: before[slot] for slot in changed if slot in before},
         added={slot: event_id for slot, event_id in changed.items() if event_id is not None},
     )
-    if hops >= HOPS_MAX or len(changed) > len(state) // 2 + 1:
-        return _insert(tx, room_id, None, 0, state, state, total)
-    return _insert(tx, room_id, base, hops + 1, changed, state, total)
+    state = before.with_changes(changed)
+    if hops >= hops_max(len(before.base)) or len(changed) > len(before.base) // 2 + 1:
+        return _insert_whole(tx, room_id, state.whole(), total)
+    group_id = _insert(tx, room_id, base, hops + 1, changed, total)
+    _cache(tx).put(group_id, state)
+    return group_id
 
 
 def group_of(tx: Tx, room_id: str, state: StateMap, *, near: Iterable[int] = ()) -> int:
@@ -88,11 +93,37 @@ def group_of(tx: Tx, room_id: str, state: StateMap, *, near: Iterable[int] = ())
         if best is None or (distance, group_id) < best:
             best = (distance, group_id)
     if best is None:
-        return _insert(tx, room_id, None, 0, state, dict(state), state_sum(state))
+        return _insert_whole(tx, room_id, dict(state), state_sum(state))
     other = state_map(tx, best[1])
     delta: dict[StateSlot, str | None] = dict.fromkeys(other.keys() - state.keys())
     delta.update(state.items() - other.items())
     return group_with(tx, room_id, best[1], delta)
+
+
+def is_held(tx: Tx, group_id: int) -> bool:
+    return tx.one("SELECT 1 FROM state_groups WHERE group_id = ?", (group_id,)) is not None
+
+
+def differing(tx: Tx, states: Sequence[LayeredState]) -> set[StateSlot]:
+    """Slots outside of which the states of some groups are the same; found without looking at all that is the same."""
+    return _cache(tx).differing(states)
+
+
+def drop_unused(tx: Tx, room_id: str, group_id: int) -> None:
+    """Drops a group that no event, room, claim or other group refers to; its number is not used again."""
+    for table, column in (
+        ("events", "state_after"),
+        ("events", "state_before"),
+        ("state_groups", "prev_group"),
+    ):
+        if tx.one(f"SELECT 1 FROM {table} WHERE {column} = ? LIMIT 1", (group_id,)) is not None:
+            return
+    if tx.one("SELECT 1 FROM rooms WHERE room_id = ? AND current_group = ?", (room_id, group_id)) is not None:
+        return
+    if tx.one("SELECT 1 FROM gaps WHERE room_id = ? AND claimed_group = ?", (room_id, group_id)) is not None:
+        return
+    tx.execute("DELETE FROM state_group_entries WHERE group_id = ?", (group_id,))
+    tx.execute("DELETE FROM state_groups WHERE group_id = ?", (group_id,))
 
 
 def difference(tx: Tx, old: int | None, new: int) -> dict[StateSlot, tuple[str | None, str | None]]:
@@ -103,8 +134,11 @@ def difference(tx: Tx, old: int | None, new: int) -> dict[StateSlot, tuple[str |
         entries = tx.all("SELECT type, state_key, event_id FROM state_group_entries WHERE group_id = ?", (new,))
         return {(event_type, key): (before.get((event_type, key)), event_id) for event_type, key, event_id in entries}
     after = state_map(tx, new)
-    changed = {slot for slot, _ in before.items() ^ after.items()}
-    return {slot: (before.get(slot), after.get(slot)) for slot in sorted(changed)}
+    if old is None:
+        slots = set(after)
+    else:
+        slots = _cache(tx).differing([state_map(tx, old), after])
+    return {slot: (before.get(slot), after.get(slot)) for slot in sorted(slots) if before.get(slot) != after.get(slot)}
 
 
 def digest(tx: Tx, group_id: int) -> bytes:
@@ -129,13 +163,18 @@ def _total(tx: Tx, group_id: int) -> bytes:
     return bytes(row[0])
 
 
+def _insert_whole(tx: Tx, room_id: str, state: dict[StateSlot, str], total: bytes) -> int:
+    group_id = _insert(tx, room_id, None, 0, state, total)
+    _cache(tx).put(group_id, LayeredState(group_id, state))
+    return group_id
+
+
 def _insert(
     tx: Tx,
     room_id: str,
     prev_group: int | None,
     hops: int,
     entries: Mapping[StateSlot, str | None] | StateMap,
-    state: dict[StateSlot, str],
     total: bytes,
 ) -> int:
     cursor = tx.execute(
@@ -149,12 +188,16 @@ def _insert(
         "INSERT INTO state_group_entries (group_id, type, state_key, event_id) VALUES (?, ?, ?, ?)",
         [(group_id, event_type, state_key, event_id) for (event_type, state_key), event_id in entries.items()],
     )
-    _cache(tx).put(group_id, state)
     return group_id
 
 
-def _cache(tx: Tx) -> Lru[int, dict[StateSlot, str]]:
-    cache: Lru[int, dict[StateSlot, str]] | None = tx.caches.get("state_maps")
+def _entries(tx: Tx, group_id: int) -> list[tuple[StateSlot, str | None]]:
+    rows = tx.execute("SELECT type, state_key, event_id FROM state_group_entries WHERE group_id = ?", (group_id,))
+    return [((event_type, state_key), event_id) for event_type, state_key, event_id in rows]
+
+
+def _cache(tx: Tx) -> StateCache:
+    cache: StateCache | None = tx.caches.get("state_maps")
     if cache is None:
-        cache = tx.caches["state_maps"] = Lru(CACHED_ENTRIES_MAX, lambda state: len(state) + 1)
+        cache = tx.caches["state_maps"] = StateCache(CACHED_ENTRIES_MAX)
     return cache
