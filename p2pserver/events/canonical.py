@@ -15,6 +15,8 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 from canonicaljson import encode_canonical_json
@@ -48,14 +50,31 @@ def encode_canonical(value: object, *, loose: bool = False) -> bytes:
     the rest likewise.
     """
     check_canonical(value, loose=loose)
-    return encode_checked(value)
+    return encode_checked(value, loose=loose)
 
 
-def encode_checked(value: object) -> bytes:
+def _compiled_encoder() -> Callable[[object], bytes] | None:
+    """orjson, where it is installed: the same octets as canonicaljson, but for the loose form."""
+    try:
+        import orjson
+    except ImportError:
+        return None
+    return partial(orjson.dumps, option=orjson.OPT_SORT_KEYS)
+
+
+_encode_strict = _compiled_encoder()
+
+
+def encode_checked(value: object, *, loose: bool = False) -> bytes:
     """`encode_canonical` for a value that `check_canonical` has passed.
 
     Raises: NotCanonical, on a lone surrogate, which that check leaves to the encoder.
     """
+    if _encode_strict is not None and not loose:
+        try:
+            return _encode_strict(value)
+        except TypeError:  # of a lone surrogate; canonicaljson says so below
+            pass
     try:
         return encode_canonical_json(value)
     except UnicodeEncodeError as error:

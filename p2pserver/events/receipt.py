@@ -47,12 +47,13 @@ def check_on_receipt(obj: object, rules: RoomVersionRules, keys: KeyLookup, *, l
     event = {key: value for key, value in obj.items() if key != "unsigned"} if "unsigned" in obj else obj
     try:
         check_fields(event, rules, limit_references=limit_references)
-        check_canonical(unchecked_fields(event), values_max=EVENT_OCTETS_MAX, loose=not rules.strict_json)
-        hashed = _hashed_octets(event)
+        loose = not rules.strict_json
+        check_canonical(unchecked_fields(event), values_max=EVENT_OCTETS_MAX, loose=loose)
+        hashed = _hashed_octets(event, loose=loose)
         _check_size(event, hashed)
         redacted = redact(event, rules)
         signatures = redacted.pop("signatures")
-        protected = encode_checked(redacted)
+        protected = encode_checked(redacted, loose=loose)
     except (MalformedEvent, NotCanonical) as error:
         raise PduDropped(str(error)) from error
 
@@ -84,11 +85,11 @@ def load_pdu(
     return _pdu(raw, rules, event_id, redacted_copy=redacted_copy)
 
 
-def _hashed_octets(event: Mapping[str, Any]) -> bytes:
+def _hashed_octets(event: Mapping[str, Any], *, loose: bool) -> bytes:
     """What the content hash covers, of an event that has both fields and no `unsigned`."""
     hashed = dict(event)
     del hashed["hashes"], hashed["signatures"]
-    return encode_checked(hashed)
+    return encode_checked(hashed, loose=loose)
 
 
 def _check_size(event: Mapping[str, Any], hashed: bytes) -> None:
