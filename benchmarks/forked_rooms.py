@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,8 +14,10 @@ from p2pserver.events.signing import Signer
 from p2pserver.events.versions import RoomVersionRules
 from p2pserver.identifiers import KEY_ID, server_name_of
 from p2pserver.meg.auth import auth_slots
+from p2pserver.meg.auth_index import AuthNode, node_for
+from p2pserver.meg.chains import EventFacts, Kept, ResolutionNotes
 from p2pserver.meg.resolution import resolve
-from p2pserver.meg.state import StateMap
+from p2pserver.meg.state import StateMap, StateSlot
 
 START_MS = 1_700_000_000_000
 
@@ -23,6 +25,29 @@ START_MS = 1_700_000_000_000
 def signer_of(name: str) -> Signer:
     seed = hashlib.sha256(b"benchmarks|" + name.encode()).digest()
     return Signer(server_name_of(Signer("-", KEY_ID, seed).verify_key), KEY_ID, seed)
+
+
+class DictIndex:
+    """The index over auth chains that the store keeps in tables, in dictionaries."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, AuthNode] = {}
+        self.cited_by: dict[str, list[tuple[str, StateSlot]]] = {}
+
+    def add(self, event_id: str, known: Mapping[str, EventFacts]) -> None:
+        facts = known[event_id]
+        if facts.slot is None:
+            return
+        for cited in facts.auth_ids:
+            self.cited_by.setdefault(cited, []).append((event_id, facts.slot))
+        spine = next((each for each in facts.auth_ids if known[each].slot == facts.slot), None)
+        self.nodes[event_id] = node_for(self, facts.auth_ids, spine)
+
+    def node(self, event_id: str) -> AuthNode:
+        return self.nodes[event_id]
+
+    def citing(self, event_id: str) -> Iterator[tuple[str, StateSlot]]:
+        return iter(self.cited_by.get(event_id, ()))
 
 
 @dataclass
@@ -38,6 +63,8 @@ class ForkedRoom:
     depth: dict[str, int] = field(default_factory=dict)
     resolutions: list[list[StateMap]] = field(default_factory=list)
     room_id: str = ""
+    index: DictIndex = field(default_factory=DictIndex)
+    facts: Kept[str, EventFacts] = field(default_factory=Kept[str, EventFacts])
 
     def __post_init__(self) -> None:
         creator = self.user(0)
@@ -89,6 +116,8 @@ class ForkedRoom:
             signer=self.signers[number % len(self.signers)],
         )
         self.events[event.event_id] = event
+        self.facts[event.event_id] = EventFacts.of(event)
+        self.index.add(event.event_id, self.facts)
         self.depth[event.event_id] = event.depth
         self.before[event.event_id] = state
         slot = event.state_slot
@@ -101,7 +130,11 @@ class ForkedRoom:
         if len(distinct) < 2:
             return distinct[0] if distinct else {}
         self.resolutions.append(distinct)
-        return resolve(distinct, self, self.rules)
+        return self.resolve(distinct)
+
+    def resolve(self, sets: Sequence[StateMap]) -> dict[StateSlot, str]:
+        """By the index, as the store does it; of earlier resolutions only the parsed events are at hand."""
+        return resolve(sets, self, self.rules, index=self.index, notes=ResolutionNotes(facts=self.facts))
 
     def random_event(self, parents: Sequence[str], rng: random.Random) -> str:
         """Mostly messages and profile changes; now and then topics, joins, kicks, bans and power levels by admins."""
@@ -123,9 +156,7 @@ class ForkedRoom:
         return self.add(parents, user, "m.room.message", None, {"msgtype": "m.text", "body": f"message {text}, hello"})
 
     def state_of(self, parents: Sequence[str]) -> StateMap:
-        return (
-            self.after[parents[0]] if len(parents) == 1 else resolve([self.after[p] for p in parents], self, self.rules)
-        )
+        return self.after[parents[0]] if len(parents) == 1 else self.resolve([self.after[p] for p in parents])
 
 
 def room_with_forks(rules: RoomVersionRules, events: int, *, seed: int = 1, members: int = 200) -> ForkedRoom:

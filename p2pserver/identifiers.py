@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
+from functools import lru_cache
 
 KEY_ID = "ed25519:1"
 """The one signing key of a self-certifying server, whatever a key server says."""
@@ -109,7 +110,12 @@ def is_user_id(text: object) -> bool:
 
     A localpart of it has any characters but `:` and NUL, or none. Source: Matrix appendices, "Historical User IDs".
     """
-    if not isinstance(text, str) or not text.startswith("@"):
+    return isinstance(text, str) and len(text) <= IDENTIFIER_OCTETS_MAX and _is_short_user_id(text)
+
+
+@lru_cache(maxsize=8192)
+def _is_short_user_id(text: str) -> bool:
+    if not text.startswith("@"):
         return False
     local, colon, server = text[1:].partition(":")
     return (

@@ -20,7 +20,16 @@ from p2pserver.meg.membership import check_membership
 from p2pserver.meg.power import PowerLevels, check_power_levels
 from p2pserver.meg.state import CREATE, JOIN_RULES, POWER_LEVELS, NotAllowed, StateSlot, member_slot
 
-__all__ = ["NotAllowed", "auth_slots", "authorize", "check_auth_events", "create_id_of", "state_of_auth_events"]
+__all__ = [
+    "NotAllowed",
+    "auth_slots",
+    "auth_state_of",
+    "authorize",
+    "authorize_in",
+    "check_auth_events",
+    "create_id_of",
+    "state_of_auth_events",
+]
 
 
 def create_id_of(room_id: str) -> str:
@@ -166,13 +175,26 @@ def authorize(
     `power_levels_of` is for callers that judge many events by the same power levels and keep them.
     Raises: NotAllowed.
     """
-    if event.type == "m.room.create":
-        check_create(event, state.get(CREATE))
-        return
+    authorize_in(event, auth_state_of(state, power_levels_of=power_levels_of))
+
+
+def auth_state_of(
+    state: Mapping[StateSlot, Pdu], *, power_levels_of: Callable[[Pdu, Pdu | None], PowerLevels] = PowerLevels.of
+) -> AuthState | None:
+    """What `authorize_in` asks; None, if the state has no create event."""
     create = state.get(CREATE)
     if create is None:
+        return None
+    return AuthState(events=state, create=create, power=power_levels_of(create, state.get(POWER_LEVELS)))
+
+
+def authorize_in(event: Pdu, view: AuthState | None) -> None:
+    """`authorize`, for callers that judge many events by the same state. Raises: NotAllowed."""
+    if event.type == "m.room.create":
+        check_create(event, None if view is None else view.create)
+        return
+    if view is None:
         raise NotAllowed("the state has no create event")
-    view = AuthState(events=state, create=create, power=power_levels_of(create, state.get(POWER_LEVELS)))
     check_federation(event, view)
     if event.type == "m.room.aliases" and event.rules.aliases_authorized:
         check_aliases(event)
@@ -187,7 +209,7 @@ def authorize(
     check_level(event, view)
     check_state_key(event)
     if event.type == "m.room.power_levels":
-        check_power_levels(event, create, state.get(POWER_LEVELS), view.power.of_user(event.sender))
+        check_power_levels(event, view.create, view.events.get(POWER_LEVELS), view.power.of_user(event.sender))
     if event.type == "m.room.redaction" and event.rules.redactions_authorized:
         check_redaction(event, view)
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, TypeVar
 
 from p2pserver.events.pdu import Pdu
-from p2pserver.meg.auth import auth_slots_of, create_id_of
+from p2pserver.meg.auth import auth_slots_of, auth_state_of, create_id_of
+from p2pserver.meg.auth_state import AuthState
 from p2pserver.meg.power import Level, PowerLevels
 from p2pserver.meg.state import POWER_LEVELS, EventSource, StateSlot
 
@@ -94,12 +95,14 @@ class AuthGraph:
     def __init__(self, source: EventSource, notes: ResolutionNotes | None = None) -> None:
         self._source = source
         self.notes = ResolutionNotes() if notes is None else notes
+        self.leaves_notes = notes is not None
         self._events: dict[str, Pdu | None] = {}
         self._facts: dict[str, EventFacts | None] = {}
-        self._auth_ids: dict[str, tuple[str, ...]] = {}
+        self._auth_ids: dict[tuple[str, ...], tuple[str, ...]] = {}  # by what an event lists: many list the same
         self._rejected: dict[str, bool] = {}
         self._power: dict[tuple[str | None, str | None], PowerLevels] = {}
-        self._power_levels: dict[str, str | None] = {}
+        self._power_levels: dict[tuple[str, ...], str | None] = {}
+        self._views: dict[tuple[tuple[str, ...], tuple[StateSlot, ...], tuple[str | None, ...]], AuthState | None] = {}
 
     def event(self, event_id: str) -> Pdu:
         """Raises: KeyError, if the source does not know it."""
@@ -150,10 +153,10 @@ class AuthGraph:
 
     def auth_ids(self, event_id: str) -> tuple[str, ...]:
         """The known auth events of an event, as it lists them; in version 12 the create event comes last."""
-        known = self._auth_ids.get(event_id)
+        listed = self.facts(event_id).auth_ids
+        known = self._auth_ids.get(listed)
         if known is None:
-            known = tuple(cited for cited in self.facts(event_id).auth_ids if self.find_facts(cited) is not None)
-            self._auth_ids[event_id] = known
+            known = self._auth_ids[listed] = tuple(each for each in listed if self.find_facts(each) is not None)
         return known
 
     def knows_auth_events(self, event_id: str) -> bool:
@@ -169,9 +172,29 @@ class AuthGraph:
 
     def cited_power_levels(self, event_id: str) -> str | None:
         """The ID of the power levels event among the auth events of an event."""
-        if event_id not in self._power_levels:
-            self._power_levels[event_id] = self.cited(event_id, POWER_LEVELS)
-        return self._power_levels[event_id]
+        auth_ids = self.auth_ids(event_id)
+        if auth_ids not in self._power_levels:
+            self._power_levels[auth_ids] = self.cited(event_id, POWER_LEVELS)
+        return self._power_levels[auth_ids]
+
+    def view(self, event_id: str, facts: EventFacts, current: tuple[str | None, ...]) -> AuthState | None:
+        """What the auth rules see of a state that holds these events in the event's `auth_slots`.
+
+        What the state lacks is taken from the event's own auth events; rejected ones are left out.
+        """
+        auth_ids = self.auth_ids(event_id)
+        key = (auth_ids, facts.auth_slots, current)
+        if key not in self._views:
+            found: dict[StateSlot, Pdu] = {}
+            for auth_id in auth_ids:
+                slot = self.facts(auth_id).slot
+                if slot is not None and not self.is_rejected(auth_id):
+                    found[slot] = self.event(auth_id)
+            for slot, held in zip(facts.auth_slots, current, strict=True):
+                if held is not None:
+                    found[slot] = self.event(held)
+            self._views[key] = auth_state_of(found, power_levels_of=self.power_levels_of)
+        return self._views[key]
 
     def power_levels_of(self, create: Pdu | None, power_levels: Pdu | None) -> PowerLevels:
         """`PowerLevels.of`, once for each pair of events."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -249,11 +249,18 @@ def check_change(
         _check_entry(name, read(old, name), read(new, name), level)
     for table in ("events", "notifications", "users") if rules.notifications_limited else ("events", "users"):
         before, after = table_of(old, table), table_of(new, table)
-        for name in sorted(before.keys() | after.keys()):
+        names: Iterable[str] = before.keys() | after.keys()
+        if rules.integer_levels:
+            names = [name for name in names if not _is_same_integer(before.get(name), after.get(name))]
+        for name in sorted(names):
             was, becomes = read(before, name), read(after, name)
             _check_entry(f"{table}: {name}", was, becomes, level)
             if table == "users" and name != sender and was is not None and was != becomes and was >= level:
                 raise NotAllowed(f"{name} has a power level that is not below the sender's")
+
+
+def _is_same_integer(one: object, other: object) -> bool:
+    return one == other and type(one) is int and type(other) is int
 
 
 def _table(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:

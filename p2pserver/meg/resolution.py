@@ -14,9 +14,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from p2pserver.events.pdu import Pdu
 from p2pserver.events.versions import RoomVersionRules, StateRes
-from p2pserver.meg.auth import NotAllowed, authorize, create_id_of
+from p2pserver.meg.auth import NotAllowed, authorize_in, create_id_of
 from p2pserver.meg.auth_index import (
     AuthIndex,
     NotIndexed,
@@ -85,6 +84,9 @@ def resolved_changes(
     `differing` are the slots in which the sets differ; slots in which they do not may be among them.
     Raises: KeyError, if the source does not know an event of a state set.
     """
+    if rules.state_res is StateRes.V1:
+        resolved = resolve_v1(state_sets, source)
+        return {slot: resolved.get(slot) for slot in differing}
     conflicted_slots = conflicted_among(state_sets, differing)
     shared = Shared(state_sets[0], conflicted_slots)
     sets = distinct(state_sets, conflicted_slots)
@@ -191,20 +193,20 @@ class Overlay(Mapping[StateSlot, str]):
     """A state in the making: what was put into it, over what it started from."""
 
     def __init__(self, start: StateMap) -> None:
-        self._start = start
+        self.start = start
         self.put: dict[StateSlot, str] = {}
 
     def get(self, slot: StateSlot, default: Any = None) -> Any:
         found = self.put.get(slot)
-        return self._start.get(slot, default) if found is None else found
+        return self.start.get(slot, default) if found is None else found
 
     def __getitem__(self, slot: StateSlot) -> str:
         found = self.put.get(slot)
-        return self._start[slot] if found is None else found
+        return self.start[slot] if found is None else found
 
     def __iter__(self) -> Iterator[StateSlot]:
         yield from self.put
-        yield from (slot for slot in self._start if slot not in self.put)
+        yield from (slot for slot in self.start if slot not in self.put)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -390,35 +392,31 @@ def apply(graph: AuthGraph, order: Iterable[str], state: Overlay) -> None:
 
     What the state lacks for the check is taken from the event's own auth events. Rejected events never take part.
     """
-    noted = graph.notes.allowed
+    noted, put, held_before = graph.notes.allowed, state.put, state.start.get
     for event_id in order:
         facts = graph.facts(event_id)
         if facts.slot is None or graph.is_rejected(event_id):
             continue
-        current = tuple(
-            None if held is None or graph.is_rejected(held) else held for held in map(state.get, facts.auth_slots)
-        )
-        is_allowed = noted.get((event_id, current))
+        found = []
+        for slot in facts.auth_slots:
+            held = put.get(slot)
+            if held is None:
+                held = held_before(slot)
+            found.append(None if held is None or graph.is_rejected(held) else held)
+        current = tuple(found)
+        is_allowed = noted.get((event_id, current)) if graph.leaves_notes else None
         if is_allowed is None:
             is_allowed = allows(graph, event_id, facts, current)
-            if graph.knows_auth_events(event_id):
+            if graph.leaves_notes and graph.knows_auth_events(event_id):
                 noted.put((event_id, current), is_allowed)
         if is_allowed:
-            state.put[facts.slot] = event_id
+            put[facts.slot] = event_id
 
 
-def allows(graph: AuthGraph, event_id: str, facts: EventFacts, current: Sequence[str | None]) -> bool:
+def allows(graph: AuthGraph, event_id: str, facts: EventFacts, current: tuple[str | None, ...]) -> bool:
     """Whether a state with these events in the event's `auth_slots` lets it in."""
-    found: dict[StateSlot, Pdu] = {}
-    for auth_id in graph.auth_ids(event_id):
-        slot = graph.facts(auth_id).slot
-        if slot is not None and not graph.is_rejected(auth_id):
-            found[slot] = graph.event(auth_id)
-    for slot, held in zip(facts.auth_slots, current, strict=True):
-        if held is not None:
-            found[slot] = graph.event(held)
     try:
-        authorize(graph.event(event_id), found, power_levels_of=graph.power_levels_of)
+        authorize_in(graph.event(event_id), graph.view(event_id, facts, current))
     except NotAllowed:
         return False
     return True

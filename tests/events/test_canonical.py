@@ -6,9 +6,11 @@ import json
 import sys
 
 import pytest
+from canonicaljson import encode_canonical_json
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2pserver.events import canonical
 from p2pserver.events.canonical import (
     INTEGER_MAX,
     NESTING_MAX,
@@ -135,6 +137,26 @@ def test_bodies_hold_floats_but_only_finite_ones():
     for text in (b"1e400", b"-1e400", b"NaN", b"Infinity", b"9007199254740992", b"1" * 5_000):
         with pytest.raises(NotCanonical):
             decode_body(text)
+
+
+@steady
+@given(values)
+def test_the_compiled_encoder_and_the_other_make_the_same_octets(value):
+    pytest.importorskip("orjson")
+    assert canonical._encode_strict(value) == encode_canonical_json(value)
+
+
+def test_both_encoders_spell_every_character_alike(monkeypatch):
+    """All of them, as keys and as values: escapes, controls, what lies beyond the BMP, halves of pairs."""
+    text = "".join(chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code <= 0xDFFF)
+    keys = dict.fromkeys(text[:3000] + text[-3000:] + "\ue000\uffff\U00010000")
+    compiled = [encode_canonical(value) for value in (text, keys)]
+    with pytest.raises(NotCanonical):
+        encode_canonical({"\udfff": "\ud83d"})
+    monkeypatch.setattr(canonical, "_encode_strict", None)
+    assert [encode_canonical(value) for value in (text, keys)] == compiled
+    with pytest.raises(NotCanonical):
+        encode_canonical({"\udfff": "\ud83d"})
 
 
 def test_surrogate_pairs_are_fine_and_halves_are_not():

@@ -126,7 +126,8 @@ def test_event_ids_of_another_version(monkeypatch, version, event_ids):
     ids=["escaped", "unsorted", "spaced"],
 )
 def test_other_encoding(monkeypatch, options):
-    monkeypatch.setattr(canonical, "encode_canonical_json", lambda value: json.dumps(value, **options).encode())
+    for encoder in ("encode_canonical_json", "_encode_strict"):
+        monkeypatch.setattr(canonical, encoder, lambda value: json.dumps(value, **options).encode())
     assert checks.canonical_failures()
     assert checks.event_id_failures("12")
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from p2pserver.meg.auth_index import NotIndexed
 
 from p2pserver.errors import Forbidden
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.versions import V12
+from p2pserver.meg.auth_index import NotIndexed
 from p2pserver.meg.resolution import resolve
 from p2pserver.rooms.state import StoredEvents
 from p2pserver.store import auth_index, events, state_groups
