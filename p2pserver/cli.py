@@ -154,6 +154,32 @@ def rooms(config_file: Path | None, as_json: bool, **flags: Any) -> None:
 
 
 @cli.command()
+@click.argument("room_", metavar="[ROOM]", required=False)
+@_json_option
+@setting_options(["data_dir"])
+def alarms(config_file: Path | None, room_: str | None, as_json: bool, **flags: Any) -> None:
+    """Shows what somebody should look at, of all rooms or of one.
+
+    A room that a peer understands differently though it holds the same events, and a state that went back though nobody
+    revoked anything.
+    """
+    from dataclasses import asdict
+
+    from p2pserver.commands.room_lines import lines_of_alarms
+    from p2pserver.graph_view.text import printable
+    from p2pserver.store.alarms import alarms as read_alarms
+    from p2pserver.store.room_names import NoSuchRoom, room_meant
+
+    config = load_config(config_file, flags)
+    try:
+        found = on_database(config, lambda tx: read_alarms(tx, None if room_ is None else room_meant(tx, room_)))
+    except NoSuchRoom as error:
+        raise Failure(str(error)) from None
+    rows = [asdict(alarm) for alarm in found]
+    _show(rows, map(printable, lines_of_alarms(rows)), as_json=as_json, empty="no alarm")
+
+
+@cli.command()
 @click.argument("server_name")
 @setting_options(["data_dir"])
 def block(config_file: Path | None, server_name: str, **flags: Any) -> None:

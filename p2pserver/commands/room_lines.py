@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,6 +46,13 @@ def lines_of_room(room: Mapping[str, Any]) -> Iterator[str]:
         yield f"          and {len(room['missing']) - MISSING_SHOWN:,} more events"
     for each in room["parked"]:
         yield f"parked    {each['events']:,} events from {each['from']} wait for their parents"
+
+
+def lines_of_alarms(alarms: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Each row of `store.alarms` with the room that it is about."""
+    for alarm in alarms:
+        yield alarm["room_id"]
+        yield from _lines_of_alarm(alarm)
 
 
 def _lines_of_alarm(alarm: Mapping[str, Any]) -> Iterator[str]:

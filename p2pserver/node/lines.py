@@ -109,7 +109,7 @@ def lines_of_peers(peers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def lines_of_rooms(rooms: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Three lines for each row of `store.room_list.list_rooms`."""
+    """Three lines for each row of `store.room_list.list_rooms`, and one more where there are alarms."""
     for room in rooms:
         yield printable((room["name"] or "(no name)")[:NAME_CHARACTERS_MAX])
         yield f"  {room['room_id']}"
@@ -117,3 +117,5 @@ def lines_of_rooms(rooms: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             f"  version {room['version']}, {room['joined']} joined, {room['events']} events, width {room['width']},"
             f" {room['history']}"
         )
+        if room["alarms"]:
+            yield f"  ALARMS: {room['alarms']}; see `p2pserver alarms {room['room_id'][:8]}`"

@@ -9,16 +9,18 @@ from __future__ import annotations
 from p2pserver.identifiers import server_of
 from p2pserver.meg.state import StateSlot
 from p2pserver.rooms.context import RoomContext
+from p2pserver.rooms.resets import tell_of_resets
 from p2pserver.rooms.state import resolved_group
 from p2pserver.store import events, memberships, rooms, state_groups
 from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
 
 
-def update_current_state(context: RoomContext, tx: Tx, room: RoomRow, *, position: int) -> bool:
+def update_current_state(context: RoomContext, tx: Tx, room: RoomRow, *, position: int, only_grew: bool = True) -> bool:
     """Resolves the forward extremities again; whether the current state is another one now.
 
-    `position` is where in the stream the change happens: that of the event which caused it.
+    `position` is where in the stream the change happens: that of the event which caused it. `only_grew`: the graph has
+    one more event, and nothing was judged again, so that a state which goes back is worth an alarm.
     """
     groups = events.extremity_groups(tx, room.room_id)
     if not groups:
@@ -27,6 +29,9 @@ def update_current_state(context: RoomContext, tx: Tx, room: RoomRow, *, positio
     if group_id == room.current_group:
         return False
     changes = state_groups.difference(tx, room.current_group, group_id)
+    if only_grew and room.complete:
+        after = state_groups.state_map(tx, group_id)
+        tell_of_resets(tx, room, changes, after, position=position, now_ms=context.wall_ms())
     rooms.set_current_group(tx, room.room_id, group_id)
     if room.current_group is not None:
         state_groups.drop_unused(tx, room.room_id, room.current_group)

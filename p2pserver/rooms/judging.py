@@ -153,7 +153,7 @@ def check_by_auth_events(tx: Tx, room: RoomRow, event: Pdu, rejected: frozenset[
     try:
         check_auth_events(event, cited, rejected=rejected, create=create)
         if event.type != "m.room.create":
-            _authorize(tx, event, state_of_auth_events(cited, create))
+            authorize_in(tx, event, state_of_auth_events(cited, create))
     except NotAllowed as error:
         raise _Refused(Verdict.REJECTED, f"by its auth events: {error.reason}") from None
 
@@ -162,7 +162,7 @@ def check_by_state_before(tx: Tx, event: Pdu, before: int) -> None:
     if event.type == "m.room.create":
         return
     try:
-        _authorize(tx, event, StateView(tx, state_groups.state_map(tx, before)))
+        authorize_in(tx, event, StateView(tx, state_groups.state_map(tx, before)))
     except NotAllowed as error:
         raise _Refused(Verdict.REJECTED, f"by the state before it: {error.reason}") from None
 
@@ -172,7 +172,7 @@ def check_by_current_state(tx: Tx, room: RoomRow, event: Pdu) -> None:
     if room.current_group is None or event.type == "m.room.create":
         return
     try:
-        _authorize(tx, event, StateView(tx, state_groups.state_map(tx, room.current_group)))
+        authorize_in(tx, event, StateView(tx, state_groups.state_map(tx, room.current_group)))
     except NotAllowed as error:
         raise _Refused(Verdict.SOFT_FAILED, f"by the current state: {error.reason}") from None
 
@@ -196,7 +196,9 @@ def outlier_reason(tx: Tx, room: RoomRow, event: Pdu, known: Mapping[str, EventF
     return None
 
 
-def _authorize(tx: Tx, event: Pdu, state: Mapping[StateSlot, Pdu]) -> None:
+def authorize_in(tx: Tx, event: Pdu, state: Mapping[StateSlot, Pdu]) -> None:
+    """The auth rules in one state. Raises: NotAllowed."""
+
     def levels(create: Pdu, power_levels: Pdu | None) -> PowerLevels:
         return power_levels_of(tx, create, power_levels)
 

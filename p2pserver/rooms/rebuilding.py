@@ -71,7 +71,7 @@ def rebuild(context: RoomContext, tx: Tx, room: RoomRow) -> None:
     not_rejected = (Verdict.ACCEPTED, Verdict.SOFT_FAILED)
     events.set_accepted_leaves(tx, room.room_id, events.uncovered_events(tx, room.room_id, of=not_rejected))
     events.set_extremities(tx, room.room_id, events.uncovered_events(tx, room.room_id, on_claim_only=joining))
-    update_current_state(context, tx, room, position=tx.next_position())
+    update_current_state(context, tx, room, position=tx.next_position(), only_grew=False)
     for each in beside:
         _show_beside(context, tx, room.room_id, each)
     if not parked.gaps(tx, room.room_id) and not graph_walks.has_ungrounded(tx, room.room_id):
@@ -147,5 +147,5 @@ def _show_beside(context: RoomContext, tx: Tx, room_id: str, event: StoredEvent)
         return
     events.set_verdict(tx, event.pdu.event_id, Verdict.ACCEPTED, None)
     events.extend_extremities(tx, event.pdu)
-    update_current_state(context, tx, room, position=position)
+    update_current_state(context, tx, room, position=position, only_grew=False)
     tx.notify("pdus")

@@ -40,6 +40,27 @@ def parents(tx: Tx, event_id: str) -> list[str]:
     return [parent for (parent,) in rows]
 
 
+def is_ancestor(tx: Tx, older: str, newer: str, *, most: int) -> bool:
+    """Whether `newer` leads back to `older` over prev_events. False also where that takes more than `most` events."""
+    row = tx.one("SELECT depth FROM events WHERE event_id = ?", (older,))
+    if row is None:
+        return False
+    seen, waiting = {newer}, [newer]
+    while waiting and len(seen) <= most:
+        event_id = waiting.pop()
+        for parent, depth in tx.execute(
+            "SELECT x.prev_event_id, e.depth FROM event_edges AS x JOIN events AS e ON e.event_id = x.prev_event_id"
+            " WHERE x.event_id = ? AND e.depth >= ?",
+            (event_id, row[0]),
+        ):
+            if parent == older:
+                return True
+            if depth > row[0] and parent not in seen:
+                seen.add(parent)
+                waiting.append(parent)
+    return False
+
+
 def without_sec_in_order(tx: Tx, room_id: str) -> list[str]:
     """The events with all their ancestry here that lack their part of the digest, each after those that it cites."""
     rows = tx.all(

@@ -68,7 +68,7 @@ def test_version() -> None:
 
 def test_help_names_every_command() -> None:
     shown = command("--help").stdout
-    for name in ("run", "register", "reset-password", "peers", "rooms", "block", "allow", "demo", "version"):
+    for name in ("run", "register", "reset-password", "peers", "rooms", "alarms", "block", "allow", "demo", "version"):
         assert f"  {name} " in shown
 
 

@@ -37,6 +37,7 @@ ROOM = {
     "events": 1_000_000,
     "width": 20,
     "gaps": 3,
+    "alarms": 2,
     "history": "partial, 3 gaps",
 }
 
@@ -46,6 +47,7 @@ def test_peers_and_rooms_fit_80_columns_and_show_names_whole() -> None:
     lines = [*lines_of_peers(rows), *lines_of_rooms([ROOM])]
     assert NAME in lines
     assert f"  {ROOM['room_id']}" in lines
+    assert "  ALARMS: 2; see `p2pserver alarms !rrrrrrr`" in lines
     assert max(map(len, lines)) <= 80
     assert "connected over lan 192.168.100.107:44945, 12345 waiting for it" in lines[1]
     assert "last seen 2026-07-01 10:00:00 UTC, 12345 waiting for it, blocked" in lines[3]

@@ -190,6 +190,14 @@ def test_show_puts_alarms_first_and_lets_nobody_write_to_the_terminal(tmp_path: 
     assert "ALARM     state_reset_suspected: m.room.topic" in shown
     assert shown.index("ALARM") < shown.index("graph")
     assert "\x1b" not in shown
+    for arguments in (["alarms"], ["alarms", "harbor"]):
+        shown = command(tmp_path / "data", *arguments).stdout
+        assert shown.startswith(harbor)
+        assert "ALARM     state_reset_suspected: m.room.topic" in shown
+        assert "\x1b" not in shown
+    [row] = json.loads(command(tmp_path / "data", "alarms", "--json").stdout)
+    assert (row["room_id"], row["times"], row["details"]) == (harbor, 1, details)
+    assert command(tmp_path / "data", "alarms", "nowhere").exit_code == 1
 
 
 def test_every_kind_of_alarm_is_explained() -> None:
