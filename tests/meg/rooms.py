@@ -30,6 +30,7 @@ def pdu(
     ts: int = 1_700_000_000_000,
     room_id: str = "!room:a.example",
     raw: Mapping[str, Any] | None = None,
+    depth: int = 1,
 ) -> Pdu:
     """A PDU with an event ID of our choice: nothing in this folder looks at hashes."""
     return Pdu(
@@ -41,7 +42,7 @@ def pdu(
         sender=sender,
         state_key=state_key,
         content=content,
-        depth=1,
+        depth=depth,
         origin_server_ts=ts,
         prev_events=tuple(prev_events),
         auth_events=tuple(auth_events),
