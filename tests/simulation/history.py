@@ -18,7 +18,7 @@ from transports.sim import LinkConditions, run_virtual
 
 NAMES = ("n0", "n1", "n2", "n3", "n4")
 STEPS = 60
-VERSIONS = ("12", "11", "10")
+VERSIONS = tuple(str(number) for number in range(12, 0, -1))
 CONDITIONS = LinkConditions(
     loss=0.2, duplication=0.05, delay_ms_mean=80, jitter_ms=75, bit_rate=2_000_000, datagram_octets_max=1_200
 )

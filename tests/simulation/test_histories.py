@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from p2pserver.events.versions import ROOM_VERSIONS
 from tests.simulation.history import History
 
 SEEDS_IN_CI = 40
@@ -38,6 +39,10 @@ def test_the_histories_above_contained_everything_that_matters() -> None:
     if sum(seen.values()) == 0:
         seen.update(History(0).run().done + History(1).run().done + History(2).run().done)
     assert wanted <= set(seen)
+
+
+def test_the_histories_above_are_of_every_room_version() -> None:
+    assert {History(seed).version for seed in range(SEEDS_IN_CI)} == set(ROOM_VERSIONS)
 
 
 def test_a_seed_repeats_its_history_exactly() -> None:
