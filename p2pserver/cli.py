@@ -9,28 +9,38 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from p2pserver import __version__
-from p2pserver.commands.debug import debug
-from p2pserver.commands.room import room
 from p2pserver.commands.settings import Failure, failures_told, load_config, on_database, setting_options
 from p2pserver.config import Config
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Groups with a file of their own are imported when they are used: `run` starts without them."""
+
+    GROUPS = ("debug", "room")
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), *self.GROUPS])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.GROUPS:
+            return super().get_command(ctx, cmd_name)
+        group: click.Command = getattr(import_module(f"p2pserver.commands.{cmd_name}"), cmd_name)
+        return group
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
     """A Matrix homeserver for this device: peer to peer, offline first.
 
     Start with `p2pserver run`, then point a Matrix client to http://127.0.0.1:8008.
     """
-
-
-cli.add_command(room)
-cli.add_command(debug)
 
 
 @cli.command()

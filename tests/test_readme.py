@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import click
 from click.testing import CliRunner
 
 from p2pserver.cli import cli
@@ -42,8 +43,9 @@ def test_the_lines_it_shows_are_those_that_a_node_prints(tmp_path: Path) -> None
 
 def test_every_command_it_names_exists() -> None:
     names = set(re.findall(r"p2pserver ([a-z][a-z-]+)", README)) - {"on"}
+    known = cli.list_commands(click.Context(cli))
     for name in names:
-        assert name in cli.commands, name
+        assert name in known, name
     assert CliRunner().invoke(cli, ["--help"]).exit_code == 0
 
 

@@ -11,7 +11,7 @@ import click
 from p2pserver.commands.settings import Command
 
 
-@click.group()
+@click.group(short_help="Resolves states and checks events in files.")
 def debug() -> None:
     """Runs the rules of the event graph on files, with no node.
 

@@ -23,7 +23,7 @@ T = TypeVar("T")
 EVENTS_SHOWN = 300
 
 
-@click.group()
+@click.group(short_help="Shows, draws and checks one room.")
 def room() -> None:
     """Looks at one room: what is known of it, its event graph, whether all of it is right.
 

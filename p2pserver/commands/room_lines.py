@@ -29,11 +29,11 @@ def lines_of_room(room: Mapping[str, Any]) -> Iterator[str]:
     for alarm in room["alarms"]:
         yield from _lines_of_alarm(alarm)
     verdicts = [f"{count:,} {verdict.replace('_', '-')}" for verdict, count in room["verdicts"].items()]
-    yield f"graph     {room['events']:,} events ({', '.join(verdicts)}), depth {room['depth']:,}"
-    extremities = "1 forward extremity" if room["width"] == 1 else f"{room['width']:,} forward extremities"
-    leaves = "1 leaf" if room["leaves"] == 1 else f"{room['leaves']:,} leaves"
-    yield f"          {extremities}, {leaves}, {room['redacted']:,} redacted, {room['outliers']:,} outliers"
-    yield f"members   {room['joined']:,} on {sum(1 for each in room['servers'] if each['joined']):,} servers"
+    yield f"graph     {_count(room['events'], 'event')} ({', '.join(verdicts)}), depth {room['depth']:,}"
+    width = _count(room["width"], "forward extremity", "forward extremities")
+    leaves = _count(room["leaves"], "leaf", "leaves")
+    yield f"          {width}, {leaves}, {room['redacted']:,} redacted, {_count(room['outliers'], 'outlier')}"
+    yield f"members   {room['joined']:,} on {_count(sum(each['joined'] > 0 for each in room['servers']), 'server')}"
     for each in room["servers"][:SERVERS_SHOWN]:
         invited = f", {each['invited']:,} invited" if each["invited"] else ""
         yield f"          {each['server']}: {each['joined']:,}{invited}"
@@ -78,8 +78,8 @@ def lines_of_verification(found: Verified, seconds: float) -> Iterator[str]:
         yield f"{found.events:,} events before it were found right, in {seconds:.1f} s"
         return
     facts = [
-        f"{found.state_events:,} state events",
-        f"{found.merges:,} merges",
+        _count(found.state_events, "state event"),
+        _count(found.merges, "merge"),
         f"{found.rejected:,} rejected",
         f"{found.soft_failed:,} soft-failed",
         f"{found.redacted:,} redacted",
@@ -94,3 +94,7 @@ def lines_of_verification(found: Verified, seconds: float) -> Iterator[str]:
         yield f"not checked: what is claimed of {len(found.claims):,} gaps; {found.on_claims:,} events are judged by it"
         for server, count in claimed_by.most_common():
             yield f"  {count:,} claimed by {server}"
+
+
+def _count(number: int, one: str, more: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else more or one + 's'}"

@@ -22,6 +22,19 @@ from p2pserver.meg.replay import Replay, Replayed
 from p2pserver.meg.resolution import resolve
 from p2pserver.meg.state import StateMap, StateSlot
 
+STEPS = (
+    "conflicted_keys",
+    "conflicted_set",
+    "auth_difference",
+    "conflicted_subgraph",
+    "full_conflicted_set",
+    "power_order",
+    "state_after_power",
+    "mainline",
+    "rest_order",
+)
+"""Of a resolution, as `resolve` calls them, in the order in which they follow from each other."""
+
 
 @dataclass(slots=True)
 class Scenario:
@@ -96,7 +109,8 @@ class Scenario:
         steps: dict[str, Any] = {}
         state = resolve(sets, self.replay, self.rules, trace=steps)
         shown: dict[str, Any] = {}
-        for step, value in steps.items():
+        for step in sorted(steps, key=lambda step: STEPS.index(step) if step in STEPS else len(STEPS)):
+            value = steps[step]
             if isinstance(value, Mapping):
                 shown[step] = nested(value)
             else:

@@ -11,19 +11,20 @@ class NoSuchRoom(LookupError):
 
 
 def room_meant(tx: Tx, text: str) -> str:
-    """The room ID that an ID, an alias of this node, the beginning of an ID (`!` may be left out) or a name means.
+    """The ID of the room that is meant by an ID, the beginning of one, an alias of this node, or a name.
+
+    The `!` of an ID and the server of an alias may be left out.
 
     Raises: NoSuchRoom.
     """
     if tx.one("SELECT 1 FROM rooms WHERE room_id = ?", (text,)) is not None:
         return text
+    aliases = tx.all("SELECT a.alias, a.room_id FROM aliases AS a JOIN rooms AS r ON r.room_id = a.room_id")
+    found = {room_id for alias, room_id in aliases if text in (alias, alias.partition(":")[0])}
+    if len(found) == 1:
+        return str(found.pop())
     if text.startswith("#"):
-        alias = tx.one(
-            "SELECT a.room_id FROM aliases AS a JOIN rooms AS r ON r.room_id = a.room_id WHERE a.alias = ?", (text,)
-        )
-        if alias is None:
-            raise NoSuchRoom(f"{text} is no alias of a room that is held here; `p2pserver rooms` shows the rooms")
-        return str(alias[0])
+        raise NoSuchRoom(f"{text} is no alias of a room that is held here; `p2pserver rooms` shows the rooms")
     held = list_rooms(tx)
     meant = [row for row in held if row["name"] == text]
     meant = meant or [row for row in held if (row["name"] or "").casefold() == text.casefold()]

@@ -68,7 +68,8 @@ def test_version() -> None:
 
 def test_help_names_every_command() -> None:
     shown = command("--help").stdout
-    for name in ("run", "register", "reset-password", "peers", "rooms", "alarms", "block", "allow", "demo", "version"):
+    names = ("run", "register", "reset-password", "peers", "rooms", "alarms", "block", "allow", "demo", "version")
+    for name in (*names, "room", "debug"):
         assert f"  {name} " in shown
 
 

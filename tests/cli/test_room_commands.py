@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -48,7 +50,7 @@ def content_of(folder: Path) -> dict[str, str]:
 
 def test_a_room_is_found_by_id_alias_beginning_and_name(folder: Path) -> None:
     anna, harbor, _ = two_rooms()
-    for text in (harbor, harbor[:9], harbor[1:9], f"#h:{anna.name}", "harbor", "HARBOR"):
+    for text in (harbor, harbor[:9], harbor[1:9], f"#h:{anna.name}", "#h", "harbor", "HARBOR"):
         shown = command(folder, "room", "graph", text, "--format", "json")
         assert shown.exit_code == 0, shown.stderr
         assert json.loads(shown.stdout)["room_id"] == harbor
@@ -212,3 +214,10 @@ def test_show_says_what_is_missing(tmp_path: Path) -> None:
     shown = command(data_folder(boris, tmp_path / "data"), "room", "show", room_id).stdout
     assert "partial, 1 gap" in shown
     assert f"from before the join, its state claimed by {anna.name}" in shown
+
+
+def test_a_node_starts_without_what_only_these_commands_need() -> None:
+    code = "import sys, p2pserver.cli; print([name for name in sys.modules if name.startswith('p2pserver.')])"
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for name in ("commands.room", "commands.debug", "graph_view", "rooms.verification"):
+        assert f"p2pserver.{name}" not in imported
