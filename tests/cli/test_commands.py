@@ -284,7 +284,7 @@ def test_a_folder_without_a_node_is_said_to_be_one(tmp_path: Path, name: str) ->
         (["--transport=lan:colour=blue"], "colour"),
         (["--registration=perhaps"], "registration"),
         (["--domain=Not.Lower"], "lower-case"),
-        (["--default-room-version=1"], "version"),
+        (["--default-room-version=13"], "version"),
     ],
 )
 def test_a_wrong_option_is_refused_before_anything_is_made(tmp_path: Path, arguments: list[str], word: str) -> None:
