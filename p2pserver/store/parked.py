@@ -83,13 +83,19 @@ def settle(tx: Tx, missing_event_id: str) -> list[str]:
     ]
 
 
+_STRANGERS_FIRST = (
+    "EXISTS (SELECT 1 FROM member_servers AS m"
+    " WHERE m.room_id = p.room_id AND m.server = p.source AND m.joined > 0), number"
+)
+
+
 def shrink(tx: Tx, room_id: str, source: str, *, per_source: int, per_room: int, octets: int) -> list[str]:
-    """Drops the oldest parked events beyond the bounds, and returns which."""
+    """Drops the oldest parked events beyond the bounds, those that came from outside the room first; returns which."""
     dropped: list[str] = []
 
-    def drop_oldest(condition: str, parameters: tuple[str, ...], excess: int) -> None:
+    def drop(condition: str, parameters: tuple[str, ...], order: str, excess: int) -> None:
         rows = tx.all(
-            f"SELECT event_id FROM parked_pdus WHERE {condition} ORDER BY number LIMIT ?", (*parameters, excess)
+            f"SELECT event_id FROM parked_pdus AS p WHERE {condition} ORDER BY {order} LIMIT ?", (*parameters, excess)
         )
         for (event_id,) in rows:
             unpark(tx, event_id)
@@ -97,12 +103,12 @@ def shrink(tx: Tx, room_id: str, source: str, *, per_source: int, per_room: int,
 
     by_source = tx.one("SELECT count(*) FROM parked_pdus WHERE room_id = ? AND source = ?", (room_id, source))
     if by_source is not None and by_source[0] > per_source:
-        drop_oldest("room_id = ? AND source = ?", (room_id, source), by_source[0] - per_source)
+        drop("room_id = ? AND source = ?", (room_id, source), "number", by_source[0] - per_source)
     while True:
         row = tx.one("SELECT count(*), coalesce(sum(octets), 0) FROM parked_pdus WHERE room_id = ?", (room_id,))
         if row is None or (row[0] <= per_room and row[1] <= octets):
             break
-        drop_oldest("room_id = ?", (room_id,), max(1, row[0] - per_room))
+        drop("room_id = ?", (room_id,), _STRANGERS_FIRST, max(1, row[0] - per_room))
     return dropped
 
 

@@ -80,7 +80,7 @@ async def nothing(scene: Scenario) -> None:
 
 
 async def twin(scene: Scenario) -> None:
-    genuine = await scene.liar.make()
+    genuine = await scene.liar.make(hide=False)
     scene.liar.push("a", genuine.changed(content={"body": "twin"}))
     await scene.pass_time(1)
     scene.liar.push("a", genuine)

@@ -77,6 +77,20 @@ def test_parked_events_are_bounded_and_the_oldest_give_way() -> None:
     assert bob.column("SELECT event_id FROM parked_pdus") == []
 
 
+def test_what_waits_for_strangers_gives_way_first() -> None:
+    alice = Server("alice")
+    bob = Server("bob", limits=RoomLimits(parked_per_source=5, parked_per_room=8))
+    room_id = alice.create()
+    bob.join(room_id, alice)
+    reconcile(room_id, alice, bob)
+    alice.send(room_id, "never delivered")
+    built = [alice.send(room_id, f"{number}") for number in range(13)]
+    for number, event in enumerate(built):
+        bob.receive(room_id, [event.raw], alice.name if number < 3 else f"stranger {number // 5}")
+    parked = bob.column("SELECT event_id FROM parked_pdus ORDER BY number")
+    assert parked == [event.event_id for event in [*built[:3], *built[8:]]]
+
+
 def test_parked_octets_are_bounded() -> None:
     alice = Server("alice")
     bob = Server("bob", limits=RoomLimits(parked_octets_per_room=20_000))
