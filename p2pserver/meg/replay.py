@@ -90,6 +90,13 @@ class Replay:
         if event.is_state:
             self._index.add(event)
 
+    def auth_node(self, event_id: str) -> AuthNode | None:
+        """The place of an event so far in the auth graph; None of a message, and where the chain is not known."""
+        try:
+            return self._index.node(event_id)
+        except NotIndexed:
+            return None
+
     def rejection(self, event: Pdu, before: StateMap) -> str | None:
         """Checks 4 and 5 of the receipt. Source: server-server API, "Checks performed on receipt of a PDU"."""
         return self.rejection_by_auth_events(event) or self._rejection_by_state(event, before)

@@ -23,6 +23,7 @@ from p2pserver.events.signing import KeyLookup
 from p2pserver.events.versions import rules_of
 from p2pserver.identifiers import server_of
 from p2pserver.meg.auth_content import redaction_takes_permissions
+from p2pserver.meg.auth_index import AuthNode
 from p2pserver.meg.digest import (
     changed_sum,
     event_sec,
@@ -117,6 +118,7 @@ class _Verification:
         self._secs: dict[int, bytes] = {}
         self._sums: Lru[int, tuple[StateMap, bytes]] = Lru(SUMS_KEPT)
         self._ungrounded: set[str] = set()
+        self._auth_edges = 0
 
     def run(self, progress: Progress) -> None:
         order = read_order(self._tx, self._room)
@@ -138,6 +140,7 @@ class _Verification:
         if row["outlier"]:
             self._found.outliers += 1
             self._replay.note(event)
+            self._check_auth_index(event)
             self._check_verdict(event, row, self._replay.rejection_by_auth_events(event))
             if row["verdict"] == "rejected":
                 self._replay.rejected.add(event.event_id)
@@ -152,6 +155,7 @@ class _Verification:
         self._check_state(event, "state after", row["state_after"], judged.after)
         _expect(event.event_id, "ancestry", _ancestry(bool(row["grounded"])), _ancestry(grounded))
         self._check_sec(node, row, judged, grounded)
+        self._check_auth_index(event)
         self._count(node, event, row, grounded)
         self._depths[node.number] = depth
         if not grounded:
@@ -199,6 +203,22 @@ class _Verification:
     def _check_edges(self, event: Pdu) -> None:
         rows = self._tx.all("SELECT prev_event_id FROM event_edges WHERE event_id = ?", (event.event_id,))
         _expect(event.event_id, "edges", sorted(parent for (parent,) in rows), sorted(event.prev_events))
+
+    def _check_auth_index(self, event: Pdu) -> None:
+        """What is kept for resolution of a state event's place in the auth graph; the place itself may be missing."""
+        if not event.is_state:
+            return
+        cited = set(event.auth_events)
+        self._auth_edges += len(cited)
+        for auth_id in sorted(cited):
+            row = self._tx.one(
+                "SELECT 1 FROM auth_edges WHERE auth_event_id = ? AND event_id = ?", (auth_id, event.event_id)
+            )
+            if row is None:
+                raise Differs(event.event_id, "auth edges", f"none to {auth_id}", f"one to {auth_id}")
+        row = self._tx.one("SELECT level, spine, depth, jump FROM auth_nodes WHERE event_id = ?", (event.event_id,))
+        if row is not None:
+            _expect(event.event_id, "place in the auth graph", AuthNode(*row), self._replay.auth_node(event.event_id))
 
     def _judge(self, order: Order, node: Node, event: Pdu) -> tuple[Replayed, bool, int]:
         """The event's judgement, whether its whole ancestry is held, and its depth."""
@@ -335,6 +355,11 @@ class _Verification:
     def _check_front(self, order: Order) -> None:
         room, tx = self._room, self._tx
         placed = [node for node in order.nodes if not node.outlier]
+        edges = tx.one(
+            "SELECT count(*) FROM events AS e JOIN auth_edges AS a ON a.event_id = e.event_id WHERE e.room_id = ?",
+            (room.room_id,),
+        )
+        _expect(None, "auth edges", 0 if edges is None else edges[0], self._auth_edges)
         leaves = sorted(node.event_id for node in placed if not node.children)
         _expect(None, "leaves", events.leaves(tx, room.room_id), leaves)
         standing = [node for node in placed if node.is_accepted_leaf]

@@ -249,6 +249,21 @@ TAMPERS: dict[str, tuple[Tamper, str, str | None]] = {
         "sum of the state after",
         "topic",
     ),
+    "an auth edge dropped": (
+        lambda t: t.change("DELETE FROM auth_edges WHERE event_id = ?", t.topic),
+        "auth edges",
+        "topic",
+    ),
+    "an auth edge too many": (
+        lambda t: t.change("INSERT INTO auth_edges VALUES (?, ?)", t.name, t.topic),
+        "auth edges",
+        None,
+    ),
+    "a place in the auth graph": (
+        lambda t: t.change("UPDATE auth_nodes SET level = level + 1 WHERE event_id = ?", t.topic),
+        "place in the auth graph",
+        "topic",
+    ),
     "content changed under its hash": (
         lambda t: t.set_raw(t.last, {**t.raw(t.last), "content": {"body": "never said", "msgtype": "m.text"}}),
         "content",
