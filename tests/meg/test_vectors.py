@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 
-from p2pserver.events.versions import ROOM_VERSIONS
+from p2pserver.events.versions import ROOM_VERSIONS, V1, V2, RoomVersionRules
 from tests.meg import vector_checks as checks
 
 VERSIONS = sorted(ROOM_VERSIONS)
@@ -34,6 +37,16 @@ def test_who_may_send_what(version: str) -> None:
 @pytest.mark.parametrize("version", checks.covered("auth_power_levels", "cases"))
 def test_power_level_changes(version: str) -> None:
     assert checks.power_levels_failures(version) == []
+
+
+@pytest.mark.parametrize("check", [checks.membership_failures, checks.send_failures, checks.power_levels_failures])
+@pytest.mark.parametrize("rules", [V1, V2], ids=lambda rules: rules.version)
+def test_versions_1_and_2_are_as_3_in_all_that_the_tables_ask(
+    rules: RoomVersionRules, check: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tables begin with version 3; of the auth rules only that about redactions was another before."""
+    monkeypatch.setitem(ROOM_VERSIONS, "3", replace(rules, version="3", redactions_authorized=False))
+    assert check("3") == []
 
 
 @pytest.mark.parametrize("version", VERSIONS)

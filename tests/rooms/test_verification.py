@@ -13,7 +13,7 @@ import pytest
 
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.signing import KeyLookup, SelfCertifyingKeys
-from p2pserver.events.versions import rules_of
+from p2pserver.events.versions import ROOM_VERSIONS, rules_of
 from p2pserver.rooms import verification
 from p2pserver.rooms.verification import Verified, verify
 from tests.rooms.servers import Server, deliver, reconcile
@@ -114,7 +114,7 @@ def town_of(version: str = "12") -> Town:
     return town
 
 
-@pytest.mark.parametrize("version", ["10", "11", "12"])
+@pytest.mark.parametrize("version", list(ROOM_VERSIONS))
 def test_a_room_in_which_everything_has_happened_is_right(version: str) -> None:
     town = town_of(version)
     found = verified(town.server, town.room_id)
