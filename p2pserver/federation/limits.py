@@ -51,7 +51,8 @@ class PeeringLimits:
     waiting_ids: int = 1024
     """Event IDs of one room that we still mean to ask for."""
     parked_max: int = 1000
-    """Events of one room in a row that could not be judged, after which the peer is asked for no more of it."""
+    """How many more events of one room that could not be judged than such that were, in one contact, a peer may bring
+    before it is asked for no more of it."""
     repeats_max: int = 32
     """Answers in a row that held nothing new, while the peer learns what is held here, before it is asked no more."""
     known_ids: int = 4096

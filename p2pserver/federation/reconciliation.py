@@ -420,7 +420,8 @@ class Reconciliation:
             return
         is_progress = any(result.new for result in results)
         if judged:
-            exchange.parked = exchange.fruitless = exchange.repeats = 0
+            exchange.parked = max(0, exchange.parked - len(judged))
+            exchange.fruitless = exchange.repeats = 0
             if effect.in_answer:
                 self._channel.emit(Changed(effect.room_id))
         else:

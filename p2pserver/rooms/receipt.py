@@ -28,6 +28,7 @@ from p2pserver.rooms.rebuilding import judge_descendants_again, rebuild
 from p2pserver.rooms.redacting import note_redactions
 from p2pserver.rooms.values import Receipt, ReceiveReport
 from p2pserver.store import events, memberships, outsiders, parked, rooms
+from p2pserver.store.events import StoredEvent
 from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
 
@@ -94,7 +95,7 @@ class Intake:
         if any(held is not None and is_another_event(held.pdu, event) for held in (known, waiting)):
             return Receipt(event_id=event.event_id, verdict=Verdict.DROPPED, reason="another event has this ID here")
         if known is not None and not known.outlier:
-            self._improve_copy(room, event)
+            self._improve_copy(room, event, known)
             return Receipt(event_id=event.event_id, verdict=known.verdict, reason=known.reason or "")
         if known is not None:
             event = better_copy(events.pdu(self._tx, event.event_id), event)
@@ -196,8 +197,11 @@ class Intake:
         )
         self._held_up.difference_update(dropped)
 
-    def _improve_copy(self, room: RoomRow, event: Pdu) -> None:
-        """Absent < redacted copy < hash-verified: a genuine copy replaces a redacted one, never the reverse."""
+    def _improve_copy(self, room: RoomRow, event: Pdu, known: StoredEvent) -> None:
+        """Absent < redacted copy < hash-verified: a genuine copy replaces a redacted one, never the reverse.
+
+        Clients were not shown the redacted copy of a message, so they have yet to pass its place in the stream.
+        """
         held = events.pdu(self._tx, event.event_id)
         if held is None or not held.redacted_copy or event.redacted_copy:
             return
@@ -207,6 +211,8 @@ class Intake:
             self._improved.append(event.event_id)
         elif redacted_by is not None:
             events.set_redacted(self._tx, event.event_id, redacted_by, redact(event.raw, room.rules))
+        elif event.state_key is None and known.position > 0:
+            events.set_position(self._tx, event.event_id, self._tx.next_position())
         note_redactions(self._tx, room, event)
         self._tx.notify(f"room:{self._room_id}")
 

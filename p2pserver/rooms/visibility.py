@@ -22,7 +22,8 @@ NOTHING = -(2**63)
 def visible_to(tx: Tx, user_id: str, found: Sequence[StoredEvent]) -> list[bool]:
     """Whether the user may see each event. Rejected, soft-failed, outlying and healing events are for nobody.
 
-    A redaction is for nobody as long as it has no effect: its target is not here, or it is not allowed.
+    A redaction is for nobody as long as it has no effect: its target is not here, or it is not allowed. So is a message
+    of which only a redacted copy is held though nobody redacted it: the genuine one may still come.
     """
     last_seen: dict[str, int | None] = {}
     answers: list[bool] = []
@@ -63,6 +64,8 @@ def _is_visible(tx: Tx, user_id: str, event: StoredEvent, until: int | None) -> 
     if event.outlier or event.verdict is not Verdict.ACCEPTED or event.pdu.type == events.HEALING_TYPE:
         return False
     if event.state_before is None or event.state_after is None:
+        return False
+    if event.pdu.redacted_copy and event.redacted_by is None and event.pdu.state_key is None:
         return False
     if event.pdu.type == "m.room.redaction":
         effect = redactions.target_of(tx, event.pdu.event_id)

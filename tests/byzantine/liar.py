@@ -81,7 +81,6 @@ class Liar:
         self.client: InProcessClient
         """Its user; set when it joins a room."""
         self.room: RoomActions
-        self._names = {node.identity.signer.verify_key: each for each, node in mesh.nodes.items()}
         self._tasks: set[asyncio.Task[None]] = set()
         own = mesh.nodes[name].running.mesh
         honest_new = own._new_session
@@ -121,7 +120,8 @@ class Liar:
     # Hearing
 
     def _take_over(self, session: Session) -> None:
-        peering, victim = session.peering, self._names.get(session.key, "?")
+        names = {node.identity.signer.verify_key: each for each, node in self.mesh.nodes.items()}
+        peering, victim = session.peering, names.get(session.key, "?")
         honest_receive, honest_say = peering.receive, peering.messages_to_send
 
         def receive(data: bytes, now: float) -> None:
@@ -261,14 +261,13 @@ class Liar:
         """Answers to the question `name`: `alter(victim, honest answer)`, which may raise a MatrixError."""
         handlers = dict(self.mesh.nodes[self.name].running.mesh.exchange._handlers)
         honest = handlers[name]
-        names = {node.server_name: each for each, node in self.mesh.nodes.items()}
 
         def handler(tx: Tx, server: str, body: dict[str, Any]) -> dict[str, Any]:
             try:
                 answer = honest(tx, server, body)
             except MatrixError:
                 answer = {}
-            return alter(names[server], answer)
+            return alter({node.server_name: each for each, node in self.mesh.nodes.items()}[server], answer)
 
         handlers[name] = handler
         self.mesh.nodes[self.name].running.mesh.exchange._handlers = handlers

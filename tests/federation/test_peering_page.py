@@ -38,7 +38,7 @@ def test_the_limits_and_times_are_the_code() -> None:
     assert f"{limits.credits:.0f} at once, {limits.credits_per_s:.0f} more each second" in words
     assert f"{limits.wants_waiting} of its `Want`s wait" in words
     assert f"{limits.serving} of its questions" in words
-    assert f"after {limits.parked_max:,} events in a row" in words
+    assert f"has brought {limits.parked_max:,} events more" in words
     assert f"{limits.window_octets // 1024} KiB and {limits.window_count} rows" in words
     assert f"up to {limits.response_octets >> 20} MiB" in words
     assert f"up to {limits.answer_octets // 1024} KiB" in words

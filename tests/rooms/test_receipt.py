@@ -204,6 +204,25 @@ def test_genuine_copy_wins_over_the_redacted_one(order: str) -> None:
     assert bob.one("SELECT redacted_copy FROM events WHERE event_id = ?", genuine.event_id) == 0
 
 
+def test_a_message_is_shown_when_its_genuine_copy_is_here_and_not_before() -> None:
+    """Whoever is faster with a lying copy does not keep it from clients that have synced past that place."""
+    room_id, alice, bob = shared_room()
+    genuine = alice.send(room_id, "pay Alice")
+
+    def shown() -> tuple[bool, int]:
+        found = bob.stored(genuine.event_id)
+        assert found is not None
+        return bob.run(lambda tx: bob.rooms.visible_to(tx, bob.user, [found]))[0], found.position
+
+    bob.receive(room_id, [{**genuine.raw, "content": {"body": "pay Mallory", "msgtype": "m.text"}}], alice.name)
+    hidden, _ = shown()
+    passed = bob.position()
+    bob.receive(room_id, [genuine.raw], alice.name)
+    visible, position = shown()
+    assert (hidden, visible) == (False, True)
+    assert position > passed
+
+
 @pytest.mark.parametrize("order", ["twin first", "genuine first"])
 def test_genuine_copy_wins_while_parked(order: str) -> None:
     room_id, alice, bob = shared_room()

@@ -102,7 +102,7 @@ def test_skipped_current_state_check_is_noticed(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_reversed_copy_lattice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def newest_wins(self: receipt.Intake, room: object, event: Pdu) -> None:
+    def newest_wins(self: receipt.Intake, room: object, event: Pdu, known: object) -> None:
         events.replace_copy(self._tx, event)
 
     assert not fails(lambda: test_receipt.test_genuine_copy_wins_over_the_redacted_one("genuine first"))
