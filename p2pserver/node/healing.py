@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -37,6 +38,11 @@ class HealingTimes:
     again_s: float = 10.0
     """Between healing events for the current state with nothing else after them, doubled for each."""
     again_max_s: float = 86_400.0
+    nothing_to_merge_s: float = 10.0
+    """How much longer a node waits that can only repeat what it believes, by an event that the others may accept."""
+    hour_s: float = 3_600.0
+    per_hour: int = 6
+    """Healing events of this node for the current state, in one room: so much a peer that lies can cost."""
 
 
 def wait_s(times: HealingTimes, plan: HealingPlan, *, airtime_s: float, rng: random.Random) -> float:
@@ -46,7 +52,7 @@ def wait_s(times: HealingTimes, plan: HealingPlan, *, airtime_s: float, rng: ran
         wait += rng.uniform(1, 1 + plan.members) * max(times.slot_s, 4 * airtime_s)
     if plan.states and plan.in_a_row:
         wait += min(times.again_max_s, times.again_s * 2 ** (plan.in_a_row - 1))
-    return wait
+    return wait if plan.merges else wait + times.nothing_to_merge_s
 
 
 class Healer:
@@ -58,15 +64,18 @@ class Healer:
         database: Database,
         rooms: Rooms,
         rng: random.Random,
+        clock: Callable[[], float],
         spawn: Callable[..., None],
         slowest_bit_rate: Callable[[], int | None],
         times: HealingTimes | None = None,
     ) -> None:
         self._database, self._rooms, self._rng = database, rooms, rng
-        self._spawn, self._slowest_bit_rate = spawn, slowest_bit_rate
+        self._clock, self._spawn, self._slowest_bit_rate = clock, spawn, slowest_bit_rate
         self._times = times or HealingTimes()
         self._noticed: dict[str, int | None] = {}
         """By room that is being looked after: where the stream was when a peer's current state was another one."""
+        self._posted: dict[str, deque[float]] = {}
+        """By room, when healing events for the current state were posted in the last hour."""
 
     def notice_width(self, room_id: str) -> None:
         self._notice(room_id, None)
@@ -93,13 +102,25 @@ class Healer:
                         return
                     continue
                 await asyncio.sleep(wait_s(self._times, plan, airtime_s=self._airtime_s(), rng=self._rng))
+                if plan.states and not self._has_budget(room_id):
+                    return
                 heal = partial(self._heal, room_id=room_id, plan=plan, patient=moved < PATIENCE)
                 outcome = await self._database.write(heal)
+                if plan.states and outcome is Outcome.POSTED:
+                    self._posted.setdefault(room_id, deque()).append(self._clock())
                 if outcome is Outcome.NOBODY_MAY:
                     return
                 moved = moved + 1 if outcome is Outcome.MOVED else 0
         finally:
             del self._noticed[room_id]
+
+    def _has_budget(self, room_id: str) -> bool:
+        posted = self._posted.get(room_id)
+        while posted and self._clock() - posted[0] > self._times.hour_s:
+            posted.popleft()
+        if posted is not None and not posted:
+            del self._posted[room_id]
+        return not posted or len(posted) < self._times.per_hour
 
     def _plan(self, tx: Tx, *, room_id: str, differed_at: int | None) -> HealingPlan | None:
         return self._rooms.plan_healing(tx, room_id, differed_at=differed_at)

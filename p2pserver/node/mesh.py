@@ -102,6 +102,7 @@ class Mesh:
             database=database,
             rooms=rooms,
             rng=rng,
+            clock=monotonic_s,
             spawn=self.spawn,
             slowest_bit_rate=self._slowest_bit_rate,
             times=self._timers.healing,

@@ -25,6 +25,8 @@ from p2pserver.store.events import HEALING_TYPE
 from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
 
+IN_A_ROW_MAX = 8
+"""Healing events in a row after which a node that has nothing to merge adds none."""
 SENDERS_TRIED = 8
 USERS_MAX = 1_000
 """Local users among whom the most powerful are tried."""
@@ -44,6 +46,8 @@ class HealingPlan:
     members: int
     in_a_row: int
     """Healing events with nothing else after them."""
+    merges: bool
+    """There is something here to merge: other nodes, which can only repeat what they believe, leave it the first go."""
 
 
 def plan(context: RoomContext, tx: Tx, room_id: str, *, differed_at: int | None) -> HealingPlan | None:
@@ -56,18 +60,23 @@ def plan(context: RoomContext, tx: Tx, room_id: str, *, differed_at: int | None)
     if room is None or not memberships.is_joined(tx, room_id, context.server_name):
         return None
     is_wide = len(events.extremities(tx, room_id)) > PREV_EVENTS_MAX
-    differs = differed_at is not None and healings.newest(tx, room_id) <= differed_at
-    if not is_wide and not (differs and _may_differ(context, tx, room)):
-        return None
-    leaves = event_set(tx, room_id)
     members = memberships.joined_servers(tx, room_id)
+    in_a_row = healings.in_a_row(tx, room_id)
+    differs = differed_at is not None and healings.newest(tx, room_id) <= differed_at
+    merges = is_wide or _has_something_to_merge(tx, room)
+    if not is_wide:
+        said_enough = _said_last(context, tx, room) or (not merges and in_a_row >= min(IN_A_ROW_MAX, 2 * len(members)))
+        if not differs or not room.complete or said_enough:
+            return None
+    leaves = event_set(tx, room_id)
     return HealingPlan(
         states=not is_wide,
         position=tx.position(),
         leaves=leaves,
         is_first=min(members, key=lambda name: _rank(name, leaves)) == context.server_name,
         members=len(members),
-        in_a_row=healings.in_a_row(tx, room_id),
+        in_a_row=in_a_row,
+        merges=merges,
     )
 
 
@@ -113,20 +122,20 @@ def event_set(tx: Tx, room_id: str) -> bytes:
     return hashlib.sha256("\0".join((room_id, *events.leaves(tx, room_id))).encode()).digest()
 
 
-def _may_differ(context: RoomContext, tx: Tx, room: RoomRow) -> bool:
-    """Whether an event of ours could change what anybody believes.
+def _has_something_to_merge(tx: Tx, room: RoomRow) -> bool:
+    """Whether there is more than one branch, or an accepted leaf that is soft-failed here.
 
-    A node whose only extremity is the only accepted leaf has the state that follows from the event set alone. Who has
-    posted a healing event, and nothing came after it, has said what there is to say. So what a liar says about its own
-    state leads to one event at most.
+    If no node of a room had, all would have the one state that follows from the event set.
     """
-    if not room.complete:
-        return False
     extremities = events.extremities(tx, room.room_id)
-    if extremities == events.accepted_leaves(tx, room.room_id) and len(extremities) < 2:
-        return False
+    return len(extremities) > 1 or extremities != events.accepted_leaves(tx, room.room_id)
+
+
+def _said_last(context: RoomContext, tx: Tx, room: RoomRow) -> bool:
+    """Whether all that could be cited is a healing event of ours: another one would say the same."""
+    extremities = events.extremities(tx, room.room_id)
     last = events.pdu(tx, extremities[0]) if len(extremities) == 1 else None
-    return last is None or last.type != HEALING_TYPE or server_of(last.sender) != context.server_name
+    return last is not None and last.type == HEALING_TYPE and server_of(last.sender) == context.server_name
 
 
 def _rank(server: str, leaves: bytes) -> bytes:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from p2pserver.node.healing import HealingTimes
 from p2pserver.node.sabotage import replace_in_units
 from p2pserver.node.simulation import RoomActions, SimulatedMesh
 from p2pserver.rooms import proof
@@ -77,23 +78,28 @@ def test_partial_room_says_nothing() -> None:
     live(story())
 
 
-def test_liar_costs_an_alarm_and_nothing_else() -> None:
-    """It claims another current state at every contact: nobody has anything to heal, so nothing is posted."""
+def test_liar_costs_a_few_events() -> None:
+    """It claims another current state at every contact and after every event; each answer would be one more event."""
 
     async def story() -> None:
         mesh, room, _, _, _ = await two()
-        database = mesh.nodes["b"].database
-        assert database is not None
-        replace_in_units(database, proof, "_operational", lambda *_args: b"another one")
+        liar, honest = mesh.nodes["b"].database, mesh.nodes["a"].database
+        assert liar is not None
+        assert honest is not None
+        replace_in_units(liar, proof, "_operational", lambda *_args: b"another one")
+
+        async def healing_events() -> int:
+            rows = await honest.read(lambda tx: tx.all("SELECT 1 FROM events WHERE type = ?", (HEALING_TYPE,)))
+            return len(rows)
+
         for _ in range(5):
             await meet_again(mesh)
-        honest = mesh.nodes["a"].database
-        assert honest is not None
-        count = await honest.read(
-            lambda tx: tx.execute("SELECT count(*) FROM events WHERE type = ?", (HEALING_TYPE,)).fetchone()
-        )
-        assert count == (0,)
-        await room.send("still here")
+        assert await healing_events() <= 4  # at most two of each node, and then nobody has anything to say
+        for number in range(40):
+            await room.send(f"{number}")
+            await asyncio.sleep(60)
+        print(f"{await healing_events()} healing events for 40 messages in 40 minutes")
+        assert await healing_events() <= 2 * HealingTimes().per_hour
         await mesh.stop()
 
     live(story())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from p2pserver.errors import Verdict
@@ -11,6 +13,7 @@ from p2pserver.store import alarms
 from p2pserver.store.events import HEALING_TYPE
 from p2pserver.store.tx import Tx
 from tests.rooms.servers import Server, power_levels, reconcile
+from tests.rooms.test_convergence import act, healed, lose_and_shuffle, stays
 
 
 class Undone(Exception):
@@ -133,7 +136,7 @@ def test_who_may_not_speak_posts_nothing() -> None:
     alice.set_state(room_id, "m.room.power_levels", "", levels)
     for other in others:
         reconcile(room_id, alice, other)
-    planned = HealingPlan(states=False, position=10**9, leaves=b"", is_first=True, members=2, in_a_row=0)
+    planned = HealingPlan(states=False, position=10**9, leaves=b"", is_first=True, members=2, in_a_row=0, merges=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(healing, "is_needed", lambda *args: True)
         events = muted.one("SELECT count(*) FROM events")
@@ -148,7 +151,7 @@ def test_most_powerful_local_user_posts() -> None:
     alice.set_state(room_id, "m.room.power_levels", "", power_levels(alice, "12", events_default=50))
     for number in range(12):
         alice.member(room_id, f"@a{number}:{alice.name}", "join", sender=f"@a{number}:{alice.name}")
-    planned = HealingPlan(states=False, position=10**9, leaves=b"", is_first=True, members=2, in_a_row=0)
+    planned = HealingPlan(states=False, position=10**9, leaves=b"", is_first=True, members=2, in_a_row=0, merges=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(healing, "is_needed", lambda *args: True)
         assert heal(alice, room_id, planned) is Outcome.POSTED
@@ -214,6 +217,60 @@ def test_soft_failed_healing_event_starts_no_loop() -> None:
     alice.receive(room_id, list(bob.graph(room_id).values()), bob.name)
     assert alice.verdict(event_id) is Verdict.SOFT_FAILED
     assert alice.run(lambda tx: alice.rooms.plan_healing(tx, room_id, differed_at=told_at)) is None
+
+
+healed_rooms: list[tuple[int, bool]] = []
+"""For each random room that differed: healing events, and whether all agree then."""
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_random_rooms_are_healed_and_it_ends(seed: int) -> None:
+    """Whoever finds that a peer with the same events differs posts, one at a time, until nobody has anything to say."""
+    rng = random.Random(seed)
+    version = rng.choice(["10", "11", "12"])
+    servers = [Server(name, seed=seed) for name in ("alice", "bob", "carol")]
+    room_id = servers[0].create(version=version)
+    for server in servers[1:]:
+        server.join(room_id, servers[0])
+    healed(servers, room_id)
+    for server in servers:
+        server.member(room_id, stays(server), "join", sender=stays(server))
+    healed(servers, room_id)
+    for _ in range(60):
+        server = rng.choice(servers)
+        act(server, room_id, [each for each in servers if each is not server], rng)
+        if rng.random() < 0.4:
+            lose_and_shuffle(*rng.sample(servers, 2), room_id, rng)
+    healed(servers, room_id)
+    posted = 0
+    differed = operational(servers, room_id) > 1
+    while operational(servers, room_id) > 1:
+        outcomes = []
+        for server in rng.sample(servers, len(servers)):
+            planned = plan(server, room_id, differs=True)
+            outcomes.append(None if planned is None else heal(server, room_id, planned))
+            if outcomes[-1] is Outcome.POSTED:
+                break
+        if Outcome.POSTED not in outcomes:
+            break
+        posted += 1
+        healed(servers, room_id)
+        assert len({server.digest(room_id) for server in servers}) == 1
+        assert posted <= 2 * len(servers)
+    assert operational(servers, room_id) == 1
+    if differed:
+        healed_rooms.append((posted, operational(servers, room_id) == 1))
+
+
+def test_rooms_above_differed_and_agree() -> None:
+    if not healed_rooms:
+        pytest.skip("the test above did not run in this process")
+    print(f"{len(healed_rooms)} of 24 rooms differed; healing events: {sorted(count for count, _ in healed_rooms)}")
+    assert max(count for count, _ in healed_rooms) <= 6
+
+
+def operational(servers: list[Server], room_id: str) -> int:
+    return len({server.operational(room_id) for server in servers})
 
 
 def test_alarms_are_bounded_and_name_who_says_it() -> None:

@@ -148,7 +148,7 @@ class Crowd:
         while not reached(await self.digests()):
             if loop.time() - began > within_s:
                 raise TimeoutError(f"not within {within_s} s: {await self.digests()}")
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(1.0)
         return loop.time() - began
 
     async def check_everything(self, names: Sequence[str]) -> None:

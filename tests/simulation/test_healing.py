@@ -30,7 +30,7 @@ async def wide(crowd: Crowd) -> tuple[int, float]:
 async def come_together(crowd: Crowd, before: int) -> tuple[int, float]:
     crowd.mesh.heal()
     took_s = await crowd.until(lambda digests: agree(digests, count=len(crowd.names)), within_s=300)
-    await asyncio.sleep(40)  # whoever still means to post does
+    await asyncio.sleep(20)  # whoever still means to post does
     assert agree(await crowd.digests(), count=len(crowd.names))
     return await crowd.healing_events() - before, took_s
 
