@@ -42,8 +42,9 @@ from p2pserver.store.lru import Lru
 from p2pserver.store.tx import Tx
 
 PDUS_KEPT = 2048
-GROUPS_KEPT = 512
-SUMS_KEPT = 1024
+STATE_ENTRIES_KEPT = 300_000
+"""In states that are kept beyond those of open branches, all of them together; about 30 MB."""
+
 _COLUMNS = (
     "event_id, room_id, depth, type, state_key, sender, origin_server_ts, verdict, reason, outlier, grounded,"
     " redacted_copy, redacted_by, state_before, state_after, sec, raw"
@@ -110,13 +111,13 @@ class _Verification:
             raise KeyError(room_id)
         self._tx, self._room, self._keys, self._found = tx, room, keys, found
         self._pdus: Lru[str, Pdu] = Lru(PDUS_KEPT)
-        self._groups: Lru[int, StateMap] = Lru(GROUPS_KEPT)
+        self._groups: Lru[int, StateMap] = Lru(STATE_ENTRIES_KEPT, lambda state: len(state) + 1)
         self._replay = Replay(room.rules, self._find, create_event_id=room.create_event_id)
         self._gaps = parked.gaps(tx, room_id)
         self._after: dict[int, StateMap] = {}
         self._depths: dict[int, int] = {}
         self._secs: dict[int, bytes] = {}
-        self._sums: Lru[int, tuple[StateMap, bytes]] = Lru(SUMS_KEPT)
+        self._sums: Lru[int, tuple[StateMap, bytes]] = Lru(STATE_ENTRIES_KEPT, lambda kept: len(kept[0]) + 1)
         self._ungrounded: set[str] = set()
         self._auth_edges = 0
 
@@ -149,8 +150,7 @@ class _Verification:
         judged, grounded, depth = self._judge(order, node, event)
         self._check_verdict(event, row, judged.rejection)
         _expect(event.event_id, "depth", row["depth"], depth)
-        self._sum_of(judged.before, [self._after[parent] for parent in node.parents])
-        self._sum_of(judged.after, [judged.before])
+        self._note_sums(event, judged, [self._after[parent] for parent in node.parents])
         self._check_state(event, "state before", row["state_before"], judged.before)
         self._check_state(event, "state after", row["state_after"], judged.after)
         _expect(event.event_id, "ancestry", _ancestry(bool(row["grounded"])), _ancestry(grounded))
@@ -269,7 +269,7 @@ class _Verification:
         _expect_state(event.event_id, what, stored, expected)
         row = self._tx.one("SELECT state_sum FROM state_groups WHERE group_id = ?", (group_id,))
         if row is not None and row[0] is not None:
-            total = self._sum_of(expected, [])
+            total = self._sum_of(expected)
             _expect(event.event_id, f"sum of the {what}", row[0].hex()[:16], total.hex()[:16])
         self._groups.put(group_id, expected)
 
@@ -278,31 +278,37 @@ class _Verification:
         sec = event_sec(
             node.event_id,
             rejected=judged.rejection is not None,
-            state_before=sum_digest(self._sum_of(judged.before, [])),
-            state_after=sum_digest(self._sum_of(judged.after, [judged.before])),
+            state_before=sum_digest(self._sum_of(judged.before)),
+            state_after=sum_digest(self._sum_of(judged.after)),
             parents=[self._secs[parent] for parent in node.parents],
         )
         self._secs[node.number] = sec
         if row["sec"] is not None:
             _expect(node.event_id, "sec", row["sec"].hex(), sec.hex() if grounded else None)
 
-    def _sum_of(self, state: StateMap, near: Sequence[StateMap]) -> bytes:
-        """The sum over the slots of a state, from that of a state near to it where one is known."""
+    def _note_sums(self, event: Pdu, judged: Replayed, after_parents: Sequence[StateMap]) -> None:
+        """The sums over the slots of both states, from those of states near to them, so that large ones cost little."""
+        before, after, slot = judged.before, judged.after, event.state_slot
+        if self._sums.get(id(before)) is None:
+            near = next((found for found in map(self._sums.get, map(id, after_parents)) if found is not None), None)
+            if near is not None:
+                removed, added = dict(near[0].items() - before.items()), dict(before.items() - near[0].items())
+                self._keep_sum(before, changed_sum(near[1], removed=removed, added=added))
+        if after is not before and slot is not None:
+            removed = {slot: before[slot]} if slot in before else {}
+            self._keep_sum(after, changed_sum(self._sum_of(before), removed=removed, added={slot: after[slot]}))
+
+    def _sum_of(self, state: StateMap) -> bytes:
         known = self._sums.get(id(state))
-        if known is None:
-            base = next((found for found in map(self._sums.get, map(id, near)) if found is not None), None)
-            if base is None:
-                total = state_sum(state)
-            else:
-                removed, added = dict(base[0].items() - state.items()), dict(state.items() - base[0].items())
-                total = changed_sum(base[1], removed=removed, added=added)
-            known = state, total  # with the state itself: its id is its own as long as it lives
-            self._sums.put(id(state), known)
-        return known[1]
+        return known[1] if known is not None else self._keep_sum(state, state_sum(state))
+
+    def _keep_sum(self, state: StateMap, total: bytes) -> bytes:
+        self._sums.put(id(state), (state, total))  # with the state: its id is its own as long as it lives
+        return total
 
     def _stored_state(self, event_id: str | None, what: str, group_id: int) -> StateMap:
         try:
-            return state_groups.state_map(self._tx, group_id)
+            return state_groups.state_map(self._tx, group_id).whole()
         except KeyError:
             raise Differs(event_id, what, f"state group {group_id}, which is not there", "a state group") from None
 
