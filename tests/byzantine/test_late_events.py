@@ -331,27 +331,31 @@ async def test_b34_power_cuts_during_an_attack(scene: Scenario, attack: str) -> 
     else:
         branch = await branch_of(liar, 12)
         shown = dict.fromkeys(scene.honest, branch[::-1])
+    acknowledged: list[str] = []
     for number in range(0, 12, 2):
         victim = scene.honest[(number // 2) % len(scene.honest)]
         for name in scene.honest:
             liar.push_all([name], shown[name][number : number + 4])
         said = scene.rooms[victim].send(f"perhaps {number}")
-        await run_until_cut(scene, victim, said, rng.choice((0.0, 0.002, 0.004, 0.006, 0.011, 0.02)))
+        acknowledged += await run_until_cut(scene, victim, said, rng.choice((0.0, 0.002, 0.004, 0.006, 0.011, 0.02)))
         await scene.pass_time(rng.choice((0.1, 3.0)))
         await scene.mesh.boot(victim)
         await until_met(scene)
     for each in scene.liars:
         each.push_all(scene.honest, branch)
     await scene.until_held(*(each.event_id for each in branch), within_s=200)
+    await scene.until_held(*acknowledged, within_s=60)
 
 
-async def run_until_cut(scene: Scenario, victim: str, said: Any, after_s: float) -> None:
-    """The node falls while it takes what the liar sent and what its own user says."""
+async def run_until_cut(scene: Scenario, victim: str, said: Any, after_s: float) -> list[str]:
+    """The node falls while it takes what the liar sent and what its own user says; what that user was told it has."""
     work = asyncio.ensure_future(said)
     await asyncio.sleep(after_s)
+    told = [work.result()] if work.done() and work.exception() is None else []
     await scene.mesh.crash(victim)
     work.cancel()
     await asyncio.gather(work, return_exceptions=True)
+    return told
 
 
 async def until_met(scene: Scenario) -> None:

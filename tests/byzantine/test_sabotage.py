@@ -10,18 +10,22 @@ import pytest
 
 from p2pserver.events import receipt as checks
 from p2pserver.node.sabotage import replace_in_units
-from p2pserver.rooms import judging, redacting
+from p2pserver.rooms import invites, judging, redacting, sending
 from p2pserver.rooms import receipt as intake
 from p2pserver.store import events, parked
 from p2pserver.store.inline import InlineDatabase
 from tests.byzantine import (
+    test_carriers,
     test_fields,
+    test_floods,
     test_forged_events,
+    test_late_events,
     test_missing_parents,
     test_permissions,
     test_rooms_confused,
 )
 from tests.byzantine.scenario import ONE_LIAR, play
+from tests.simulation.sabotages import acknowledge_before_the_commit
 
 Arrange = Callable[[InlineDatabase], None]
 
@@ -117,6 +121,23 @@ def any_room_will_do(database: InlineDatabase) -> None:
     replace_in_units(database, intake, "ancestors_of", lax)
 
 
+def current_state_not_checked(database: InlineDatabase) -> None:
+    replace_in_units(database, judging, "check_by_current_state", nothing_is_checked)
+
+
+def invites_not_counted(database: InlineDatabase) -> None:
+    replace_in_units(database, invites, "_make_room", always)
+
+
+def parents_by_name(database: InlineDatabase) -> None:
+    """The first extremities by ID, so that everybody covers the same."""
+
+    def first(extremities: Any, **options: Any) -> list[str]:
+        return sorted(extremities)[:20]
+
+    replace_in_units(database, sending, "choose_parents", first)
+
+
 SABOTAGES: list[tuple[Any, dict[str, Any], Arrange]] = [
     (test_forged_events.test_b01_forged_signature, {}, signatures_not_checked),
     (test_forged_events.test_b01_in_the_name_of_others, {}, signatures_not_checked),
@@ -146,3 +167,24 @@ def test_a_missing_defence_is_noticed(test: Any, arguments: dict[str, Any], sabo
     options = {**test.options, **{key: value for key, value in arguments.items() if key == "version"}}
     with pytest.raises(AssertionError, match=r"^(?!errors)"):
         play(ONE_LIAR, story, sabotage={"a": sabotage}, **options)
+
+
+SABOTAGES_OF_ALL: list[tuple[Any, dict[str, Any], Arrange]] = [
+    (test_floods.test_b15_fan_out_flood, {"rounds": 4}, parents_by_name),
+    (test_floods.test_b20_invite_spam, {"invites": 240}, invites_not_counted),
+    (test_late_events.test_b22_banned_and_backdated, {"accomplice": False}, current_state_not_checked),
+    (test_carriers.test_b32_only_malicious_relays_and_a_slow_link, {"way": "altered"}, first_copy_kept),
+    (test_late_events.test_b34_power_cuts_during_an_attack, {"attack": "equivocation"}, acknowledge_before_the_commit),
+]
+
+
+@pytest.mark.parametrize(
+    ("test", "arguments", "sabotage"),
+    [pytest.param(*each, id=f"{each[0].__name__}-{each[2].__name__}") for each in SABOTAGES_OF_ALL],
+)
+def test_a_defence_that_all_lack_is_noticed(test: Any, arguments: dict[str, Any], sabotage: Arrange) -> None:
+    async def story(scene: Any) -> None:
+        await test.story(scene, **arguments)
+
+    with pytest.raises(AssertionError, match=r"^(?!errors)"):
+        play(ONE_LIAR, story, sabotage=dict.fromkeys(ONE_LIAR.honest, sabotage), **test.options)

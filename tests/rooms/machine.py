@@ -48,7 +48,7 @@ FOUNDERS = ("a", "b", "c")
 LATE = ("d", "e")
 MALLORY = "mallory"
 BROKEN = "b"
-VERSIONS = [version for version in sorted(ROOM_VERSIONS, key=int, reverse=True) if int(version) >= 4]
+VERSIONS = sorted(ROOM_VERSIONS, key=int, reverse=True)
 LEVELS = (0, 50, 99, 100)
 KINDS = (
     *("message", "message", "name", "topic", "levels", "levels", "join rules", "redaction"),
