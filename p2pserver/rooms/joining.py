@@ -27,6 +27,7 @@ from p2pserver.rooms.claims import ClaimRefused, auth_chain_of, take_claim
 from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.graph import place
 from p2pserver.rooms.judging import DEPTH_MAX, Ancestors, judge
+from p2pserver.rooms.rebuilding import give_up_claims
 from p2pserver.rooms.receipt import Intake
 from p2pserver.rooms.sending import (
     append,
@@ -143,9 +144,13 @@ def join_with(
     parsed = _Offer(offer)
     join_content = {**content, "membership": "join"}
     room = _held_room(context, tx, parsed)
+    is_in = memberships.is_joined(tx, room.room_id, context.server_name)
+    if not is_in and parked.has_history_gap(tx, room.room_id):
+        give_up_claims(context, tx, room)
+        room = room_of(tx, room.room_id)
     held = events.facts(tx, parsed.prev_events)
     missing = [each for each in parsed.prev_events if each not in held or held[each].outlier]
-    if memberships.is_joined(tx, room.room_id, context.server_name) or not missing:
+    if is_in or not missing:
         join = append(
             context,
             tx,

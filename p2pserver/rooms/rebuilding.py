@@ -81,6 +81,25 @@ def rebuild(context: RoomContext, tx: Tx, room: RoomRow) -> None:
     tx.notify(f"room:{room.room_id}")
 
 
+def give_up_claims(context: RoomContext, tx: Tx, room: RoomRow) -> None:
+    """We have left and join again, and the history of the last join never came: nothing stands on its claim any more.
+
+    What was built on it takes no part in the graph. If the history is there after all, and somebody else holds what we
+    built on it, it comes again with the rest.
+    """
+    for gap in parked.gaps(tx, room.room_id).values():
+        if gap.history:
+            parked.close_gap(tx, room.room_id, gap.missing_event_id)
+    forget_resolutions(tx)
+    events.take_out(tx, room.room_id, graph_walks.ungrounded(tx, room.room_id))
+    not_rejected = (Verdict.ACCEPTED, Verdict.SOFT_FAILED)
+    events.set_accepted_leaves(tx, room.room_id, events.uncovered_events(tx, room.room_id, of=not_rejected))
+    events.set_extremities(tx, room.room_id, events.uncovered_events(tx, room.room_id))
+    update_current_state(context, tx, room, position=tx.next_position(), only_grew=False)
+    if not parked.gaps(tx, room.room_id):
+        rooms.set_complete(tx, room.room_id, True)
+
+
 def _judge_again(tx: Tx, room: RoomRow, event_id: str, context: RoomContext) -> None:
     was = events.stored(tx, event_id)
     event = events.pdu(tx, event_id)

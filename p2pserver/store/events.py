@@ -284,6 +284,23 @@ def drop_outliers(tx: Tx, room_id: str) -> None:
     tx.execute("DELETE FROM events WHERE room_id = ? AND outlier = 1", (room_id,))
 
 
+def take_out(tx: Tx, room_id: str, event_ids: Collection[str]) -> None:
+    """Events lose their place in the graph and are kept as outliers; leaves are those of the rest.
+
+    Extremities and accepted leaves are the caller's.
+    """
+    tx.caches.pop(RESOLUTION_NOTES, None)
+    for part in _chunks(event_ids):
+        marks = _marks(part)
+        tx.execute(
+            "UPDATE events SET outlier = 1, grounded = 0, state_before = NULL, state_after = NULL, sec = NULL"
+            f" WHERE event_id IN ({marks})",
+            part,
+        )
+        tx.execute(f"DELETE FROM event_edges WHERE event_id IN ({marks})", part)
+    _replace(tx, "leaves", room_id, uncovered_events(tx, room_id, of=tuple(Verdict)))
+
+
 def accepted_between(tx: Tx, room_id: str, start: int, end: int) -> list[str]:
     """The accepted events of the graph with start <= position < end, in that order."""
     rows = tx.all(

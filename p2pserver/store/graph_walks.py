@@ -28,6 +28,12 @@ def ancestors(tx: Tx, event_ids: Iterable[str]) -> set[str]:
     return seen
 
 
+def ungrounded(tx: Tx, room_id: str) -> list[str]:
+    """The events of the graph that stand on a claim."""
+    rows = tx.all("SELECT event_id FROM events WHERE room_id = ? AND grounded = 0 AND outlier = 0", (room_id,))
+    return [event_id for (event_id,) in rows]
+
+
 def has_ungrounded(tx: Tx, room_id: str) -> bool:
     return (
         tx.one("SELECT 1 FROM events WHERE room_id = ? AND grounded = 0 AND outlier = 0 LIMIT 1", (room_id,))

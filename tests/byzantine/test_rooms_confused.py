@@ -206,3 +206,31 @@ async def test_b35_invite_of_an_unknown_version(scene: Scenario) -> None:
         await scene.pass_time(2)
         rows = await scene.read("b", lambda tx: tx.all("SELECT room_id FROM invites"))
         assert rows == ([(mine.room_id,)] if version == "12" else []), version
+
+
+@case
+async def test_b18_joining_again_after_a_join_that_led_nowhere(scene: Scenario) -> None:
+    """A liar's offer stands on an event that it invented: who leaves and joins by another server is in at last."""
+    liar = scene.liar
+    other = await scene.make_room()
+    await RoomActions.join(liar.client, other.room_id, via=scene.mesh.nodes["a"].server_name)
+    await scene.pass_time(5)
+    lost = await liar.make(body="lost", room_id=other.room_id, hide=False)
+    liar.falsify_answers("join", lambda victim, answer: {**answer, "prev_events": [lost.event_id], "depth": 50})
+    lonely = await RoomActions.join(scene.rooms["b"].client, other.room_id, via=liar.server_name)
+    await lonely.send("does anybody hear me")
+    await scene.pass_time(100)
+    assert await other.messages() == []
+    await lonely.leave()
+    member = await RoomActions.join(scene.rooms["b"].client, other.room_id, via=scene.mesh.nodes["a"].server_name)
+    member.transactions = lonely.transactions
+    await member.send("and now")
+    await scene.pass_time(20)
+    await other.send("yes")
+    await scene.until_same_events(names=["a", "b"], room_id=other.room_id)
+    assert await other.messages() == ["and now", "yes"]
+    assert (await member.messages())[-2:] == ["and now", "yes"]
+    digests = [await scene.digest(name, other.room_id) for name in ("a", "b")]
+    assert digests[0].sec == digests[1].sec
+    sql = "SELECT complete FROM rooms WHERE room_id = ?"
+    assert await scene.read("b", lambda tx: tx.one(sql, (other.room_id,))) == (1,)

@@ -254,3 +254,27 @@ def test_history_in_any_order_completes_the_room() -> None:
     assert bob.digest(room_id) == alice.digest(room_id)
     assert bob.column("SELECT event_id FROM parked_pdus") == []
     assert bob.column("SELECT event_id FROM events WHERE outlier = 1") == []
+
+
+def test_joining_again_before_the_history_of_the_first_join_is_here() -> None:
+    """What stood on the first claim is given up, and comes again with the history of those who hold it."""
+    alice, bob = Server("alice"), Server("bob")
+    room_id = alice.create()
+    for number in range(30):
+        alice.send(room_id, f"history {number}")
+    bob.join(room_id, alice)
+    said = bob.send(room_id, "on the first claim")
+    bob.member(room_id, bob.user, "leave")
+    owed = [item.payload for item in bob.owed_to(alice.name)]
+    alice.receive(room_id, owed, bob.name)
+    assert not bob.complete(room_id)
+    bob.join(room_id, alice)
+    assert bob.stored(said.event_id) is not None
+    again = bob.send(room_id, "on the second")
+    reconcile(room_id, alice, bob)
+    assert bob.complete(room_id)
+    assert bob.digest(room_id) == alice.digest(room_id)
+    assert bob.operational(room_id) == alice.operational(room_id)
+    for server in (alice, bob):
+        assert server.verdict(said.event_id) is Verdict.ACCEPTED
+        assert server.verdict(again.event_id) is Verdict.ACCEPTED
