@@ -14,6 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from p2pserver.node.simulation import RequestFailed, RoomActions, Sabotage, SimulatedMesh
+from p2pserver.rooms.proof import digest_of_everything
+from p2pserver.store.tx import Tx
+from tests.store.integrity import graph_contradictions
 from transports.sim import LinkConditions, run_virtual
 
 NAMES = ("n0", "n1", "n2", "n3", "n4")
@@ -76,8 +79,9 @@ class History:
         await self.mesh.start()
         try:
             await self.settle_in()
-            for _ in range(self.steps):
+            for number in range(self.steps):
                 await self.step()
+                await self.check_what_is_kept(NAMES[number % len(NAMES)], digest=number % 20 == 0)
                 await asyncio.sleep(self.rng.choice((0.0, 0.0, 0.05, 0.5, 5.0, 40.0)))
             await self.come_together()
             await self.post_once_each()
@@ -233,6 +237,7 @@ class History:
         agreed = await self.mesh.until_equal(self.room_id, within_s=self.patience_s)
         if agreed is None:
             raise Diverged(f"seed {self.seed}: no agreement after healing: {await self.describe()}")
+        await self.check_what_is_kept(NAMES[self.seed % len(NAMES)], digest=True)
         self.outcome.agreed_after_s = agreed
         await self.check_acknowledged()
 
@@ -264,6 +269,24 @@ class History:
             lost = self.outcome.acknowledged - held
             if lost:
                 raise Diverged(f"seed {self.seed}: {name} lost {len(lost)} acknowledged events")
+
+    async def check_what_is_kept(self, name: str, *, digest: bool) -> None:
+        """Leaves, extremities and digest, kept event by event, are those of the whole graph, where it is held."""
+        database, node = self.mesh.nodes[name].database, self.mesh.nodes[name].node
+        if database is None or node is None:
+            return
+
+        def look(tx: Tx) -> list[str]:
+            if not node.rooms.is_complete(tx, self.room_id):
+                return []
+            found = graph_contradictions(tx.conn, self.room_id)
+            if digest and node.rooms.digest(tx, self.room_id) != digest_of_everything(Tx(tx.conn, {}), self.room_id):
+                found.append("the digest is not that of all events and states")
+            return found
+
+        wrong = await database.read(look)
+        if wrong:
+            raise Diverged(f"seed {self.seed}: {name}: {wrong[0]}")
 
     async def describe(self) -> str:
         lines = []
