@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 from p2pserver.errors import Verdict
 from p2pserver.events.pdu import Pdu
+from p2pserver.identifiers import public_key_of
 from p2pserver.meg.auth import NotAllowed, authorize, check_auth_events, state_of_auth_events
 from p2pserver.meg.power import PowerLevels
 from p2pserver.meg.state import StateSlot
 from p2pserver.rooms.state import StateView, power_levels_of, resolved_group
-from p2pserver.store import events, state_groups
+from p2pserver.store import events, memberships, state_groups
 from p2pserver.store.events import EventFacts
 from p2pserver.store.parked import Gap
 from p2pserver.store.rooms import RoomRow
@@ -175,6 +176,20 @@ def check_by_current_state(tx: Tx, room: RoomRow, event: Pdu) -> None:
         authorize_in(tx, event, StateView(tx, state_groups.state_map(tx, room.current_group)))
     except NotAllowed as error:
         raise _Refused(Verdict.SOFT_FAILED, f"by the current state: {error.reason}") from None
+    if _has_another_name(tx, room.room_id, event.server):
+        raise _Refused(Verdict.SOFT_FAILED, f"by the current state: the key of {event.server} has another name here")
+
+
+def _has_another_name(tx: Tx, room_id: str, server: str) -> bool:
+    """Whether a self-certifying server came to the room by another name before: the first one counts, and if both
+    are known (they came in different order to those who told us) the one that is first by its letters.
+
+    Part of soft failure, since it depends on what came first: it makes no two nodes disagree about what happened.
+    """
+    if public_key_of(server) is None:
+        return False
+    names = memberships.names_of_key(tx, room_id, server)
+    return bool(names) and names[0] != server
 
 
 def allowed_now(tx: Tx, room: RoomRow, event: Pdu) -> str | None:

@@ -100,6 +100,17 @@ def was_in(tx: Tx, room_id: str, server: str) -> bool:
     )
 
 
+def names_of_key(tx: Tx, room_id: str, server: str) -> list[str]:
+    """The names, sorted, by which servers with the key of this one are or were in the room."""
+    label = server.partition(".")[0]
+    rows = tx.all(
+        "SELECT server FROM member_servers WHERE room_id = ? AND server >= ? AND server < ? AND was_in = 1"
+        " ORDER BY server",
+        (room_id, label, label + "/"),
+    )
+    return [name for (name,) in rows if name.partition(".")[0] == label]
+
+
 def shared_rooms(tx: Tx, ours: str, theirs: str) -> list[str]:
     """Rooms with joined users of `ours` and joined or invited users of `theirs`."""
     rows = tx.all(

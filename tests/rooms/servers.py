@@ -30,10 +30,16 @@ class Server:
     """One node's rooms. `run` is one committed unit of work; what raises is undone."""
 
     def __init__(
-        self, name: str, *, limits: RoomLimits | None = None, keys: KeyLookup | None = None, seed: int = 1
+        self,
+        name: str,
+        *,
+        limits: RoomLimits | None = None,
+        keys: KeyLookup | None = None,
+        seed: int = 1,
+        domain: str | None = None,
     ) -> None:
         key = hashlib.sha256(b"tests|" + name.encode()).digest()
-        label = server_name_of(Signer("-", KEY_ID, key).verify_key)
+        label = server_name_of(Signer("-", KEY_ID, key).verify_key, domain)
         self.signer = Signer(label, KEY_ID, key)
         self.name = label
         self.user = f"@{name}:{label}"
