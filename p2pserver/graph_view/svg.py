@@ -329,6 +329,13 @@ def _legend_items(picture: _Picture) -> list[tuple[Callable[[float, float], str]
             "leads to what an event cites (left)",
         )
     )
+    if any(line.cited is None for line in picture.layout.lines):
+        items.append(
+            (
+                lambda x, y: f'<path class="line open" d="M{number(x - 8)} {number(y)}h16"/>',
+                "cites what is not shown here",
+            )
+        )
     if picture.layout.outliers_left_out > 0:
         items.append((lambda x, y: "", f"{picture.layout.outliers_left_out:,} more outliers are not drawn"))
     if OTHERS in picture.layout.lanes:
