@@ -8,12 +8,12 @@ from p2pserver.events.receipt import PduDropped, check_on_receipt
 from p2pserver.events.signing import SelfCertifyingKeys
 from tests.events.fuzzing import TWELVE_TYPES, fuzz, valid_pdus
 
-CASES = 20_000
+CASES = 30_000
 
 
 @pytest.fixture(scope="module")
 def tally():
-    return fuzz(seed=20_240_511, cases=CASES)
+    return fuzz(seed=20_240_511, cases=CASES, every_field=True)
 
 
 def test_every_mutation_earns_a_verdict(tally):

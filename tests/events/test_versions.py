@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pserver.errors import BadJson, TooLarge
@@ -219,7 +219,7 @@ anything = st.recursive(
 )
 
 
-@steady
+@settings(steady, max_examples=40)
 @given(content=st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), anything, max_size=5))
 def test_what_is_accepted_survives_the_store_and_a_second_encoding(content):
     event = make(V5, content=content)
