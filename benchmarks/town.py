@@ -43,7 +43,7 @@ def report(outcome: Outcome) -> str:
         (
             "after the last partition healed, a node held everything after "
             f"{_hours(after, 0.5)} (p50), {_hours(after, 0.95)} (p95), {_hours(after, 1.0)} (max); "
-            f"posts to heal the current state: {outcome.posts_to_heal}"
+            f"healing events: {outcome.healing_events}"
         ),
         (
             f"SEC digest {outcome.sec[:16]}, current state {outcome.operational[:16]}: the same at all "

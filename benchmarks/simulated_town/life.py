@@ -27,6 +27,7 @@ from p2pserver.node.simulation import RequestFailed, RoomActions, Sabotage, Simu
 from p2pserver.node.timers import NodeTimers
 from p2pserver.rooms.values import RoomDigest
 from p2pserver.store import events
+from p2pserver.store.events import HEALING_TYPE
 from p2pserver.store.tx import Tx
 from tests.byzantine.liar import Arsenal, Liar
 from tests.byzantine.watch import Watch
@@ -88,7 +89,7 @@ class Outcome:
     datagrams_lost: int = 0
     octets: int = 0
     agreed_after_s: list[float] = field(default_factory=list)
-    posts_to_heal: int = 0
+    healing_events: int = 0
     sec: str = ""
     operational: str = ""
     errors: list[str] = field(default_factory=list)
@@ -447,20 +448,13 @@ class Life:
         self.outcome.agreed_after_s = sorted(at_s - began_s for _, at_s in held.values())
 
     async def all_equal(self) -> bool:
-        """Whether all honest nodes have one SEC digest; whoever sees another current state posts once."""
+        """Whether all honest nodes have one SEC digest and, once the nodes have healed it, one current state."""
         digests = await self.digests()
         if None in digests.values() or len({digest.sec for digest in digests.values() if digest}) != 1:
             if len({digest.events for digest in digests.values() if digest}) == 1:
                 raise Disagreement(f"the same events and another digest: {await self.describe()}")
             return False
-        operational = Counter(digest.operational for digest in digests.values() if digest)
-        if len(operational) > 1:
-            [(usual, _)] = operational.most_common(1)
-            name = next(name for name, digest in digests.items() if digest and digest.operational != usual)
-            await self.rooms[name].send("here")
-            self.outcome.posts_to_heal += 1
-            return False
-        return True
+        return len({digest.operational for digest in digests.values() if digest}) == 1
 
     async def digests(self) -> dict[str, RoomDigest | None]:
         return {name: await self.mesh.digest(name, self.room_id) for name in self.honest}
@@ -483,6 +477,10 @@ class Life:
         outcome.octets = counts.sent_octets
         sql = "SELECT verdict, count(*) FROM events WHERE room_id = ? AND outlier = 0 GROUP BY verdict"
         outcome.events_by_verdict.update(dict(await self.read(self.honest[0], lambda tx: tx.all(sql, (self.room_id,)))))
+        healing = "SELECT count(*) FROM events WHERE room_id = ? AND type = ? AND outlier = 0"
+        [outcome.healing_events] = await self.read(
+            self.honest[0], lambda tx: tx.one(healing, (self.room_id, HEALING_TYPE))
+        )
         for kind, event_ids in self.made.items():
             found = outcome.hostile_verdicts.setdefault(kind, Counter())
             for event_id in event_ids:
