@@ -2,7 +2,8 @@
 
     python -m benchmarks.town                  # 100 nodes, 7 days
     python -m benchmarks.town --short          # 15 nodes, 1 day
-    python -m benchmarks.town --seed 2 --alone # no pure results are shared between the nodes
+    python -m benchmarks.town --days 2         # 100 nodes, 2 days
+    python -m benchmarks.town --seed 2 --alone # no pure verdicts are shared between the nodes
 
 Whole nodes on a simulated network; what is simulated and what is shared is told in docs/simulation.md. Exit status 0:
 all honest nodes hold the same room.
@@ -49,10 +50,7 @@ def report(outcome: Outcome) -> str:
             f"SEC digest {outcome.sec[:16]}, current state {outcome.operational[:16]}: the same at all "
             f"{scale.people - scale.hostile} honest nodes; errors logged: {len(outcome.errors)}"
         ),
-        (
-            f"shared between nodes: {outcome.checks[1]:,} of {outcome.checks[0]:,} checks on receipt, "
-            f"{outcome.resolutions[1]:,} of {outcome.resolutions[0]:,} resolutions"
-        ),
+        f"shared between nodes: {outcome.checks[1]:,} of {outcome.checks[0]:,} checks on receipt",
         f"{outcome.wall_s:.0f} s, {outcome.cpu_s:.0f} s of CPU time, {outcome.memory_mib} MiB",
     ]
     return "\n".join(lines)
@@ -67,11 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.town", description=__doc__.partition("\n")[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--short", action="store_true")
-    parser.add_argument("--alone", action="store_true", help="share no pure results between the nodes")
+    parser.add_argument("--days", type=int, help="of the large town: with fewer events, lies and partitions to match")
+    parser.add_argument("--alone", action="store_true", help="share no pure verdicts between the nodes")
     options = parser.parse_args(arguments)
     print(machine(), flush=True)
+    scale = SHORT if options.short else FULL
+    if options.days is not None:
+        scale = scale.for_days(options.days)
     life = Life(
-        SHORT if options.short else FULL,
+        scale,
         seed=options.seed,
         share=not options.alone,
         tell=lambda line: print(line, flush=True),

@@ -13,7 +13,7 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from benchmarks.simulated_town.lies import LIES, POWERFUL, Plot
@@ -61,6 +61,17 @@ class Scale:
     bans: int = 8
     more_days_max: int = 6
 
+    def for_days(self, days: int) -> Scale:
+        """As much on each day, for another number of days."""
+        share = days / self.days
+        return replace(
+            self,
+            days=days,
+            user_events=round(self.user_events * share),
+            lies=round(self.lies * share),
+            cuts=max(1, round(self.cuts * share)),
+        )
+
 
 FULL = Scale()
 SHORT = Scale(people=15, hostile=5, days=1, user_events=60, lies=42, cuts=3, guests=3, bans=2)
@@ -72,7 +83,7 @@ class Disagreement(AssertionError):
 
 @dataclass(slots=True)
 class Outcome:
-    """What a town came to. All but the last three lines follow from the seed."""
+    """What a town came to. All but the last four fields follow from the seed."""
 
     scale: Scale
     seed: int
@@ -94,7 +105,6 @@ class Outcome:
     operational: str = ""
     errors: list[str] = field(default_factory=list)
     checks: tuple[int, int] = (0, 0)
-    resolutions: tuple[int, int] = (0, 0)
     cpu_s: float = 0.0
     wall_s: float = 0.0
     memory_mib: int = 0
@@ -159,7 +169,6 @@ class Life:
             with self.shared.in_use():
                 run_virtual(self.live())
             self.outcome.checks = (self.shared.checks, self.shared.checks_found)
-            self.outcome.resolutions = (self.shared.resolutions, self.shared.resolutions_found)
         self.outcome.cpu_s, self.outcome.wall_s = time.process_time() - cpu, time.perf_counter() - wall
         self.outcome.memory_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         return self.outcome

@@ -1,17 +1,15 @@
-"""Pure results that the nodes of one simulation may share, so that a hundred nodes do not check one signature each.
+"""Pure verdicts that the nodes of one simulation may share, so that a hundred nodes do not check one signature each.
 
-Checks 1 to 3 on a PDU depend on its octets, the room version and keys that are part of the names; a resolution depends
-on the states and on events that are named by their hashes, where all rooms of a node are complete. So what one node
+Checks 1 to 3 on a PDU depend on its octets, the room version and keys that are part of the names. So what one node
 found, another finds too, and both may look it up. Nothing else is shared: what a node holds, its verdicts by ancestry,
-and its soft failures are its own.
+its resolutions and its soft failures are its own.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import cbor2
 
@@ -19,10 +17,8 @@ from p2pserver.events.pdu import Pdu
 from p2pserver.events.receipt import PduDropped, check_on_receipt
 from p2pserver.events.signing import KeyLookup, SelfCertifyingKeys
 from p2pserver.events.versions import RoomVersionRules
-from p2pserver.meg.resolution import resolve
-from p2pserver.meg.state import StateMap, StateSlot
 from p2pserver.node.sabotage import replace_in_units, replaced
-from p2pserver.rooms import receipt, state
+from p2pserver.rooms import receipt
 from p2pserver.store.inline import InlineDatabase
 
 
@@ -31,21 +27,16 @@ class SharedVerdicts:
 
     def __init__(self) -> None:
         self._checked: dict[tuple[str, bool, bytes], Pdu | str] = {}
-        self._resolved: dict[tuple[str, frozenset[bytes]], dict[StateSlot, str]] = {}
-        self.checks = self.checks_found = self.resolutions = self.resolutions_found = 0
+        self.checks = self.checks_found = 0
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        with (
-            replaced(receipt, "check_on_receipt", self.check_on_receipt),
-            replaced(state, "resolve", self.resolve),
-        ):
+        with replaced(receipt, "check_on_receipt", self.check_on_receipt):
             yield
 
     def keep_out(self, database: InlineDatabase) -> None:
         """Units of work on this database compute everything themselves, and leave nothing for others."""
         replace_in_units(database, receipt, "check_on_receipt", check_on_receipt)
-        replace_in_units(database, state, "resolve", resolve)
 
     def check_on_receipt(
         self, obj: object, rules: RoomVersionRules, keys: KeyLookup, *, limit_references: bool = True
@@ -71,27 +62,3 @@ class SharedVerdicts:
         if isinstance(found, str):
             raise PduDropped(found)
         return found
-
-    def resolve(
-        self,
-        state_sets: Sequence[StateMap],
-        source: Any,
-        rules: RoomVersionRules,
-        *,
-        trace: dict[str, Any] | None = None,
-    ) -> dict[StateSlot, str]:
-        if trace is not None or not isinstance(source, state.StoredEvents) or source.has_partial_rooms():
-            return resolve(state_sets, source, rules, trace=trace)
-        self.resolutions += 1
-        key = (rules.version, frozenset(map(_content, state_sets)))
-        found = self._resolved.get(key)
-        if found is None:
-            found = self._resolved[key] = resolve(state_sets, source, rules)
-        else:
-            self.resolutions_found += 1
-        return dict(found)
-
-
-def _content(state_map: StateMap) -> bytes:
-    """16 octets that stand for a state; an event ID names its slot, too."""
-    return hashlib.blake2b("".join(sorted(state_map.values())).encode(), digest_size=16).digest()

@@ -76,7 +76,7 @@ class SimulatedMesh:
         timers: NodeTimers | None = None,
         shared: SharedVerdicts | None = None,
     ) -> None:
-        """`timers`: of every node; None: those of a node on a LAN. `shared`: pure results that the nodes share; the
+        """`timers`: of every node; None: those of a node on a LAN. `shared`: pure verdicts that the nodes share; the
         caller puts it `in_use`."""
         self.rng = random.Random(seed)
         self.network = SimNetwork(seed=seed, conditions=conditions or LinkConditions())

@@ -36,10 +36,6 @@ class StoredEvents:
             raise KeyError(event_id)
         return found
 
-    def has_partial_rooms(self) -> bool:
-        """Whether verdicts may yet change, because they rest on claims."""
-        return self._tx.one("SELECT 1 FROM rooms WHERE complete = 0") is not None
-
     def is_rejected(self, event_id: str) -> bool:
         return events.is_rejected(self._tx, event_id)
 

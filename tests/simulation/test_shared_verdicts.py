@@ -1,4 +1,4 @@
-"""What simulated nodes may share is pure: a town comes to the same room with it and without."""
+"""What simulated nodes may share is pure: a village comes to the same room with it and without."""
 
 from __future__ import annotations
 
