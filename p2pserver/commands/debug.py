@@ -60,8 +60,8 @@ def resolve(file: str, trace: bool) -> None:
 
     With --trace each resolution also has its `name` and a `trace`: conflicted_keys, conflicted_set, auth_difference,
     conflicted_subgraph, full_conflicted_set, power_order, state_after_power, mainline, rest_order, as far as the
-    room version has them, and `auth_decisions`, each with its reason; `events` has each event's verdict with its
-    reason and the states before and after it.
+    room version has them (version 1: `passes`), and `auth_decisions`, each with its reason; `events` has each event's
+    verdict with its reason and the states before and after it.
     """
     from p2pserver.commands.json_files import read_json
     from p2pserver.commands.scenario import Scenario

@@ -17,6 +17,7 @@ from p2pserver.commands.event_check import cases_of, check
 from p2pserver.commands.scenario import Scenario, nested
 from p2pserver.events.versions import ROOM_VERSIONS
 from tests.meg.vector_checks import STATE_RES, VECTORS, state_res_file, table, trace_failures
+from tests.rooms.test_verification import town_of
 
 ROOM = "duelling_admins_v12"
 KEPT = ("room_version", "servers", "states", "room_id")
@@ -104,6 +105,31 @@ def test_a_wrong_auth_rule_shows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "authorize", lambda *arguments, **options: None)
     with pytest.raises(AssertionError):
         test_every_resolution_of_the_vectors_comes_out_as_expected("rejected_fork_v12")
+
+
+@pytest.mark.parametrize("version", ["1", "3", "6", "11"])
+def test_rooms_of_every_version_come_out_as_a_node_holds_them(version: str) -> None:
+    town = town_of(version)
+    rows = town.conn.execute("SELECT event_id, raw, verdict FROM events WHERE outlier = 0 ORDER BY depth").fetchall()
+    states = [
+        nested(town.server.run(lambda tx, each=each: town.server.rooms.state_after(tx, each[0]))) for each in rows
+    ]
+    leaves = [number for number, row in enumerate(rows) if row[0] in (town.topic, town.late)]
+    told = {
+        "room_version": version,
+        "events": [{"event_id": row[0], "pdu": json.loads(row[1])} for row in rows],
+        "states": states,
+        "resolutions": [{"state_sets": leaves}],
+    }
+    found = json.loads(debug("resolve", "-", "--trace", typed=json.dumps(told)).stdout)
+    assert {each["event_id"]: each["verdict"] == "rejected" for each in found["events"]} == {
+        event_id: verdict == "rejected" for event_id, _, verdict in rows
+    }
+    after = {each["event_id"]: each["state_after"] for each in found["events"]}
+    assert [after[row[0]] for row in rows] == states
+    current = town.server.run(lambda tx: town.server.rooms.current_state(tx, town.room_id))
+    assert found["resolutions"][0]["state"] == nested(current)
+    assert found["resolutions"][0]["trace"]["conflicted_keys"]
 
 
 def broken(what: str) -> Any:
