@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from p2pserver.federation.limits import PeeringLimits
 from p2pserver.link.conversation import Conversation
+from p2pserver.meg.parents import PREV_EVENTS_MAX
 from p2pserver.node.simulation import Sabotage, SimulatedNode
 from p2pserver.rooms.values import RoomLimits
 from p2pserver.store.inline import InlineDatabase
@@ -19,7 +20,7 @@ from p2pserver.store.tx import Tx
 T = TypeVar("T")
 
 BLOCKED_S = 1.0
-"""Of CPU time, for one unit of work on the writer, or one turn of the event loop."""
+"""Of CPU time, for one unit of work on the writer."""
 GROWTH_OCTETS_MAX = 32 * 1024 * 1024
 """How much the database of a node may grow in an attack, in an hour or less, unless the case says otherwise."""
 
@@ -41,6 +42,8 @@ class Growth:
     database_octets: int
     queued_octets: int
     """In memory, on the way to any one peer."""
+    unbounded_caches: int
+    """Caches of the database that forget nothing."""
 
 
 class Watch(logging.Handler):
@@ -111,8 +114,13 @@ def growth(node: SimulatedNode, room_id: str) -> Growth:
         outbox=one("SELECT max(n) FROM (SELECT count(*) AS n FROM outbox GROUP BY destination)"),
         invites=one("SELECT count(*) FROM invites"),
         database_octets=one("PRAGMA page_count") * one("PRAGMA page_size"),
+        unbounded_caches=sum(isinstance(cache, dict | list | set) for cache in _caches(node).values()),
         queued_octets=max((_queued(session) for session in node.running.mesh._sessions.values()), default=0),
     )
+
+
+def _caches(node: SimulatedNode) -> dict[str, Any]:
+    return {} if node.database is None else node.database._caches
 
 
 def _queued(session: Any) -> int:
@@ -139,6 +147,8 @@ class Budget:
             "outbox": self.outbox,
             "invites": self.limits.invites_held,
             "database_octets": before.database_octets + self.database_octets,
+            "gaps": PREV_EVENTS_MAX,
+            "unbounded_caches": 0,
             "queued_octets": 4 * peering.queue_octets,
         }
         for what, most in bounds.items():
