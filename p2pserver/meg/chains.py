@@ -75,13 +75,14 @@ Verdicts: TypeAlias = Notes[tuple[str, tuple[str | None, ...]], bool]
 class ResolutionNotes:
     """What one resolution leaves to the next of the same room, so that many forks do not cost the same again and again.
 
-    `facts` by event; `allowed`: whether the auth rules let an event into a state that holds certain events in its
-    `auth_slots`; `levels`: the power of an event's sender. To be forgotten when an event becomes rejected, or stops
-    being so, or is not held any more.
+    `facts` by event; `rejected`: whether an event is; `allowed`: whether the auth rules let an event into a state that
+    holds certain events in its `auth_slots`; `levels`: the power of an event's sender. To be forgotten when an event
+    becomes rejected, or stops being so, or is not held any more.
     """
 
     facts: Notes[str, EventFacts] = field(default_factory=Kept[str, EventFacts])
     allowed: Verdicts = field(default_factory=Kept[tuple[str, tuple[str | None, ...]], bool])
+    rejected: Notes[str, bool] = field(default_factory=Kept[str, bool])
     levels: Notes[str, Level] = field(default_factory=Kept[str, Level])
 
 
@@ -99,7 +100,8 @@ class AuthGraph:
         self._events: dict[str, Pdu | None] = {}
         self._facts: dict[str, EventFacts | None] = {}
         self._auth_ids: dict[tuple[str, ...], tuple[str, ...]] = {}  # by what an event lists: many list the same
-        self._rejected: dict[str, bool] = {}
+        self.rejected: dict[str, bool] = {}
+        """What `is_rejected` was asked for already."""
         self._power: dict[tuple[str | None, str | None], PowerLevels] = {}
         self._power_levels: dict[tuple[str, ...], str | None] = {}
         self._views: dict[tuple[tuple[str, ...], tuple[StateSlot, ...], tuple[str | None, ...]], AuthState | None] = {}
@@ -146,9 +148,13 @@ class AuthGraph:
         return self.facts(event_id).slot
 
     def is_rejected(self, event_id: str) -> bool:
-        known = self._rejected.get(event_id)
+        known = self.rejected.get(event_id)
         if known is None:
-            known = self._rejected[event_id] = self._source.is_rejected(event_id)
+            known = self.notes.rejected.get(event_id)
+            if known is None:
+                known = self._source.is_rejected(event_id)
+                self.notes.rejected.put(event_id, known)
+            self.rejected[event_id] = known
         return known
 
     def auth_ids(self, event_id: str) -> tuple[str, ...]:

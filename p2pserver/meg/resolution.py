@@ -393,16 +393,17 @@ def apply(graph: AuthGraph, order: Iterable[str], state: Overlay) -> None:
     What the state lacks for the check is taken from the event's own auth events. Rejected events never take part.
     """
     noted, put, held_before = graph.notes.allowed, state.put, state.start.get
+    rejected, is_rejected = graph.rejected, graph.is_rejected
     for event_id in order:
         facts = graph.facts(event_id)
-        if facts.slot is None or graph.is_rejected(event_id):
+        if facts.slot is None or is_rejected(event_id):
             continue
         found = []
         for slot in facts.auth_slots:
-            held = put.get(slot)
-            if held is None:
-                held = held_before(slot)
-            found.append(None if held is None or graph.is_rejected(held) else held)
+            held = put.get(slot) or held_before(slot)
+            if held is not None and (is_rejected(held) if held not in rejected else rejected[held]):
+                held = None
+            found.append(held)
         current = tuple(found)
         is_allowed = noted.get((event_id, current)) if graph.leaves_notes else None
         if is_allowed is None:

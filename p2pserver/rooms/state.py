@@ -91,7 +91,10 @@ def _notes(tx: Tx) -> ResolutionNotes:
     notes: ResolutionNotes | None = tx.caches.get(events.RESOLUTION_NOTES)
     if notes is None:
         notes = tx.caches[events.RESOLUTION_NOTES] = ResolutionNotes(
-            facts=Lru(NOTED_FACTS_MAX), allowed=Lru(NOTED_DECISIONS_MAX), levels=Lru(NOTED_FACTS_MAX)
+            facts=Lru(NOTED_FACTS_MAX),
+            allowed=Lru(NOTED_DECISIONS_MAX),
+            rejected=Lru(NOTED_FACTS_MAX),
+            levels=Lru(NOTED_FACTS_MAX),
         )
     return notes
 
