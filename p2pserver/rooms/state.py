@@ -16,7 +16,8 @@ from p2pserver.store.lru import Lru
 from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
 
-RESOLUTIONS_KEPT = 4096
+RESOLVED_GROUPS_KEPT = 50_000
+"""Numbers of groups in the combinations whose resolution is remembered, all together, 60 octets each."""
 NOTED_FACTS_MAX = 10_000
 """Events of which a resolution leaves a note to the next, about 1 kB each."""
 NOTED_DECISIONS_MAX = 20_000
@@ -64,14 +65,15 @@ def resolved_group(tx: Tx, room_id: str, rules: RoomVersionRules, groups: Collec
     distinct = frozenset(groups)
     if len(distinct) == 1:
         return next(iter(distinct))
-    cache: Lru[frozenset[int], int] | None = tx.caches.get("resolutions")
+    cache: Lru[frozenset[int], tuple[int, int]] | None = tx.caches.get("resolutions")
     if cache is None:
-        cache = tx.caches["resolutions"] = Lru(RESOLUTIONS_KEPT)
+        cache = tx.caches["resolutions"] = Lru(RESOLVED_GROUPS_KEPT, lambda kept: kept[1])
     known = cache.get(distinct)
-    if known is None or not state_groups.is_held(tx, known):
-        known = _resolved_anew(tx, room_id, rules, sorted(distinct, reverse=True))
-        cache.put(distinct, known)
-    return known
+    if known is not None and state_groups.is_held(tx, known[0]):
+        return known[0]
+    resolved = _resolved_anew(tx, room_id, rules, sorted(distinct, reverse=True))
+    cache.put(distinct, (resolved, len(distinct)))
+    return resolved
 
 
 def _resolved_anew(tx: Tx, room_id: str, rules: RoomVersionRules, groups: Sequence[int]) -> int:

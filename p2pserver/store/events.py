@@ -20,7 +20,9 @@ from p2pserver.store.tx import Tx
 HEALING_TYPE: Final = "org.matrix.dummy_event"
 """Events that only join branches; clients are shown none of them. Source: Synapse, `EventTypes.Dummy`."""
 
-CACHED_PDUS_MAX = 4096
+CACHED_PDU_OCTETS_MAX = 8_000_000
+"""JSON of the parsed events that are kept, `PDU_OCTETS_MORE` added for each; parsed it takes some five times that."""
+PDU_OCTETS_MORE = 1000
 RESOLUTION_NOTES = "resolution_notes"
 """In the caches of a connection: what resolutions concluded from verdicts, to be forgotten when one changes."""
 _IDS_AT_ONCE = 500
@@ -75,7 +77,7 @@ def pdu(tx: Tx, event_id: str) -> Pdu | None:
     if held is None:
         return None
     found = _load(event_id, held[0], held[1], redacted_copy=bool(row[0]))
-    cache.put(event_id, (row, found))
+    cache.put(event_id, (row, found, len(held[0])))
     return found
 
 
@@ -155,6 +157,7 @@ def insert(
     """Keeps an event, or gives one that was held as an outlier its place in the graph."""
     if event.is_state and tx.one("SELECT 1 FROM events WHERE event_id = ?", (event.event_id,)) is not None:
         tx.caches.pop(RESOLUTION_NOTES, None)
+    raw = encode_raw(event.raw)
     tx.execute(
         "INSERT INTO events (event_id, room_id, position, depth, type, state_key, sender, origin_server_ts, verdict,"
         " reason, outlier, grounded, redacted_copy, state_before, state_after, raw, sec)"
@@ -180,11 +183,11 @@ def insert(
             int(event.redacted_copy),
             state_before,
             state_after,
-            encode_raw(event.raw),
+            raw,
             sec,
         ),
     )
-    _cache(tx).put(event.event_id, ((int(event.redacted_copy), None), event))
+    _cache(tx).put(event.event_id, ((int(event.redacted_copy), None), event, len(raw)))
 
 
 def rejudge(
@@ -471,11 +474,14 @@ def _load(event_id: str, raw: bytes, version: str, *, redacted_copy: bool) -> Pd
     return load_pdu(json.loads(raw), rules_of(version), redacted_copy=redacted_copy, event_id=event_id)
 
 
-def _cache(tx: Tx) -> Lru[str, tuple[tuple[Any, ...], Pdu]]:
-    """Parsed events by ID, with (redacted_copy, redacted_by) at that time: a reader's cache is not told of changes."""
-    cache: Lru[str, tuple[tuple[Any, ...], Pdu]] | None = tx.caches.get("pdus")
+def _cache(tx: Tx) -> Lru[str, tuple[tuple[Any, ...], Pdu, int]]:
+    """Parsed events by ID, with (redacted_copy, redacted_by) at that time: a reader's cache is not told of changes.
+
+    With each the octets of its JSON.
+    """
+    cache: Lru[str, tuple[tuple[Any, ...], Pdu, int]] | None = tx.caches.get("pdus")
     if cache is None:
-        cache = tx.caches["pdus"] = Lru(CACHED_PDUS_MAX)
+        cache = tx.caches["pdus"] = Lru(CACHED_PDU_OCTETS_MAX, lambda kept: kept[2] + PDU_OCTETS_MORE)
     return cache
 
 

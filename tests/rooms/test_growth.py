@@ -162,7 +162,7 @@ def test_a_state_that_was_dropped_is_resolved_again() -> None:
 
     def twice(tx: Tx) -> tuple[int, int]:
         first = room_states.resolved_group(tx, room_id, rules, groups)
-        tx.caches["resolutions"].put(frozenset(groups), 10**9)
+        tx.caches["resolutions"].put(frozenset(groups), (10**9, 2))
         return first, room_states.resolved_group(tx, room_id, rules, groups)
 
     first, second = server.run(twice)
