@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from p2pserver.node.shared_verdicts import SharedVerdicts
 from p2pserver.node.simulation import SimulatedMesh
 from p2pserver.rooms.proof import digest_of_everything
 from p2pserver.rooms.service import Rooms
@@ -23,11 +24,14 @@ CONDITIONS = LinkConditions(loss=0.02, duplication=0.0, delay_ms_mean=30, jitter
 
 
 class Crowd:
-    """`count` nodes; each is in reach of those whose number is `reach` steps away. Use inside `run_virtual`."""
+    """`count` nodes; each is in reach of those whose number is `reach` steps away. Use inside `run_virtual`.
 
-    def __init__(self, count: int, *, seed: int, reach: tuple[int, ...] = (1, 7)) -> None:
+    They share the checks on receipt (`node/shared_verdicts.py`), which `shared` has in use.
+    """
+
+    def __init__(self, count: int, *, seed: int, shared: SharedVerdicts, reach: tuple[int, ...] = (1, 7)) -> None:
         self.names = [f"n{number:02}" for number in range(count)]
-        self.mesh = SimulatedMesh(self.names, seed=seed, conditions=CONDITIONS)
+        self.mesh = SimulatedMesh(self.names, seed=seed, conditions=CONDITIONS, shared=shared)
         for one in range(count):
             for other in range(one + 1, count):
                 if not {other - one, count + one - other} & set(reach):
