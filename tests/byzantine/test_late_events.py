@@ -21,7 +21,7 @@ from tests.rooms.servers import leaves, reconcile
 from tests.rooms.test_receipt import event_of, shared_room
 from transports.sim import VirtualTimeLoop
 
-YEAR_S = 365 * 24 * 3600
+DAY_S = 24 * 3600.0
 
 
 async def branch_of(liar: Liar, length: int) -> list[Forged]:
@@ -132,7 +132,7 @@ async def test_b19_creator_backdates(scene: Scenario) -> None:
 
 
 @case(rejoin=True)
-@pytest.mark.parametrize("late_s", [60.0, pytest.param(2 * YEAR_S, marks=pytest.mark.long)], ids=["minute", "years"])
+@pytest.mark.parametrize("late_s", [60.0, pytest.param(DAY_S, marks=pytest.mark.long)], ids=["minute", "day"])
 async def test_b21_released_late_and_in_reverse(scene: Scenario, late_s: float) -> None:
     """A branch that only one correct node saw in order reaches the others backwards, long after."""
     liar = scene.liar
