@@ -65,9 +65,9 @@ def picture(title: str, x_label: str, y_label: str, curves: Sequence[Curve]) -> 
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="none" stroke="{color}"/>'
             for x, y in map(axes.place, curve.exact)
         ]
-        y = TOP + 14 + 16 * number
-        parts.append(f'<rect x="{WIDTH - 130}" y="{y - 9}" width="18" height="3" fill="{color}"/>')
-        parts.append(_text(WIDTH - 106, y - 3, curve.label, "start"))
+        y = HEIGHT - BOTTOM - 110 + 16 * number
+        parts.append(f'<rect x="{LEFT + 16}" y="{y - 9}" width="18" height="3" fill="{color}"/>')
+        parts.append(_text(LEFT + 40, y - 3, curve.label, "start"))
     return "\n".join([*parts, "</svg>", ""])
 
 

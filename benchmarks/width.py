@@ -308,7 +308,7 @@ def draw_picture(compared: Sequence[Compared], path: Path) -> None:
     curves = [
         Curve(
             f"d = {d}",
-            [(0.0, 1000.0), *((each.row.n, each.found.mean) for each in chain)],
+            [(each.row.n, each.found.mean) for each in chain],
             [(each.row.n, each.row.expected) for each in chain],
         )
         for d, chain in sorted(chains.items())
