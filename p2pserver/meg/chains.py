@@ -100,10 +100,11 @@ class AuthGraph:
         self._events: dict[str, Pdu | None] = {}
         self._facts: dict[str, EventFacts | None] = {}
         self._auth_ids: dict[tuple[str, ...], tuple[str, ...]] = {}  # by what an event lists: many list the same
+        self._auth_ids_of: dict[str, tuple[str, ...]] = {}
         self.rejected: dict[str, bool] = {}
         """What `is_rejected` was asked for already."""
         self._power: dict[tuple[str | None, str | None], PowerLevels] = {}
-        self._power_levels: dict[tuple[str, ...], str | None] = {}
+        self._power_levels: dict[str, str | None] = {}
         self._views: dict[tuple[tuple[str, ...], tuple[StateSlot, ...], tuple[str | None, ...]], AuthState | None] = {}
 
     def event(self, event_id: str) -> Pdu:
@@ -159,10 +160,16 @@ class AuthGraph:
 
     def auth_ids(self, event_id: str) -> tuple[str, ...]:
         """The known auth events of an event, as it lists them; in version 12 the create event comes last."""
+        of_event = self._auth_ids_of.get(event_id)
+        if of_event is not None:
+            return of_event
         listed = self.facts(event_id).auth_ids
         known = self._auth_ids.get(listed)
         if known is None:
-            known = self._auth_ids[listed] = tuple(each for each in listed if self.find_facts(each) is not None)
+            facts = self._facts
+            known = tuple(each for each in listed if facts.get(each) or self.find_facts(each))
+            self._auth_ids[listed] = known
+        self._auth_ids_of[event_id] = known
         return known
 
     def knows_auth_events(self, event_id: str) -> bool:
@@ -171,17 +178,17 @@ class AuthGraph:
 
     def cited(self, event_id: str, slot: StateSlot) -> str | None:
         """The first auth event of an event that holds the given slot."""
+        facts = self._facts
         for auth_id in self.auth_ids(event_id):
-            if self.facts(auth_id).slot == slot:
+            if (facts.get(auth_id) or self.facts(auth_id)).slot == slot:
                 return auth_id
         return None
 
     def cited_power_levels(self, event_id: str) -> str | None:
         """The ID of the power levels event among the auth events of an event."""
-        auth_ids = self.auth_ids(event_id)
-        if auth_ids not in self._power_levels:
-            self._power_levels[auth_ids] = self.cited(event_id, POWER_LEVELS)
-        return self._power_levels[auth_ids]
+        if event_id not in self._power_levels:
+            self._power_levels[event_id] = self.cited(event_id, POWER_LEVELS)
+        return self._power_levels[event_id]
 
     def view(self, event_id: str, facts: EventFacts, current: tuple[str | None, ...]) -> AuthState | None:
         """What the auth rules see of a state that holds these events in the event's `auth_slots`.
@@ -191,14 +198,18 @@ class AuthGraph:
         auth_ids = self.auth_ids(event_id)
         key = (auth_ids, facts.auth_slots, current)
         if key not in self._views:
+            events, facts_of = self._events, self._facts
+            held_in = {
+                slot: events.get(held) or self.event(held)
+                for slot, held in zip(facts.auth_slots, current, strict=True)
+                if held is not None
+            }
             found: dict[StateSlot, Pdu] = {}
             for auth_id in auth_ids:
-                slot = self.facts(auth_id).slot
-                if slot is not None and not self.is_rejected(auth_id):
-                    found[slot] = self.event(auth_id)
-            for slot, held in zip(facts.auth_slots, current, strict=True):
-                if held is not None:
-                    found[slot] = self.event(held)
+                slot = (facts_of.get(auth_id) or self.facts(auth_id)).slot
+                if slot is not None and slot not in held_in and not self.is_rejected(auth_id):
+                    found[slot] = events.get(auth_id) or self.event(auth_id)
+            found.update(held_in)
             self._views[key] = auth_state_of(found, power_levels_of=self.power_levels_of)
         return self._views[key]
 

@@ -143,8 +143,8 @@ class PowerLevels:
         privileged = create is not None and create.rules.creators_privileged
         return cls(
             content=content,
-            users=users if isinstance(users, Mapping) else {},
-            events=events if isinstance(events, Mapping) else {},
+            users=users if type(users) is dict or isinstance(users, Mapping) else {},
+            events=events if type(events) is dict or isinstance(events, Mapping) else {},
             creators=(
                 creators_of(create) if create is not None and (privileged or power_levels is None) else frozenset()
             ),
@@ -217,7 +217,9 @@ def check_types(event: Pdu) -> None:
             raise NotAllowed(f"{name} is not an integer")
     for name in ("events", "notifications", "users"):
         table = content.get(name, {})
-        if not isinstance(table, Mapping) or not all(map(is_integer, table.values())):
+        if type(table) is not dict and not isinstance(table, Mapping):
+            raise NotAllowed(f"{name} is not an object of integers")
+        if not all(type(level) is int for level in table.values()):
             raise NotAllowed(f"{name} is not an object of integers")
     for user_id in content.get("users", {}):
         if not is_user_id(user_id):
@@ -246,12 +248,18 @@ def check_change(
     """
     read, table_of = (_integer, _table) if rules.integer_levels else (_readable, _readable_table)
     for name in DEFAULTS:
+        if rules.integer_levels and old.get(name) is new.get(name):
+            continue
         _check_entry(name, read(old, name), read(new, name), level)
     for table in ("events", "notifications", "users") if rules.notifications_limited else ("events", "users"):
         before, after = table_of(old, table), table_of(new, table)
         names: Iterable[str] = before.keys() | after.keys()
         if rules.integer_levels:
-            names = [name for name in names if not _is_same_integer(before.get(name), after.get(name))]
+            names = [
+                name
+                for name in names
+                if before.get(name) is not after.get(name) and not _is_same_integer(before.get(name), after.get(name))
+            ]
         for name in sorted(names):
             was, becomes = read(before, name), read(after, name)
             _check_entry(f"{table}: {name}", was, becomes, level)
@@ -265,7 +273,7 @@ def _is_same_integer(one: object, other: object) -> bool:
 
 def _table(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     table = content.get(name)
-    return table if isinstance(table, Mapping) else {}
+    return table if type(table) is dict or isinstance(table, Mapping) else {}
 
 
 def _integer(levels: Mapping[str, Any], name: str) -> int | None:

@@ -214,6 +214,9 @@ class Overlay(Mapping[StateSlot, str]):
 
 def conflicted_among(sets: Sequence[StateMap], slots: Iterable[StateSlot]) -> set[StateSlot]:
     """Those of the slots that are not filled in every set by the same event."""
+    if len(sets) == 2:
+        one, other = sets[0].get, sets[1].get
+        return {slot for slot in slots if one(slot) != other(slot)}
     return {slot for slot in slots if any(one.get(slot) != sets[0].get(slot) for one in sets[1:])}
 
 
@@ -222,6 +225,8 @@ def distinct(sets: Sequence[StateMap], conflicted: Collection[StateSlot]) -> lis
 
     Linear: a fan of events by one member makes hundreds of large sets, which are never compared in pairs.
     """
+    if len(sets) == 2:  # they differ in every conflicted slot, if there is one
+        return list(sets) if conflicted else [sets[0]]
     slots = sorted(conflicted)
     kept: dict[tuple[str | None, ...], StateMap] = {}
     for state in sets:
@@ -408,7 +413,7 @@ def apply(graph: AuthGraph, order: Iterable[str], state: Overlay) -> None:
         is_allowed = noted.get((event_id, current)) if graph.leaves_notes else None
         if is_allowed is None:
             is_allowed = allows(graph, event_id, facts, current)
-            if graph.leaves_notes and graph.knows_auth_events(event_id):
+            if graph.leaves_notes and len(graph.auth_ids(event_id)) == len(facts.auth_ids):
                 noted.put((event_id, current), is_allowed)
         if is_allowed:
             put[facts.slot] = event_id
