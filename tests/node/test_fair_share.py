@@ -54,8 +54,16 @@ def units_for(bench: Bench, pdus: int) -> list[tuple[int, float]]:
             pdus_per_unit=PDUS_PER_UNIT_MAX,
             peering=SimpleNamespace(received=lambda *arguments: told.append(arguments)),
         )
-        rooms = SimpleNamespace(receive=bench.receive, context=SimpleNamespace(limits=RoomLimits()))
-        exchange = Exchange(database=bench, rooms=rooms, handlers={}, mesh=SimpleNamespace(), clock=bench.clock)  # type: ignore[arg-type]
+        rooms = SimpleNamespace(receive=bench.receive, width=lambda *_: 1, context=SimpleNamespace(limits=RoomLimits()))
+        exchange = Exchange(
+            database=bench,  # type: ignore[arg-type]
+            rooms=rooms,  # type: ignore[arg-type]
+            handlers={},
+            mesh=SimpleNamespace(),  # type: ignore[arg-type]
+            clock=bench.clock,
+            wall_ms=lambda: 0,
+            healer=SimpleNamespace(),  # type: ignore[arg-type]
+        )
         effect = Receive(room_id="!r", pdus=tuple({} for _ in range(pdus)), in_answer=True, more=False, asked=())
         await exchange.execute(session, [effect])  # type: ignore[arg-type,list-item]
         assert len(told) == 1
