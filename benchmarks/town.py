@@ -48,7 +48,8 @@ def report(outcome: Outcome) -> str:
         ),
         (
             f"SEC digest {outcome.sec[:16]}, current state {outcome.operational[:16]}: the same at all "
-            f"{scale.people - scale.hostile} honest nodes; errors logged: {len(outcome.errors)}"
+            f"{scale.people - scale.hostile} honest nodes; "
+            f"errors logged: {len(outcome.errors)} {outcome.errors[:3] or ''}"
         ),
         f"shared between nodes: {outcome.checks[1]:,} of {outcome.checks[0]:,} checks on receipt",
         f"{outcome.wall_s:.0f} s, {outcome.cpu_s:.0f} s of CPU time, {outcome.memory_mib} MiB",

@@ -119,14 +119,17 @@ class OutboxWindow:
         self._flush(batch_room, batch)
         return list(rooms)
 
-    def stored(self, event_ids: Iterable[str], now: float) -> None:
-        """The peer holds these events, whoever sent them."""
+    def stored(self, event_ids: Iterable[str], now: float) -> bool:
+        """The peer holds these events, whoever sent them. Returns whether one is of those that were sent from here."""
+        sent_here = False
         for event_id in event_ids:
             number = self._number_of.get(event_id)
             if number is not None:
+                sent_here = True
                 self._drop(number)
             self._done_events.append(event_id)
         self._forget_soon(now)
+        return sent_here
 
     def items_stored(self, numbers: Iterable[int], now: float) -> None:
         for number in numbers:

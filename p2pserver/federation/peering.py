@@ -374,7 +374,8 @@ class Peering:
             case Stored():
                 self._channel.known.add(message.event_ids)
                 self._channel.stored.add(message.event_ids)
-                self._outbox.stored(message.event_ids, now)
+                if self._outbox.stored(message.event_ids, now):
+                    self._rooms.ours_stored(message.room_id, now)
             case Offer():
                 self._rooms.offered(message.room_id, message.event_ids)
             case Beacons():

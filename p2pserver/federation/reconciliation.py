@@ -63,6 +63,8 @@ class _RoomExchange:
     vain: RecentIds = field(default_factory=lambda: RecentIds(1024))
     """Asked for in vain in this contact, or lately in a long one, and not named by the peer since then."""
     vain_since: float = 0.0
+    asked_before_stored: bool = False
+    """The peer did not hold the newest event of ours when it was asked for `asked`."""
     parked: int = 0
     """Events in a row that could not be judged."""
     repeats: int = 0
@@ -360,6 +362,7 @@ class Reconciliation:
             return
         if unknown:
             exchange.asked = tuple(unknown)
+            exchange.asked_before_stored = False
             exchange.answer_until = now + self._channel.timers.answer_s
             held = tuple(event_id for event_id in have[:HAVE_MAX] if is_canonical_event_id(event_id))
             octets = self._channel.limits.answer_octets
@@ -376,10 +379,24 @@ class Reconciliation:
         vain = tuple(event_id for event_id in message.event_ids if event_id in exchange.asked)
         if vain:
             exchange.asked = tuple(event_id for event_id in exchange.asked if event_id not in vain)
-            self._in_vain(message.room_id, exchange, vain)
+            if exchange.asked_before_stored:
+                exchange.waiting = {**dict.fromkeys(vain), **exchange.waiting}
+            else:
+                self._in_vain(message.room_id, exchange, vain)
             if not exchange.asked:
                 self._ask(message.room_id, exchange)
                 self._exchange_done(exchange, now)
+
+    def ours_stored(self, room_id: str, now: float) -> None:
+        """The peer holds an event of ours that it did not hold before. If that is the join of our user, it lacked what
+        it was asked for before only because it did not know us as a member: a question can overtake the join."""
+        exchange = self._touched(room_id)
+        if exchange is None:
+            return
+        exchange.asked_before_stored = bool(exchange.asked)
+        if len(exchange.vain):
+            exchange.vain, exchange.vain_since = RecentIds(1024), now
+            self.compare_soon(room_id, now + self._channel.timers.recheck_s)
 
     def _in_vain(self, room_id: str, exchange: _RoomExchange, event_ids: Sequence[str]) -> None:
         new = exchange.vain.add(event_ids)

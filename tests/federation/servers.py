@@ -252,7 +252,7 @@ class FakeServer:
             peering.missing_read(effect, [], False, list(effect.want), now)
             return
         lacking = [each for each in effect.want if each not in graph.events]
-        needed = graph.ancestors(effect.want) - graph.ancestors(effect.have)
+        needed = graph.ancestors(effect.want) - graph.ancestors(effect.have) | {*effect.want} & {*graph.events}
         ordered = [event_id for event_id in topological(graph) if event_id in needed]
         pdus: list[dict[str, Any]] = []
         octets = 0

@@ -304,3 +304,28 @@ def test_a_server_that_is_no_member_learns_nothing_of_the_room() -> None:
     peering._channel.say(m.Want(ROOM, (event_id,), (), 100_000), Priority.STATE)
     world.run(30)
     assert event_id not in b.rooms[ROOM].events
+
+
+@pytest.mark.parametrize("seed", [0, 1, 55, 91, 115, 116])
+def test_a_question_that_overtakes_a_join_is_asked_again(seed: int) -> None:
+    """Who has just joined over a gap asks for its history at once; the other side may know of the join only later."""
+    world = World(2, seed=seed)
+    a, b = world.servers
+    b.join(ROOM, [])
+    parent = b.post(ROOM, "before the join", owe=False)
+    honest_receive = b.receive
+
+    def receive(peer: str, effect: fx.Receive, now: float) -> None:
+        b.rooms[ROOM].members.add(peer)
+        honest_receive(peer, effect, now)
+
+    b.receive = receive  # type: ignore[method-assign]
+    world.connect(a, b)
+    world.run(10)
+    held = a.join(ROOM, [b])
+    held.missing = lambda: [] if parent in held.events else [parent]  # type: ignore[method-assign]
+    held.events[parent] = b.rooms[ROOM].events[parent]
+    a.post(ROOM, "join")
+    del held.events[parent]
+    world.run(20)
+    assert a.rooms[ROOM].events.keys() == b.rooms[ROOM].events.keys()
