@@ -62,12 +62,18 @@ class Wire:
     async def backfill(
         self, there: Node, room_id: str, source: Node, *, octets_max: int = 10**6, most: int = 10**6
     ) -> None:
-        """Lets `there` ask `source` for what it lacks, as peering does on contact; at most `most` batches."""
+        """Lets `there` ask `source` for what it lacks, as peering does on contact; at most `most` batches.
+
+        An answer with nothing that did not come before is the last: for a redacted event nobody may have a genuine copy
+        any more, and it is still asked for.
+        """
         have: list[str] = []
+        seen: set[str] = set()
         for _ in range(most):
             got = await self._batch(there, room_id, source, have, octets_max)
-            if not got:
+            if seen.issuperset(got):
                 return
+            seen.update(got)
             have = got[-64:]
 
     async def _batch(self, there: Node, room_id: str, source: Node, have: list[str], octets_max: int) -> list[str]:
