@@ -40,7 +40,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         if not path.is_file() or (log.exists() and log.stat().st_size > 0):
             raise
         return sqlite3.connect(f"{address}?mode=ro&immutable=1", uri=True, isolation_level=None)
-    except BaseException:
+    except BaseException:  # whatever it is, the connection is closed, and it is raised again
         conn.close()
         raise
     return conn

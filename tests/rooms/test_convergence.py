@@ -74,10 +74,8 @@ def check_what_is_kept(server: Server, room_id: str, *, digest: bool) -> None:
         assert not digest or server.kept_digest(room_id) == server.digest_of_everything(room_id)
 
 
-@pytest.mark.parametrize("seed", range(24))
-def test_any_history_converges(seed: int) -> None:
-    rng = random.Random(seed)
-    version = rng.choice(["10", "11", "12"])
+def three_in_a_room(seed: int, version: str) -> tuple[list[Server], str]:
+    """Three servers that hold the same room, each with a user that nobody acts against."""
     servers = [Server(name, seed=seed) for name in ("alice", "bob", "carol")]
     room_id = servers[0].create(version=version)
     for server in servers[1:]:
@@ -86,6 +84,14 @@ def test_any_history_converges(seed: int) -> None:
     for server in servers:
         server.member(room_id, stays(server), "join", sender=stays(server))
     healed(servers, room_id)
+    return servers, room_id
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_any_history_converges(seed: int) -> None:
+    rng = random.Random(seed)
+    version = rng.choice(["10", "11", "12"])
+    servers, room_id = three_in_a_room(seed, version)
     for step in range(STEPS):
         server = rng.choice(servers)
         act(server, room_id, [each for each in servers if each is not server], rng)
