@@ -184,15 +184,18 @@ def _draw_axis(picture: _Picture, strip: int) -> None:
     every = max(1, round(92 / step + 0.49))
     said = "depth · claimed time" if any(time > 0 for time in layout.times) else "depth"
     picture.out.append(f'<text class="quiet small" x="18" y="{number(y)}">{said}</text>')
-    day = ""
+    day, free_from = "", 0.0
     for column in range(first, last, every):
         x = LEFT + (column - first + 0.5) * step
         time = datetime.fromtimestamp(min(max(layout.times[column], 0), 253_402_300_799_000) / 1000, UTC)
         if x + 60 > picture.width:
             break
+        if x - 3 < free_from:  # a day before it takes the place
+            continue
         text = f"{time:%H:%M:%S}" if day == f"{time:%Y-%m-%d}" else f"{time:%Y-%m-%d %H:%M}"
         day = f"{time:%Y-%m-%d}"
         shown = f"{layout.columns[column]:,} · {text}" if layout.times[column] > 0 else f"{layout.columns[column]:,}"
+        free_from = x + 6.5 * len(shown)
         picture.out.append(
             f'<path class="axis" d="M{number(x)} {number(y + 3)}V{number(max(ends))}"/>'
             f'<text class="quiet small" x="{number(x - 3)}" y="{number(y)}">{shown}</text>'
