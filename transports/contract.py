@@ -45,6 +45,10 @@ class LinkProfile:
     """False where the law forbids it (amateur packet radio)."""
     ordered: bool = False
     """What arrives does so in the order it was sent. A hint that saves buffers, never a promise to rely on."""
+    datagram_overhead_ms: float = 0.0
+    """Airtime of a datagram beyond that of its octets at `bit_rate`: preamble, framing, turning round to send."""
+    reorder_ms: int = 0
+    """How much later than one that was sent behind it a datagram may arrive, where the medium is known to do that."""
 
 
 class Link(Protocol):

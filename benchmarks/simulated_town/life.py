@@ -34,7 +34,14 @@ from tests.byzantine.watch import Watch
 from transports.sim import LinkConditions, run_virtual
 
 TIMERS = NodeTimers(
-    link=LinkTimers(idle_ping_s=1_800, dead_after_s=1_860, ack_delay_s=0.05, timeout_min_s=0.3, handshake_retry_s=0.5),
+    link=LinkTimers(
+        idle_ping_s=1_800,
+        dead_after_s=1_860,
+        answer_s=60,
+        ack_delay_s=0.05,
+        timeout_min_s=0.3,
+        handshake_retry_s=0.5,
+    ),
     peering=PeeringTimers(compare_all_s=4 * HOUR_S, quiet_s=15, recheck_s=1, offer_s=(0.2, 1.5)),
     blocks_s=DAY_S,
     seen_s=HOUR_S,

@@ -8,6 +8,7 @@ from p2pserver.link.conversation import Conversation
 from p2pserver.link.endpoint import LinkEndpoint, LinkEvent, PeerAuthenticated, PipeDead
 from p2pserver.link.errors import LinkError, LocalLinkError, MessageSize, QueueFull, RemoteLinkError
 from p2pserver.link.limits import MESSAGE_OCTETS_MAX, QUEUE_OCTETS_MAX, LinkTimers, Priority
+from p2pserver.link.timing import airtime_s, datagram_octets, timers_for
 
 __all__ = [
     "Conversation",
@@ -24,4 +25,7 @@ __all__ = [
     "RemoteLinkError",
     "MESSAGE_OCTETS_MAX",
     "QUEUE_OCTETS_MAX",
+    "airtime_s",
+    "datagram_octets",
+    "timers_for",
 ]

@@ -386,16 +386,16 @@ class LinkEndpoint:
     # Time
 
     def _ping_at(self) -> float | None:
-        if self._ping_due or self._recovery.unanswered_since is not None:
+        idle_ping_s = self._timers.idle_ping_s
+        if idle_ping_s is None or self._ping_due or self._recovery.unanswered_since is not None:
             return None
-        return self._heard_at + self._timers.idle_ping_s
+        return self._heard_at + idle_ping_s
 
     def _dead_at(self) -> float | None:
         since = self._recovery.unanswered_since
         if since is None:
             return None
-        timers = self._timers
-        return max(self._heard_at + timers.dead_after_s, since + timers.dead_after_s - timers.idle_ping_s)
+        return max(self._heard_at + self._timers.dead_after_s, since + self._timers.answer_s)
 
     # The end
 

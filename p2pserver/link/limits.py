@@ -55,7 +55,7 @@ class Priority(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinkTimers:
-    """Times of one pipe, in seconds. The defaults fit a LAN; a slow radio waits longer for everything."""
+    """Times of one pipe, in seconds. The defaults fit a LAN; `timing.timers_for` derives those of a slower link."""
 
     handshake_limit_s: float = 10.0
     """A handshake that makes no progress for this long has failed."""
@@ -72,7 +72,9 @@ class LinkTimers:
     """A datagram is lost when one sent this many later was acknowledged; grows where the link reorders more."""
     reorder_wait_s: float = 0.0
     """And not before this age: some Bluetooth stacks deliver up to 31 places late."""
-    idle_ping_s: float = 15.0
-    """Silence after which the peer is asked whether it is there."""
+    idle_ping_s: float | None = 15.0
+    """Silence after which the peer is asked whether it is there; None: never."""
     dead_after_s: float = 25.0
     """Silence after which a pipe with something unanswered is dead."""
+    answer_s: float = 10.0
+    """But not before something has been unanswered for this long."""

@@ -13,7 +13,8 @@ from p2pserver.node.healing import HealingTimes
 class NodeTimers:
     """Times in seconds. The defaults fit a LAN and mains power; a radio or a battery asks for longer ones."""
 
-    link: LinkTimers = field(default_factory=LinkTimers)
+    link: LinkTimers | None = None
+    """None: for each link those that fit its profile."""
     peering: PeeringTimers = field(default_factory=PeeringTimers)
     healing: HealingTimes = field(default_factory=HealingTimes)
     blocks_s: float = 2.0

@@ -11,7 +11,7 @@ from p2pserver.node.timers import NodeTimers
 from transports.sim import LinkConditions, run_virtual
 
 CALM = NodeTimers(
-    link=LinkTimers(idle_ping_s=600, dead_after_s=660),
+    link=LinkTimers(idle_ping_s=600, dead_after_s=660, answer_s=60),
     peering=PeeringTimers(compare_all_s=3600),
     blocks_s=3600,
     seen_s=3600,
