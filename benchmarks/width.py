@@ -341,9 +341,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         compared: list[Compared] = []
         cpu_s = 0.0
         with Pool(options.processes) as pool:
-            for part, took_s in pool.imap_unordered(_job, jobs):
+            for done, (part, took_s) in enumerate(pool.imap_unordered(_job, jobs), 1):
                 compared += part
                 cpu_s += took_s
+                row, worst = part[0].row, max(each.off_by for each in part)
+                print(
+                    f"  k={row.k} d={row.d}: {len(part)} means, the worst {worst:.2f} standard errors off, "
+                    f"{took_s:.0f} s of CPU time; {done} of {len(jobs)} families",
+                    flush=True,
+                )
             good &= report("the sampler of rooms, whole table", compared)
             flood = [
                 each for part in pool.imap(_flood_job, [(row, FLOOD_TRIALS) for row in flood_table()]) for each in part

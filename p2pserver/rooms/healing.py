@@ -11,6 +11,7 @@ of the type that is used for this elsewhere (`org.matrix.dummy_event`) is not sh
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
 
@@ -61,7 +62,7 @@ def plan(context: RoomContext, tx: Tx, room_id: str, *, differed_at: int | None)
         return None
     is_wide = len(events.extremities(tx, room_id)) > PREV_EVENTS_MAX
     members = memberships.joined_servers(tx, room_id)
-    in_a_row = healings.in_a_row(tx, room_id)
+    in_a_row = len(healings.senders_in_a_row(tx, room_id))
     differs = differed_at is not None and healings.newest(tx, room_id) <= differed_at
     merges = is_wide or _has_something_to_merge(tx, room)
     if not is_wide:
@@ -90,13 +91,19 @@ class Outcome(Enum):
 
 
 def heal(context: RoomContext, tx: Tx, room_id: str, planned: HealingPlan, *, patient: bool) -> Outcome:
-    """Posts a healing event by a local user who may. `patient`: not while the graph is still getting wider."""
+    """Posts a healing event by a local user who may. `patient`: not while the graph is still getting wider.
+
+    Whoever had no go among the last healing events is asked first, then the most powerful: a user who is in the room
+    only in this node's view of it convinces nobody.
+    """
     if not is_needed(context, tx, room_id, planned):
         return Outcome.NOT_NEEDED
     if patient and not planned.states and event_set(tx, room_id) != planned.leaves:
         return Outcome.MOVED
     levels = power_levels(tx, room_id)
-    users = sorted(healings.local_members(tx, room_id, most=USERS_MAX), key=levels.of_user, reverse=True)
+    tried = Counter(healings.senders_in_a_row(tx, room_id))
+    members = healings.local_members(tx, room_id, most=USERS_MAX)
+    users = sorted(members, key=lambda user_id: (tried[user_id], -levels.of_user(user_id)))
     for user_id in users[:SENDERS_TRIED]:
         tx.execute("SAVEPOINT healing")
         try:

@@ -1,6 +1,8 @@
-"""Healing events in the store: the newest, how many in a row, and who of this node could post one."""
+"""Healing events in the store: the newest, those in a row, and who of this node could post one."""
 
 from __future__ import annotations
+
+from itertools import takewhile
 
 from p2pserver.store.events import HEALING_TYPE
 from p2pserver.store.tx import Tx
@@ -14,18 +16,13 @@ def newest(tx: Tx, room_id: str) -> int:
     return 0 if row is None or row[0] is None else int(row[0])
 
 
-def in_a_row(tx: Tx, room_id: str) -> int:
-    """How many of the newest events of the graph are healing events; more than 32 are not counted."""
+def senders_in_a_row(tx: Tx, room_id: str) -> list[str]:
+    """Who sent the newest events of the graph, as far back as all are healing events, and not over 32."""
     rows = tx.all(
-        "SELECT type FROM events WHERE room_id = ? AND outlier = 0 ORDER BY position DESC LIMIT ?",
+        "SELECT type, sender FROM events WHERE room_id = ? AND outlier = 0 ORDER BY position DESC LIMIT ?",
         (room_id, _COUNTED),
     )
-    count = 0
-    for (event_type,) in rows:
-        if event_type != HEALING_TYPE:
-            break
-        count += 1
-    return count
+    return [sender for _, sender in takewhile(lambda row: row[0] == HEALING_TYPE, rows)]
 
 
 def local_members(tx: Tx, room_id: str, *, most: int) -> list[str]:
