@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from transports.contract import INSTANCE_ID_OCTETS, Link, LinkDown, Transport
+from transports.contract import INSTANCE_ID_OCTETS, Link, LinkDown, Medium, Transport, medium_of
 
 QUIET_S = 0.3
 """How long to wait for something that should not happen."""
@@ -384,5 +384,147 @@ class TransportConformance:
             await transport.close()
             with pytest.raises(LinkDown):
                 await transport.next_link()
+
+        self._check(body())
+
+
+class SharedMediumConformance(TransportConformance):
+    """For a transport with a medium: the checks above, and those of `transports.contract.Medium`.
+
+    `make` is asked for a side "c", too: all three hear each other.
+    """
+
+    @asynccontextmanager
+    async def _hearing(self) -> AsyncIterator[tuple[list[Transport], list[Medium]]]:
+        transports = [self.make(side) for side in "abc"]
+        try:
+            for transport, instance_id in zip(transports, (*self.initial_ids, b"C" * INSTANCE_ID_OCTETS), strict=True):
+                await transport.start(instance_id)
+            media = [medium for medium in map(medium_of, transports) if medium is not None]
+            assert len(media) == 3, "there is no medium"
+            yield transports, media
+        finally:
+            for transport in transports:
+                await transport.close()
+
+    async def _heard(self, medium: Medium) -> bytes | None:
+        """What is heard next; None, if nothing is heard and the medium loses."""
+        try:
+            async with asyncio.timeout(self.found_within_s if self.delivers else QUIET_S):
+                return await medium.heard()
+        except TimeoutError:
+            assert not self.delivers, "a datagram was not heard"
+            return None
+
+    def test_the_medium_says_what_it_is(self) -> None:
+        async def body() -> None:
+            async with self._hearing() as (transports, media):
+                for transport, medium in zip(transports, media, strict=True):
+                    assert medium_of(transport) is medium
+                    assert medium.profile.kind == transport.kind
+                    assert medium.profile.shared_medium
+                    assert (medium.profile.broadcast_octets_max or 0) >= 1
+
+        self._check(body())
+
+    def test_what_one_broadcasts_all_others_hear_whole(self) -> None:
+        async def body() -> None:
+            async with self._hearing() as (_, media):
+                speaker, *hearers = media
+                most = speaker.profile.broadcast_octets_max or 0
+                rng = random.Random(2)
+                for size in sorted({1, 2, most // 2 or 1, most}):
+                    datagram = rng.randbytes(size)
+                    heard: list[bytes | None] = []
+                    while datagram not in heard:
+                        await speaker.broadcast(datagram)
+                        heard = [await self._heard(hearer) for hearer in hearers]
+                        assert not self.delivers or heard == [datagram, datagram]
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(QUIET_S):
+                        assert await speaker.heard() == b"", "its own datagram"
+
+        self._check(body())
+
+    def test_broadcasts_of_a_wrong_size_are_refused(self) -> None:
+        async def body() -> None:
+            async with self._hearing() as (_, (speaker, *_rest)):
+                for size in (0, (speaker.profile.broadcast_octets_max or 0) + 1):
+                    with pytest.raises(ValueError):  # noqa: PT011  the contract fixes the type, not the words
+                        await speaker.broadcast(bytes(size))
+
+        self._check(body())
+
+    def test_links_and_broadcasts_do_not_mix(self) -> None:
+        async def body() -> None:
+            async with self._linked() as pair:
+                medium_a, medium_b = medium_of(pair.a), medium_of(pair.b)
+                assert medium_a is not None
+                assert medium_b is not None
+                for _ in range(1 if self.delivers else 20):
+                    await medium_a.broadcast(b"to all")
+                    await pair.link_a.send(b"to one")
+                assert await self._next(pair.link_b.receive()) == b"to one"
+                assert await self._next(medium_b.heard()) == b"to all"
+
+        self._check(body())
+
+    async def _next(self, arrival: Coroutine[Any, Any, bytes]) -> bytes:
+        async with asyncio.timeout(self.found_within_s):
+            return await arrival
+
+    def test_a_cancelled_heard_loses_nothing(self) -> None:
+        async def body() -> None:
+            async with self._hearing() as (_, (speaker, hearer, _third)):
+                for number in range(20):
+                    hearing = asyncio.get_running_loop().create_task(hearer.heard())
+                    await asyncio.sleep(0)
+                    await speaker.broadcast(bytes([number]))
+                    await asyncio.sleep(number // 4 / 1_000)
+                    for _ in range(number % 4):
+                        await asyncio.sleep(0)
+                    hearing.cancel()
+                    (got,) = await asyncio.gather(hearing, return_exceptions=True)
+                    heard = got if isinstance(got, bytes) else await self._heard(hearer)
+                    assert heard == bytes([number]) or not self.delivers
+
+        self._check(body())
+
+    def test_who_does_not_listen_holds_nobody_up(self) -> None:
+        async def body() -> None:
+            async with self._hearing() as (_, (speaker, hearer, _deaf)):
+                heard = 0
+                for number in range(400):
+                    await speaker.broadcast(number.to_bytes(2, "big"))
+                    heard += await self._heard(hearer) is not None if self.delivers else 0
+                assert heard == 400 or not self.delivers
+
+        self._check(body())
+
+    def test_closing_the_transport_ends_its_medium(self) -> None:
+        async def body() -> None:
+            async with self._hearing() as (transports, (medium, *_rest)):
+                hearing = asyncio.get_running_loop().create_task(medium.heard())
+                await asyncio.sleep(0)
+                await transports[0].close()
+                with pytest.raises(LinkDown):
+                    await hearing
+                with pytest.raises(LinkDown):
+                    await medium.heard()
+                with pytest.raises(LinkDown):
+                    await medium.broadcast(b"too late")
+
+        self._check(body())
+
+    def test_a_medium_that_was_never_started_carries_nothing(self) -> None:
+        async def body() -> None:
+            transport = self.make("a")
+            medium = medium_of(transport)
+            assert medium is not None
+            with pytest.raises(LinkDown):
+                await medium.broadcast(b"too early")
+            await transport.close()
+            with pytest.raises(LinkDown):
+                await medium.heard()
 
         self._check(body())

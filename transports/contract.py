@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 INSTANCE_ID_OCTETS = 8
 
@@ -158,6 +158,54 @@ class Transport(Protocol):
         ...
 
 
+class Medium(Protocol):
+    """The air (or the wire) that all neighbors of a transport share: what one sends once, all in reach may hear.
+
+    It lives as long as its transport, beside the links, and carries datagrams of its own: what was broadcast never
+    comes out of a link, and what was sent on a link is never heard here.
+    """
+
+    @property
+    def profile(self) -> LinkProfile:
+        """`shared_medium` is true and `broadcast_octets_max` a number."""
+        ...
+
+    async def broadcast(self, datagram: bytes) -> None:
+        """Hands over 1 to `profile.broadcast_octets_max` octets whole, once, for whoever hears them.
+
+        Waits while the bounded buffer is full. Returning says nothing about arrival. One that is cancelled while it
+        waits has sent nothing.
+
+        Raises: LinkDown while the transport does not run; ValueError for a datagram of a size that the profile does not
+        allow.
+        """
+        ...
+
+    async def heard(self) -> bytes:
+        """The next datagram that somebody else broadcast; its own are not heard. Cancelling a call loses nothing.
+
+        Who does not call holds nobody up: the transport keeps a bounded number of datagrams and forgets the oldest.
+
+        Raises: LinkDown when the transport is closed.
+        """
+        ...
+
+
+@runtime_checkable
+class SharesMedium(Protocol):
+    """A transport may have a medium; most have none, and need not have the attribute either: see `medium_of`."""
+
+    @property
+    def medium(self) -> Medium | None:
+        """The same object for the life of the transport; None, if what it is set up for is not shared."""
+        ...
+
+
+def medium_of(transport: Transport) -> Medium | None:
+    """The medium that the neighbors of a transport share, if there is one."""
+    return transport.medium if isinstance(transport, SharesMedium) else None
+
+
 class TransportFactory(Protocol):
     """What the entry point names: usually the transport's class."""
 
@@ -206,3 +254,10 @@ def check_datagram(datagram: bytes, profile: LinkProfile) -> None:
     """Raises: ValueError, unless the datagram has 1 to `addressed_octets_max` octets."""
     if not 1 <= len(datagram) <= profile.addressed_octets_max:
         raise ValueError(f"a datagram has 1 to {profile.addressed_octets_max} octets here, not {len(datagram)}")
+
+
+def check_broadcast(datagram: bytes, profile: LinkProfile) -> None:
+    """Raises: ValueError, unless the datagram has 1 to `broadcast_octets_max` octets."""
+    most = profile.broadcast_octets_max or 0
+    if not 1 <= len(datagram) <= most:
+        raise ValueError(f"a broadcast datagram has 1 to {most} octets here, not {len(datagram)}")

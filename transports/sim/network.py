@@ -32,6 +32,8 @@ from transports.contract import (
     TransportStatus,
     check_datagram,
 )
+from transports.sim.channel import ChannelConditions, SimChannel
+from transports.sim.medium import SimMedium
 
 _REDIAL_MS_FIRST = 1_000
 _REDIAL_MS_MAX = 30_000
@@ -98,7 +100,7 @@ class SimLink:
     """One end of a simulated link; implements `transports.contract.Link`."""
 
     def __init__(self, wire: _Wire, owner: SimTransport, remote_host: str, *, initiator: bool, hint: bytes) -> None:
-        self.profile = wire.pair.conditions.profile()
+        self.profile = wire.pair.profile()
         self.initiator = initiator
         self.remote = f"sim {remote_host}"
         self.peer_hint: bytes | None = hint
@@ -190,12 +192,19 @@ class _Wire:
         network.counts.sent += 1
         network.counts.sent_octets += len(datagram)
         sent_at_s = loop.time()
-        if conditions.bit_rate is not None:
+        if conditions.bit_rate is not None and network.channel is None:
             direction = sender.initiator or conditions.half_duplex
             start_s = max(sent_at_s, self._free_at_s[direction])
             sent_at_s = start_s + len(datagram) * 8 / conditions.bit_rate
             self._free_at_s[direction] = sent_at_s
         sender.hold(len(datagram))
+        if network.channel is not None:
+            network.channel.send(
+                sender.owner.host,
+                len(datagram),
+                lambda got: self._arrive(sender, receiver, datagram, got(receiver.owner.host), True),
+            )
+            return
         copies = 2 if rng.random() < conditions.duplication else 1
         network.counts.duplicated += copies - 1
         fates = [(rng.random() >= conditions.loss, sent_at_s + conditions.delay_s(rng)) for _ in range(copies)]
@@ -262,6 +271,10 @@ class _Pair:
         """Both hosts' running transports, or None when one is not up."""
         first, second = (self.network.running.get(host) for host in self.hosts)
         return None if first is None or second is None else (first, second)
+
+    def profile(self) -> LinkProfile:
+        channel = self.network.channel
+        return self.conditions.profile() if channel is None else channel.conditions.profile()
 
     def in_reach(self) -> bool:
         return self.up and self.network.same_group(*self.hosts)
@@ -368,6 +381,7 @@ class SimTransport:
         self._network = network
         self._offered: deque[SimLink] = deque()
         self._news = asyncio.Event()
+        self.medium = None if network.channel is None else SimMedium(network.channel, self)
 
     async def start(self, instance_id: bytes) -> None:
         if len(instance_id) != INSTANCE_ID_OCTETS:
@@ -405,6 +419,13 @@ class SimTransport:
         self.closed = True
         self._offered.clear()
         self._news.set()
+        if self.medium is not None:
+            self.medium.over()
+
+    def hearers(self) -> list[tuple[str, SimMedium]]:
+        """Every other host that runs, in reach or not, and its ear."""
+        others = [other for other in self._network.running.values() if other is not self]
+        return [(other.host, other.medium) for other in others if other.medium is not None]
 
 
 @dataclass(slots=True)
@@ -416,6 +437,7 @@ class SimNetwork:
     discovery_ms    how long it takes until one of two hosts in reach dials the other: from, to
     both_dial       how often both dial at once: a probability from 0 to 1
     down_after_s    when the ends of a link out of reach are told that it is down; None: never, they must notice
+    shared          all hosts are on one half-duplex channel: its conditions stand in place of those of the pairs
     """
 
     seed: int
@@ -424,6 +446,7 @@ class SimNetwork:
     discovery_ms: tuple[float, float] = (20.0, 500.0)
     both_dial: float = 0.25
     down_after_s: float | None = None
+    shared: ChannelConditions | None = None
     counts: SimCounts = field(default_factory=SimCounts)
     running: dict[str, SimTransport] = field(default_factory=dict)
     crashed: set[str] = field(default_factory=set)
@@ -431,6 +454,20 @@ class SimNetwork:
     _pairs: dict[tuple[str, str], _Pair] = field(default_factory=dict)
     _pairs_of: dict[str, list[_Pair]] = field(default_factory=lambda: defaultdict(list))
     _hosts: dict[str, None] = field(default_factory=dict)
+    channel: SimChannel | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self.shared is not None:
+            self.channel = SimChannel(self.shared, seed=self.seed, hears=self._hears)
+            self.conditions = LinkConditions(
+                bit_rate=self.shared.bit_rate,
+                datagram_octets_max=self.shared.addressed_octets_max,
+                half_duplex=True,
+            )
+
+    def _hears(self, first: str, second: str) -> bool:
+        runs = first in self.running and second in self.running
+        return runs and first != second and self._pair(first, second).in_reach()
 
     def transport(self, host: str) -> SimTransport:
         """A new transport of `host`, to be started; one per host runs at a time."""
@@ -504,6 +541,8 @@ class SimNetwork:
         """Forgets a transport; returns the ends that it still owns open."""
         if self.running.get(transport.host) is transport:
             del self.running[transport.host]
+            if self.channel is not None:
+                self.channel.silence(transport.host)
         ends = [
             end
             for pair in self._pairs_of[transport.host]
