@@ -107,7 +107,8 @@ class Rounds:
 
     The width is a Markov chain, and a uniform sampler does not care which extremities there are. So a round that was
     drawn for a width may serve several trials: the first `reuse_after` rounds of each width are drawn afresh, later
-    ones are picked among those.
+    ones are picked among those. Not with one parent: nothing pulls such a width back, so that the chance in what was
+    drawn would add up over the rounds, the same in all trials.
     """
 
     k: int
@@ -122,7 +123,7 @@ class Rounds:
         after = self._after.get(u)
         if after is None:
             after = self._after[u] = array("l")
-        if len(after) >= self.reuse_after:
+        if self.d > 1 and len(after) >= self.reuse_after:
             return after[int(self.rng.random() * len(after))]
         width = self.draw(u)
         after.append(width)
