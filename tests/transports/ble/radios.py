@@ -1,0 +1,57 @@
+"""Radios on the virtual air: Bumble's stack in both roles, or bleak as the central over a backend for tests."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bumble import hci
+from bumble.device import Device
+from bumble.transport.common import AsyncPipeSink
+
+from tests.transports.ble.virtual_air import AirController, VirtualAir
+from transports.ble.bumble_radio import BumbleRadio
+from transports.ble.radio import Radio
+
+
+class Place:
+    """A machine with a virtual controller built in. Its radio can be opened again and again."""
+
+    def __init__(self, air: VirtualAir, name: str, *, mtu: int = 517, bleak: bool = False) -> None:
+        self.air, self.name, self.mtu, self.bleak = air, name, mtu, bleak
+        self.controller: AirController | None = None
+        self.opened = 0
+
+    async def __call__(self) -> Radio:
+        if self.controller is not None and self.controller in self.air.controllers:
+            self.air.lose(self.controller)
+        self.opened += 1
+        self.controller = self.air.controller(self.name)
+        self.controller.host = None
+        device = _device_on(self.controller)
+        bumble = BumbleRadio(device, None, self.name, mtu=self.mtu)
+        await bumble.power_on()
+        if not self.bleak:
+            return bumble.radio()
+        from tests.transports.ble.bleak_on_bumble import backends
+        from transports.ble.bleak_central import BleakCentral
+
+        scanner, client = backends(device, self.mtu)
+        return Radio(
+            central=BleakCentral(scanner_backend=scanner, client_backend=client), peripheral=bumble, name=self.name
+        )
+
+
+def _device_on(controller: AirController) -> Device:
+    """A host on a controller in the same process; both take turns in the event loop."""
+    from bumble.host import Host
+
+    host = Host(controller, AsyncPipeSink(controller))
+    return Device(name="p2p", address=hci.Address.generate_static_address(), host=host)
+
+
+async def until(condition: object, seconds: float = 15.0) -> None:
+    """Waits for a condition that is looked at every few milliseconds."""
+    assert callable(condition)
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
