@@ -34,40 +34,37 @@ class VirtualAir(link.LocalLink):
         self.ll_octets = ll_octets
         self.counts: Counter[str] = Counter()
         self._busy_until = 0.0
-        self._apart: set[frozenset[virtual.Controller]] = set()
+        self._apart: set[frozenset[str]] = set()
         self._numbers = itertools.count(1)
 
     # who is in reach
 
-    def part(self, a: virtual.Controller, b: virtual.Controller) -> None:
-        """Out of range: silence, and after the supervision timeout both controllers say so."""
+    def part(self, a: str, b: str) -> None:
+        """Controllers of these names are out of range of each other: silence, and after a while both notice."""
         self._apart.add(frozenset((a, b)))
-        asyncio.get_running_loop().call_later(self.supervision_s, self._supervise, a, b)
+        asyncio.get_running_loop().call_later(self.supervision_s, self._notice)
 
-    def meet(self, a: virtual.Controller, b: virtual.Controller) -> None:
+    def meet(self, a: str, b: str) -> None:
         self._apart.discard(frozenset((a, b)))
 
     def together(self, a: virtual.Controller, b: virtual.Controller) -> bool:
-        return frozenset((a, b)) not in self._apart
+        return frozenset((a.name, b.name)) not in self._apart
 
-    def _supervise(self, a: virtual.Controller, b: virtual.Controller) -> None:
-        if self.together(a, b):
-            return
-        for one, other in ((a, b), (b, a)):
-            for connection in list(one.le_connections.values()):
-                if self._other_end(one, connection) in (other, None):
-                    one.on_le_disconnected(connection, hci.HCI_ErrorCode.CONNECTION_TIMEOUT_ERROR)
-
-    def lose(self, gone: virtual.Controller) -> None:
+    def lose(self, gone: AirController) -> None:
         """A controller without power: it says nothing more, and the others notice after a while."""
+        gone.power_off()
         self.remove_controller(gone)
-        asyncio.get_running_loop().call_later(self.supervision_s, self._notice_gone)
+        asyncio.get_running_loop().call_later(self.supervision_s, self._notice)
 
-    def _notice_gone(self) -> None:
-        for one in list(self.controllers):
-            for connection in list(one.le_connections.values()):
-                if self._other_end(one, connection) is None:
-                    one.on_le_disconnected(connection, hci.HCI_ErrorCode.CONNECTION_TIMEOUT_ERROR)
+    def _notice(self) -> None:
+        """The supervision timeout of those whose other end is silent."""
+        silent = []
+        for one, connection in [(some, each) for some in self.controllers for each in some.le_connections.values()]:
+            other = self._other_end(one, connection)
+            if other is None or not self.together(one, other):
+                silent.append((one, connection))
+        for one, connection in silent:
+            one.on_le_disconnected(connection, hci.HCI_ErrorCode.CONNECTION_TIMEOUT_ERROR)
 
     def _other_end(self, one: virtual.Controller, connection: virtual.Connection) -> virtual.Controller | None:
         return next(
@@ -148,6 +145,13 @@ class AirController(virtual.Controller):
     total_num_le_acl_data_packets = 8
     supported_max_tx_octets = LL_OCTETS
     supported_max_rx_octets = LL_OCTETS
+
+    def power_off(self) -> None:
+        """Silent from now on."""
+        self.le_legacy_advertiser.stop()
+        for advertised in self.advertising_sets.values():
+            advertised.stop()
+        self.host = None
 
     def on_le_connect_ind(self, packet: ll.ConnectInd) -> None:
         if packet.initiator_address not in self.le_connections:
