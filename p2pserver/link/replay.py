@@ -16,6 +16,14 @@ class ReplayWindow:
         self._bits = 0
         """Bit n: the counter `highest - n` arrived."""
 
+    @classmethod
+    def beginning_at(cls, counter: int) -> ReplayWindow:
+        """A window to which everything before `counter` is old."""
+        window = cls()
+        window.highest = counter - 1
+        window._bits = (1 << REPLAY_WINDOW) - 1 if counter else 0
+        return window
+
     def is_new(self, counter: int) -> bool:
         if counter > self.highest:
             return True
