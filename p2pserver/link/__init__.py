@@ -8,7 +8,8 @@ from p2pserver.link.conversation import Conversation
 from p2pserver.link.endpoint import LinkEndpoint, LinkEvent, PeerAuthenticated, PipeDead
 from p2pserver.link.errors import LinkError, LocalLinkError, MessageSize, QueueFull, RemoteLinkError
 from p2pserver.link.limits import MESSAGE_OCTETS_MAX, QUEUE_OCTETS_MAX, LinkTimers, Priority
-from p2pserver.link.timing import airtime_s, datagram_octets, timers_for
+from p2pserver.link.pacing import Pacer
+from p2pserver.link.timing import airtime_s, datagram_octets, pacer_for, timers_for
 
 __all__ = [
     "Conversation",
@@ -25,7 +26,9 @@ __all__ = [
     "RemoteLinkError",
     "MESSAGE_OCTETS_MAX",
     "QUEUE_OCTETS_MAX",
+    "Pacer",
     "airtime_s",
+    "pacer_for",
     "datagram_octets",
     "timers_for",
 ]

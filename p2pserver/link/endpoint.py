@@ -17,6 +17,7 @@ from p2pserver.link.frames import (
     Credit,
     Fragment,
     Goodbye,
+    Ping,
     decode_frames,
     decode_varint,
     encode_ack,
@@ -36,11 +37,15 @@ from p2pserver.link.limits import (
 from p2pserver.link.node_key import Introduction, node_key_of
 from p2pserver.link.noise import TAG_OCTETS, Cipher
 from p2pserver.link.outgoing import FragmentSent
+from p2pserver.link.pacing import Pacer
 from p2pserver.link.pipe_state import TRANSITIONS, PipeInput, PipeState
-from p2pserver.link.recovery import Recovery, SentDatagram
+from p2pserver.link.recovery import BURSTS_IN_FLIGHT, Recovery, SentDatagram
 from p2pserver.link.replay import Arrivals, ReplayWindow
 
 SECURED_KIND = 0x02
+ACK_OCTETS = 40
+"""On a half-duplex line, so long an acknowledgement is waited for before the next burst."""
+TURN_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +81,11 @@ class LinkEndpoint:
         *,
         local_epoch: int,
         timers: LinkTimers | None = None,
-        bit_rate: int | None = None,
+        pacer: Pacer | None = None,
     ) -> None:
         """`signer_seed`: the 32 octets of the node's Ed25519 seed. `allow(key)`: may the node of that key talk to us?
 
-        `local_epoch`: the same as in `Conversation`. `bit_rate` (bits per second): datagrams are not given out faster.
+        `local_epoch`: the same as in `Conversation`. `pacer`: of the line; None: datagrams are given out at once.
         Raises: LocalLinkError, if no datagram of that size can be made.
         """
         if not DATAGRAM_OCTETS_MIN <= datagram_octets_max <= DATAGRAM_OCTETS_MAX:
@@ -100,9 +105,8 @@ class LinkEndpoint:
             timers=self._timers,
             now=now,
         )
-        self._octet_s = 8 / bit_rate if bit_rate else 0.0
-        initial_rtt_s = max(self._timers.initial_rtt_s, 4 * datagram_octets_max * self._octet_s)
-        self._recovery = Recovery(datagram_octets_max, self._timers, initial_rtt_s)
+        self._pacer = pacer or Pacer()
+        self._recovery = Recovery(datagram_octets_max, self._timers)
         self._replay = ReplayWindow()
         self._arrivals = Arrivals()
         self._send_cipher: Cipher | None = None
@@ -114,7 +118,7 @@ class LinkEndpoint:
         self._last_words: list[bytes] = []
         self._ping_due = False
         self._heard_at = now
-        self._free_at = now
+        self._fullest_heard = 0
         self._bad_datagrams = 0
 
     # State
@@ -207,9 +211,10 @@ class LinkEndpoint:
         if self._state is not PipeState.ESTABLISHED:
             deadlines.append(self._handshake.fails_at)
         if self._send_cipher is not None:
-            deadlines += [self._arrivals.due_at, self._recovery.next_deadline(), self._dead_at(), self._ping_at()]
-            if self._octet_s and self._has_data() and self._recovery.may_send:
-                deadlines.append(self._free_at)
+            deadlines += [self._arrivals.due_at, self._dead_at(), self._ping_at()]
+            deadlines.append(self._recovery.next_deadline(may_time_out=not self._sends_on()))
+            if self._pacer.paces and self._has_data() and self._recovery.may_send:
+                deadlines.append(self._pacer.send_at)
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def handle_timeout(self, now: float) -> None:
@@ -224,10 +229,10 @@ class LinkEndpoint:
                 self._step(PipeInput.SILENCE, "the peer is silent")
                 return
             self._give_up(self._recovery.lost(now))
-            overdue = self._recovery.timed_out(now)
-            self._give_up(overdue)
+            overdue = None if self._sends_on() else self._recovery.timed_out(now)
+            self._give_up(overdue or [])
             ping_at = self._ping_at()
-            if overdue or (ping_at is not None and now >= ping_at):
+            if overdue is not None or (ping_at is not None and now >= ping_at):
                 self._ping_due = True
 
     # Receiving
@@ -273,6 +278,7 @@ class LinkEndpoint:
             return
         payload = self._open(self._receive_cipher, counter, datagram[:header_octets], datagram[header_octets:])
         self._heard_at = now
+        self._pacer.heard(len(datagram), now)
         if self._state is PipeState.UNCONFIRMED:
             self._handshake.stop()
         self._step(PipeInput.SECURED)
@@ -281,12 +287,13 @@ class LinkEndpoint:
             if self._conversation is None and any(isinstance(frame, Fragment | Credit) for frame in frames):
                 return
             self._replay.mark(counter)
-            asks = False
+            asks = at_once = False
             for frame in frames:
                 if isinstance(frame, Ack):
                     self._ack_received(frame, now)
                     continue
                 asks = True
+                at_once = at_once or isinstance(frame, Ping)
                 if isinstance(frame, Goodbye):
                     self._step(PipeInput.GOODBYE, f"the peer said: {frame.reason}")
                     return
@@ -299,14 +306,25 @@ class LinkEndpoint:
             self._say_goodbye("protocol error", now)
             self._step(PipeInput.FAULT, f"protocol error of the peer: {error}")
             return
+        self._note_arrival(counter, len(datagram), now, asks=asks, at_once=at_once)
+
+    def _note_arrival(self, counter: int, octets: int, now: float, *, asks: bool, at_once: bool) -> None:
         timers = self._timers
-        self._arrivals.arrived(counter, now, asks=asks, delay_s=timers.ack_delay_s, every=timers.ack_every)
+        every = 1 if at_once else timers.ack_every
+        if not timers.burst_datagrams:
+            self._arrivals.arrived(counter, now, asks=asks, delay_s=timers.ack_delay_s, every=every)
+            return
+        self._fullest_heard = max(self._fullest_heard, octets)
+        more_follow = octets > 0.8 * self._fullest_heard
+        quiet_s = timers.ack_quiet_s if more_follow else timers.ack_delay_s
+        self._arrivals.arrived_in_burst(counter, now, asks=asks, quiet_s=quiet_s, every=every)
 
     def _open(self, cipher: Cipher, counter: int, header: bytes, sealed: bytes) -> bytes:
         """Raises: NoiseError, if the tag is wrong."""
         return cipher.decrypt(counter, header, sealed)
 
     def _ack_received(self, ack: Ack, now: float) -> None:
+        self._pacer.answered()
         for datagram in self._recovery.acknowledged(ack.ranges, ack.delay_ms / 1000, self._counter, now):
             if self._conversation is not None:
                 self._conversation.fragments_acknowledged(datagram.fragments)
@@ -328,15 +346,19 @@ class LinkEndpoint:
         conversation = self._conversation
         return conversation is not None and (conversation.credit_due() is not None or conversation.has_fragments())
 
+    def _sends_on(self) -> bool:
+        """In turns: whether another burst is asked and answered before anything is overdue."""
+        return self._timers.burst_datagrams > 0 and self._recovery.may_send and self._has_data()
+
     def _next_datagram(self, now: float) -> bytes | None:
         if self._counter >= COUNTER_MAX:
             self._step(PipeInput.FAULT, "all counters are used")
             return None
         acks_due = self._arrivals.due_at is not None
-        if self._recovery.may_send and now >= self._free_at and self._has_data():
+        if self._recovery.may_send and now >= self._pacer.send_at and self._has_data():
             return self._data_datagram(now, with_ack=acks_due)
         if acks_due and self._arrivals.due_at is not None and now >= self._arrivals.due_at:
-            ranges, delay_ms = self._arrivals.report(now)
+            ranges, delay_ms = self._report(now)
             if ranges:
                 return self._seal(encode_ack(ranges, delay_ms, self._room()), now)
         return None
@@ -347,12 +369,12 @@ class LinkEndpoint:
         ack_floor = -1
         if with_ack:
             ack_floor = self._arrivals.highest
-            ranges, delay_ms = self._arrivals.report(now)
+            ranges, delay_ms = self._report(now)
             if ranges:
                 frames += encode_ack(ranges, delay_ms, room // 2)
-        if self._ping_due:
-            frames.append(PING)
-            self._ping_due = False
+        ping_due, self._ping_due = self._ping_due, False
+        turns = self._timers.burst_datagrams > 0
+        octets = b""
         fragments: list[FragmentSent] = []
         credit: int | None = None
         if self._conversation is not None:
@@ -360,12 +382,29 @@ class LinkEndpoint:
             if credit is not None:
                 frames += encode_credit(credit)
                 self._conversation.credit_sent(credit)
-            octets, fragments = self._conversation.take_fragments(room - len(frames))
+            if not (turns and ping_due and self._recovery.window_is_full):
+                octets, fragments = self._conversation.take_fragments(room - len(frames) - (ping_due or turns))
+            more = self._conversation.has_fragments()
+            if turns and (self._pacer.ends_burst if more else len(octets) > room // 2):
+                ping_due = True
             frames += octets
+        if ping_due:
+            frames.insert(0, PING)
         counter = self._counter
         datagram = self._seal(bytes(frames), now)
-        self._recovery.sent(SentDatagram(counter, now, len(datagram), fragments, credit is not None, ack_floor))
+        leaves_at = self._pacer.free_at if self._pacer.paces else now
+        if ping_due and turns:
+            answer_s = min(self._recovery.trip.timeout, self._timers.initial_rtt_s)
+            self._pacer.listen(leaves_at + answer_s + self._pacer.airtime_s(ACK_OCTETS) + TURN_S)
+        self._recovery.sent(
+            SentDatagram(counter, leaves_at, len(datagram), fragments, credit is not None, ack_floor, ping_due)
+        )
         return datagram
+
+    def _report(self, now: float) -> tuple[list[tuple[int, int]], int]:
+        """What to acknowledge. In turns each burst is reported a few times at most, for an answer costs airtime."""
+        burst = self._timers.burst_datagrams
+        return self._arrivals.report(now, BURSTS_IN_FLIGHT * burst if burst else None)
 
     def _room(self) -> int:
         """Octets for frames in the next datagram."""
@@ -376,7 +415,7 @@ class LinkEndpoint:
         header = bytes((SECURED_KIND,)) + encode_varint(self._counter)
         datagram = header + self._send_cipher.encrypt(self._counter, header, frames)
         self._counter += 1
-        self._free_at = max(self._free_at, now) + len(datagram) * self._octet_s
+        self._pacer.sent(len(datagram), now)
         return datagram
 
     def _say_goodbye(self, reason: str, now: float) -> None:

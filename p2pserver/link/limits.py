@@ -65,9 +65,15 @@ class LinkTimers:
     timeout_min_s: float = 0.05
     """The least time after which an unanswered datagram is sent again."""
     timeout_max_s: float = 1.0
+    timeouts_alike: int = 0
+    """Timeouts in a row before the waits begin to double."""
     ack_delay_s: float = 0.005
     ack_every: int = 2
     """Datagrams after which an acknowledgement is sent without waiting for ack_delay_s."""
+    ack_quiet_s: float = 0.0
+    """Half duplex: an acknowledgement waits until no full datagram has come for this long, or a PING asks for it."""
+    burst_datagrams: int = 0
+    """Half duplex: so many datagrams are sent, then the other side has its turn; 0: both send when they like."""
     reorder_datagrams: int = 3
     """A datagram is lost when one sent this many later was acknowledged; grows where the link reorders more."""
     reorder_wait_s: float = 0.0

@@ -14,6 +14,11 @@ from p2pserver.link.errors import RemoteLinkError
 from p2pserver.link.limits import CREDIT_OCTETS, IN_FLIGHT_MAX, LinkTimers
 from p2pserver.link.outgoing import FragmentSent
 
+BURSTS_IN_FLIGHT = 4
+"""On a half-duplex line: so many bursts may wait for an acknowledgement, for acknowledgements are lost too."""
+ASK_FIRST_OCTETS = 64
+"""On a half-duplex line a datagram over this size is not sent again before a PING was answered."""
+TAIL_MARGIN_S = 0.05
 _GIVEN_UP_MAX = 1_024
 _REORDER_MAX = 256
 _BEST_RTT_VALID_S = 30.0
@@ -25,12 +30,15 @@ class SentDatagram:
 
     counter: int
     sent_at: float
+    """When it has left, as far as the bit rate of the line tells."""
     octets: int
     fragments: list[FragmentSent]
     credit: bool
     """Whether it told the peer our credit."""
     ack_floor: int
     """The counter up to which it acknowledged the peer's datagrams."""
+    asks: bool = False
+    """Whether it asks for an answer at once."""
 
 
 class RoundTrip:
@@ -51,8 +59,7 @@ class RoundTrip:
             return
         if rtt <= self.best or now - self._best_at > _BEST_RTT_VALID_S:
             self.best, self._best_at = rtt, now
-        if rtt - ack_delay >= self.best:
-            rtt -= ack_delay
+        rtt = max(rtt - ack_delay, self.best)
         self.variation += (abs(self.smoothed - rtt) - self.variation) / 4
         self.smoothed += (rtt - self.smoothed) / 8
 
@@ -71,9 +78,10 @@ class Window:
 
     __slots__ = ("_datagram_octets", "_floor", "_recovery_since", "_slow_start", "octets")
 
-    def __init__(self, datagram_octets_max: int) -> None:
+    def __init__(self, datagram_octets_max: int, octets_min: int = 0) -> None:
+        """`octets_min`: what a line of known speed may always have on its way."""
         self._datagram_octets = datagram_octets_max
-        self._floor = max(4 * datagram_octets_max, min(16 * datagram_octets_max, 8_192))
+        self._floor = max(4 * datagram_octets_max, min(16 * datagram_octets_max, 8_192), octets_min)
         self.octets = float(max(self._floor, min(10 * datagram_octets_max, 14_720)))
         self._slow_start = True
         self._recovery_since = float("-inf")
@@ -105,7 +113,9 @@ class Recovery:
     """The sent datagrams of one pipe that ask for an acknowledgement."""
 
     __slots__ = (
+        "_asked",
         "_given_up",
+        "_heard_of_until",
         "_last_sent_at",
         "_lost_due_at",
         "_reorder",
@@ -120,16 +130,18 @@ class Recovery:
         "window",
     )
 
-    def __init__(self, datagram_octets_max: int, timers: LinkTimers, initial_rtt_s: float) -> None:
+    def __init__(self, datagram_octets_max: int, timers: LinkTimers) -> None:
         self._timers = timers
-        self.trip = RoundTrip(initial_rtt_s)
-        self.window = Window(datagram_octets_max)
+        self.trip = RoundTrip(timers.initial_rtt_s)
+        self.window = Window(datagram_octets_max, BURSTS_IN_FLIGHT * timers.burst_datagrams * datagram_octets_max)
         self._sent: dict[int, SentDatagram] = {}
         self._given_up: dict[int, SentDatagram] = {}
         self._reorder = timers.reorder_datagrams
         self._timeouts = 0
         self._last_sent_at = 0.0
+        self._asked = False
         self._lost_due_at: float | None = None
+        self._heard_of_until = 0.0
         self.in_flight_octets = 0
         self.highest_acknowledged = -1
         self.probes = 0
@@ -138,12 +150,17 @@ class Recovery:
 
     @property
     def may_send(self) -> bool:
-        return (self.probes > 0 or self.in_flight_octets < self.window.octets) and len(self._sent) < IN_FLIGHT_MAX
+        return (self.probes > 0 or not self.window_is_full) and len(self._sent) < IN_FLIGHT_MAX
+
+    @property
+    def window_is_full(self) -> bool:
+        return self.in_flight_octets >= self.window.octets
 
     def sent(self, datagram: SentDatagram) -> None:
         self._sent[datagram.counter] = datagram
         self.in_flight_octets += datagram.octets
         self._last_sent_at = datagram.sent_at
+        self._asked = datagram.asks
         self.probes = max(0, self.probes - 1)
         if self.unanswered_since is None:
             self.unanswered_since = datagram.sent_at
@@ -171,8 +188,11 @@ class Recovery:
                     datagram = self._given_up.pop(counter)
                     self._reorder = min(max(self._reorder, highest - counter + 1), _REORDER_MAX)
                 fresh.append(datagram)
-                if counter == highest and counter > self.highest_acknowledged:
-                    self.trip.sample(now - datagram.sent_at, ack_delay_s, now)
+                at_once = ack_delay_s < TAIL_MARGIN_S or not self._timers.burst_datagrams
+                if counter == highest and counter > self.highest_acknowledged and at_once:
+                    self.trip.sample(max(now - datagram.sent_at, 0.0), ack_delay_s, now)
+                if counter == highest:
+                    self._heard_of_until = datagram.sent_at + ack_delay_s - TAIL_MARGIN_S
         self.highest_acknowledged = max(self.highest_acknowledged, highest)
         if fresh:
             self._timeouts = 0
@@ -186,7 +206,7 @@ class Recovery:
         gone: list[SentDatagram] = []
         self._lost_due_at = None
         for datagram in self._sent.values():
-            if datagram.counter > self.highest_acknowledged - self._reorder:
+            if datagram.counter > self.highest_acknowledged - self._reorder and not self._missed(datagram):
                 break
             due_at = datagram.sent_at + self._timers.reorder_wait_s
             if due_at > now:
@@ -199,22 +219,28 @@ class Recovery:
             self.window.lost(gone[-1].sent_at, self.trip, now)
         return gone
 
-    def timed_out(self, now: float) -> list[SentDatagram]:
-        """If nothing was acknowledged for too long: the two oldest, to be sent again at once."""
+    def timed_out(self, now: float) -> list[SentDatagram] | None:
+        """If nothing was acknowledged for too long: the two oldest, to be sent again at once; otherwise None.
+
+        A half-duplex line is first asked with a PING what has arrived, unless they are short.
+        """
         timeout_at = self._timeout_at()
         if timeout_at is None or now < timeout_at:
-            return []
+            return None
         oldest = list(self._sent.values())[:2]
+        if self._timers.burst_datagrams:
+            oldest = [datagram for datagram in oldest if datagram.octets <= ASK_FIRST_OCTETS]
         for datagram in oldest:
             self._give_up(datagram)
-        self.window.lost(oldest[-1].sent_at, self.trip, now)
+        if oldest:
+            self.window.lost(oldest[-1].sent_at, self.trip, now)
         self._timeouts += 1
         self._last_sent_at = now
         self.probes = 2
         return oldest
 
-    def next_deadline(self) -> float | None:
-        timeout_at = self._timeout_at()
+    def next_deadline(self, *, may_time_out: bool = True) -> float | None:
+        timeout_at = self._timeout_at() if may_time_out else None
         if self._lost_due_at is not None and (timeout_at is None or self._lost_due_at < timeout_at):
             return self._lost_due_at
         return timeout_at
@@ -227,12 +253,18 @@ class Recovery:
         self.in_flight_octets = 0
         self.unanswered_since = None
 
+    def _missed(self, datagram: SentDatagram) -> bool:
+        """Half duplex: the peer waited for it after the last one that arrived, and it did not come."""
+        return self._timers.burst_datagrams > 0 and datagram.sent_at <= self._heard_of_until
+
     def _timeout_at(self) -> float | None:
         if not self._sent:
             return None
         timers = self._timers
-        patience = max(self.trip.timeout + timers.ack_delay_s, timers.timeout_min_s)
-        backed_off: float = min(patience * 2 ** min(self._timeouts, 16), max(timers.timeout_max_s, patience))
+        wait_s = 0.0 if self._asked else timers.ack_delay_s
+        patience = max(self.trip.timeout + wait_s, timers.timeout_min_s)
+        doublings = min(max(self._timeouts - timers.timeouts_alike, 0), 16)
+        backed_off: float = min(patience * 2**doublings, max(timers.timeout_max_s, patience))
         return self._last_sent_at + backed_off
 
     def _known(self, start: int, end: int) -> list[int]:

@@ -58,21 +58,37 @@ class Arrivals:
         A datagram out of order is acknowledged at once, since it may tell of a loss.
         """
         in_order = counter == self.highest + 1
-        self._arrived.add(counter, counter + 1)
-        self._arrived.drop_lowest(ACK_RANGES_MAX)
-        if counter > self.highest:
-            self.highest = counter
-            self._highest_at = now
+        self._note(counter, now)
         if asks:
             self._pending += 1
             due_at = now if self._pending >= every or not in_order else now + delay_s
             self.due_at = due_at if self.due_at is None else min(self.due_at, due_at)
 
-    def report(self, now: float) -> tuple[list[tuple[int, int]], int]:
-        """(ranges, highest first; milliseconds since the highest arrived). Clears `due_at`."""
+    def arrived_in_burst(self, counter: int, now: float, *, asks: bool, quiet_s: float, every: int) -> None:
+        """As `arrived`, on a half-duplex line: the acknowledgement waits until nothing has come for `quiet_s`."""
+        self._note(counter, now)
+        if asks:
+            self._pending += 1
+            self.due_at = now if self._pending >= every else now + quiet_s
+
+    def _note(self, counter: int, now: float) -> None:
+        self._arrived.add(counter, counter + 1)
+        self._arrived.drop_lowest(ACK_RANGES_MAX)
+        if counter > self.highest:
+            self.highest = counter
+            self._highest_at = now
+
+    def report(self, now: float, back: int | None = None) -> tuple[list[tuple[int, int]], int]:
+        """(ranges, highest first; milliseconds since the highest arrived). Clears `due_at`.
+
+        `back`: leave out ranges of counters that lie so far behind the highest; each was reported several times.
+        """
         self._pending = 0
         self.due_at = None
-        return list(self._arrived.descending()), max(0, min(int((now - self._highest_at) * 1000), 16_383))
+        ranges = list(self._arrived.descending())
+        if back is not None:
+            ranges = [(start, end) for start, end in ranges if end > self.highest - back]
+        return ranges, max(0, min(int((now - self._highest_at) * 1000), 16_383))
 
     def reported(self, floor: int) -> None:
         """The peer knows of all our reports up to this counter of its own."""

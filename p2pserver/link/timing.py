@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from p2pserver.link.limits import LinkTimers
+from p2pserver.link.pacing import Pacer
 from transports.contract import LinkProfile
 
 FAST_BIT_RATE: Final = 64_000
@@ -19,6 +20,14 @@ HANDSHAKE_HEADER_OCTETS: Final = 9
 ANSWER_LATENCY_S: Final = 0.25
 """What a peer may take beyond airtime to answer: its event loop, a modem that turns from receiving to sending."""
 SHORT_ACK_DELAY_S: Final = 0.1
+SLOW_ANSWER_S: Final = 60.0
+"""Some twenty questions: where a third of all datagrams is lost, half of the questions have no answer."""
+TURN_S: Final = 0.1
+"""What an answer at once may take beyond the round trip that was measured."""
+BURST_S: Final = 4.0
+BURST_MIN: Final = 4
+BURST_MAX: Final = 32
+ACK_OVERHEAD_OCTETS: Final = 18
 
 
 def airtime_s(profile: LinkProfile, octets: int) -> float:
@@ -49,21 +58,38 @@ def timers_for(profile: LinkProfile) -> LinkTimers:
     message_s = parts * full_s + (airtime_s(profile, rest + HANDSHAKE_HEADER_OCTETS) if rest else 0.0)
     retry_s = 2.2 * message_s + ANSWER_LATENCY_S
     slow = profile.bit_rate < FAST_BIT_RATE
-    answer_s = max(lan.answer_s, 40 * full_s)
+    turns = profile.half_duplex
+    answer_s = max(SLOW_ANSWER_S if slow else lan.answer_s, 150 * full_s)
     return LinkTimers(
         handshake_limit_s=max(lan.handshake_limit_s, 16 * retry_s),
         handshake_retry_s=max(lan.handshake_retry_s, retry_s),
         handshake_retry_max_s=max(lan.handshake_retry_max_s, 3 * retry_s),
         initial_rtt_s=max(lan.initial_rtt_s, ANSWER_LATENCY_S + 2 * full_s),
-        timeout_min_s=max(lan.timeout_min_s, 1.5 * reorder_wait_s),
-        timeout_max_s=max(lan.timeout_max_s, 16 * full_s),
+        timeout_min_s=max(TURN_S, 1.5 * reorder_wait_s),
+        timeouts_alike=3 if turns else 0,
+        timeout_max_s=max(3.0, 6 * full_s),
         ack_delay_s=min(max(lan.ack_delay_s, full_s), SHORT_ACK_DELAY_S),
-        ack_every=8,
+        ack_every=64 if turns else 8,
+        ack_quiet_s=4.5 * full_s + SHORT_ACK_DELAY_S if turns else 0.0,
+        burst_datagrams=burst_datagrams(octets_max, full_s) if turns else 0,
+        reorder_datagrams=1 if turns and not profile.reorder_ms else lan.reorder_datagrams,
         reorder_wait_s=reorder_wait_s,
         idle_ping_s=lan.idle_ping_s if not slow else SLOW_KEEPALIVE_S if _keeps_alive(profile) else None,
         answer_s=answer_s,
         dead_after_s=answer_s + (0.0 if slow else lan.dead_after_s - lan.answer_s),
     )
+
+
+def burst_datagrams(octets_max: int, full_s: float) -> int:
+    """How many datagrams go out before the other side of a half-duplex line has its turn: four seconds, unless that is
+    under 4 or over 32 datagrams, or more than one acknowledgement can tell of when many are lost."""
+    ranges = (octets_max - ACK_OVERHEAD_OCTETS) // 2
+    return max(BURST_MIN, min(BURST_MAX, 2 * ranges, round(BURST_S / full_s)))
+
+
+def pacer_for(profile: LinkProfile) -> Pacer:
+    """What keeps a pipe from handing over more than the line carries."""
+    return Pacer(profile.bit_rate, profile.datagram_overhead_ms / 1000, timers_for(profile).burst_datagrams)
 
 
 def _keeps_alive(profile: LinkProfile) -> bool:

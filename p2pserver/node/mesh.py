@@ -15,7 +15,7 @@ from p2pserver.federation import effects as fx
 from p2pserver.federation.limits import PeeringLimits
 from p2pserver.federation.peering import Peering
 from p2pserver.federation.recent_ids import RecentIds
-from p2pserver.link import Conversation, LinkEndpoint, datagram_octets, timers_for
+from p2pserver.link import Conversation, LinkEndpoint, datagram_octets, pacer_for, timers_for
 from p2pserver.mesh.neighbors import Neighbors, PipeFacts, newer_stays
 from p2pserver.node.exchange import Exchange, S2sHandler, error_of
 from p2pserver.node.healing import Healer
@@ -227,7 +227,7 @@ class Mesh:
             lambda key: self._neighbors.may_talk(key, self._clock()),
             local_epoch=self._epoch,
             timers=self._timers.link or timers_for(link.profile),
-            bit_rate=link.profile.bit_rate,
+            pacer=pacer_for(link.profile),
         )
         pipe = Pipe(link, endpoint, self, clock=self._clock)
         self._pipes[pipe] = asyncio.create_task(self._run_pipe(pipe), name=f"pipe {link.remote}")

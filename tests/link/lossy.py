@@ -8,7 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
-from p2pserver.link import Conversation, LinkEndpoint, LinkEvent, LinkTimers, PeerAuthenticated, PipeDead, Priority
+from p2pserver.link import (
+    Conversation,
+    LinkEndpoint,
+    LinkEvent,
+    LinkTimers,
+    Pacer,
+    PeerAuthenticated,
+    PipeDead,
+    Priority,
+)
 
 CAROL, DAVE = b"\x01" * 32, b"\x02" * 32
 """Seeds of two node keys."""
@@ -98,7 +107,7 @@ class World:
                 node.allow,
                 local_epoch=node.epoch,
                 timers=self.timers,
-                bit_rate=faults.bit_rate if paced else None,
+                pacer=Pacer(faults.bit_rate) if paced else None,
             )
             for index, node in enumerate(self.nodes)
         ]

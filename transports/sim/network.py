@@ -47,8 +47,10 @@ class LinkConditions:
 
     `loss` and `duplication` are probabilities from 0 to 1. A datagram is under way for `delay_ms_mean` plus or minus
     up to `jitter_ms`, drawn uniformly and never below 0: datagrams overtake each other when the jitter is larger than
-    the gap between them. `bit_rate` (bits per second) serializes what is sent. At most `buffer_octets` of one direction
-    are queued, under way or unread (None: 1 MiB, or what the bit rate moves in 2 s); `send` waits for room beyond that.
+    the gap between them. `bit_rate` (bits per second) serializes what is sent, and each datagram takes
+    `datagram_overhead_ms` more; `airtime_ms_per_hour` is only told to those above. At most `buffer_octets` of one
+    direction are queued, under way or unread (None: 1 MiB, or what the bit rate moves in 2 s); `send` waits for room
+    beyond that.
     """
 
     loss: float = 0.0
@@ -59,6 +61,12 @@ class LinkConditions:
     buffer_octets: int | None = None
     datagram_octets_max: int = 65_535
     half_duplex: bool = False
+    datagram_overhead_ms: float = 0.0
+    airtime_ms_per_hour: int | None = None
+
+    def airtime_s(self, octets: int) -> float:
+        """How long a datagram of so many octets keeps the wire busy."""
+        return 0.0 if self.bit_rate is None else self.datagram_overhead_ms / 1000 + octets * 8 / self.bit_rate
 
     def send_buffer_octets(self) -> int:
         if self.buffer_octets is not None:
@@ -75,9 +83,10 @@ class LinkConditions:
             addressed_octets_max=self.datagram_octets_max,
             broadcast_octets_max=None,
             bit_rate=self.bit_rate,
-            airtime_ms_per_hour=None,
+            airtime_ms_per_hour=self.airtime_ms_per_hour,
             shared_medium=False,
             half_duplex=self.half_duplex,
+            datagram_overhead_ms=self.datagram_overhead_ms,
             ordered=not self.jitter_ms,
         )
 
@@ -195,7 +204,7 @@ class _Wire:
         if conditions.bit_rate is not None and network.channel is None:
             direction = sender.initiator or conditions.half_duplex
             start_s = max(sent_at_s, self._free_at_s[direction])
-            sent_at_s = start_s + len(datagram) * 8 / conditions.bit_rate
+            sent_at_s = start_s + conditions.airtime_s(len(datagram))
             self._free_at_s[direction] = sent_at_s
         sender.hold(len(datagram))
         if network.channel is not None:

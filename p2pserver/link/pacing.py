@@ -1,0 +1,64 @@
+"""When a pipe may hand the next datagram to its transport: no faster than the line carries it, and by turns.
+
+On a half-duplex line who sends does not hear. So a burst of datagrams ends with a PING, which is answered at once, and
+the line is left to the other side until its acknowledgement comes or should have come.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+LEAD_S: Final = 0.01
+"""How much earlier than the line is free the next datagram is handed over: timers and event loops are late."""
+
+
+class Pacer:
+    """The line of one pipe, as far as this side knows."""
+
+    __slots__ = ("_burst", "_in_burst", "_listen_until", "_octet_s", "_overhead_s", "free_at")
+
+    def __init__(self, bit_rate: int | None = None, overhead_s: float = 0.0, burst_datagrams: int = 0) -> None:
+        """`bit_rate` None: not paced. `burst_datagrams` 0: no turns."""
+        self._octet_s = 8 / bit_rate if bit_rate else 0.0
+        self._overhead_s = overhead_s if bit_rate else 0.0
+        self._burst = burst_datagrams
+        self._in_burst = 0
+        self._listen_until = 0.0
+        self.free_at = 0.0
+
+    def airtime_s(self, octets: int) -> float:
+        return self._overhead_s + octets * self._octet_s
+
+    @property
+    def paces(self) -> bool:
+        return self._octet_s > 0
+
+    @property
+    def send_at(self) -> float:
+        """When the next datagram may be handed over."""
+        return max(self.free_at - LEAD_S, self._listen_until)
+
+    @property
+    def ends_burst(self) -> bool:
+        """Whether the next datagram is the last one before the other side's turn."""
+        return 0 < self._burst <= self._in_burst + 1
+
+    def sent(self, octets: int, now: float) -> float:
+        """When the datagram that is handed over now will have left."""
+        self.free_at = max(self.free_at, now) + self.airtime_s(octets)
+        self._in_burst += 1
+        return self.free_at
+
+    def listen(self, until: float) -> None:
+        """The burst is over: leave the line to the other side until then, or until it has answered."""
+        self._in_burst = 0
+        self._listen_until = until
+
+    def heard(self, octets: int, now: float) -> None:
+        """On a line that both sides share, what we wait to send was held up by what came."""
+        if self._burst and self.free_at > now:
+            self.free_at += self.airtime_s(octets)
+
+    def answered(self) -> None:
+        """The other side has acknowledged: it is our turn."""
+        self._listen_until = 0.0
