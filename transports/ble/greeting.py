@@ -3,8 +3,11 @@
 All are fixed layouts, fit an ATT MTU of 23, and may be longer in a later version: what follows is ignored.
 
     INFO     version 1 | abilities 1 | short id 6 | largest datagram 2
-    HELLO    0x01 | version 1 | abilities 1 | short id 6 | largest datagram 2
+    HELLO    0x01 | tag 1 | version 1 | abilities 1 | short id 6 | largest datagram 2
     RENAME   0x02 | short id 6
+
+Where notifications go to all centrals at once (`Ability.TAGS`), each begins with the tag of the one it is for. The
+central draws its tag at random; a peripheral refuses one that is taken.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ class Ability(IntFlag):
 
     DIALS = 1
     ACCEPTS = 2
+    TAGS = 4
+    """Its notifications begin with a tag."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +48,8 @@ class Greeting:
     def info(self) -> bytes:
         return bytes([VERSION, self.abilities]) + self.short_id + self.datagram_octets_max.to_bytes(2, "big")
 
-    def hello(self) -> bytes:
-        return bytes([_HELLO]) + self.info()
+    def hello(self, tag: int) -> bytes:
+        return bytes([_HELLO, tag]) + self.info()
 
     @classmethod
     def from_info(cls, octets: bytes) -> Self:
@@ -60,7 +65,7 @@ class Greeting:
             raise NotUnderstood(f"it takes datagrams of {largest} octets only")
         return cls(
             short_id=octets[2 : 2 + SHORT_ID_OCTETS],
-            abilities=Ability(octets[1] & (Ability.DIALS | Ability.ACCEPTS)),
+            abilities=Ability(octets[1] & (Ability.DIALS | Ability.ACCEPTS | Ability.TAGS)),
             datagram_octets_max=min(largest, DATAGRAM_OCTETS_MAX),
         )
 
@@ -69,10 +74,10 @@ def rename(short_id: bytes) -> bytes:
     return bytes([_RENAME]) + short_id
 
 
-def read_control(octets: bytes) -> Greeting | bytes:
-    """A HELLO, or the new short id of a RENAME. Raises: NotUnderstood."""
-    if octets[:1] == bytes([_HELLO]):
-        return Greeting.from_info(octets[1:])
+def read_control(octets: bytes) -> tuple[Greeting, int] | bytes:
+    """A HELLO with its tag, or the new short id of a RENAME. Raises: NotUnderstood."""
+    if octets[:1] == bytes([_HELLO]) and len(octets) > 1:
+        return Greeting.from_info(octets[2:]), octets[1]
     if octets[:1] == bytes([_RENAME]) and len(octets) > SHORT_ID_OCTETS:
         return octets[1 : 1 + SHORT_ID_OCTETS]
     raise NotUnderstood("CTL has no such operation")

@@ -33,9 +33,13 @@ class BleLink:
         datagram_octets_max: int,
         bit_rate: int,
         reorder_ms: int,
+        tag: int | None,
         over: Callable[[BleLink, str], None],
     ) -> None:
-        """`over(link, reason)` is called once, when the link goes down."""
+        """`over(link, reason)` is called once, when the link goes down.
+
+        `tag`: notifications begin with it, and those with another are for somebody else.
+        """
         self.channel = channel
         self.initiator = initiator
         self.short_id = short_id
@@ -51,7 +55,10 @@ class BleLink:
             half_duplex=False,
             reorder_ms=reorder_ms,
         )
+        self.tag = tag
         self.dropped = 0
+        self.not_for_us = 0
+        self._outgoing_tag = bytes([tag]) if tag is not None and not initiator else None
         self._over = over
         self._down_because: str | None = None
         self._inbox: deque[bytes] = deque()
@@ -79,7 +86,7 @@ class BleLink:
                 raise LinkDown(self._down_because)
             try:
                 async with asyncio.timeout(WRITE_S):
-                    await self.channel.write(datagram)
+                    await self.channel.write(datagram if self._outgoing_tag is None else self._outgoing_tag + datagram)
             except Exception as error:  # noqa: BLE001  every error of a write means a lost link, whatever stack it is
                 reason = "the adapter hangs" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
                 self.end(self._down_because or reason)
@@ -112,6 +119,11 @@ class BleLink:
     def datagram_arrived(self, datagram: bytes) -> None:
         if self._down_because is not None:
             return
+        if self.tag is not None and self.initiator:
+            if datagram[:1] != bytes([self.tag]):
+                self.not_for_us += 1
+                return
+            datagram = datagram[1:]
         if not 1 <= len(datagram) <= DATAGRAM_OCTETS_MAX:
             self._oversized += 1
             if self._oversized > OVERSIZED_MAX:

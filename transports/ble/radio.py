@@ -147,5 +147,7 @@ class Radio:
     name: str
     reorder_ms: int = 0
     """How late a value may come behind one that was sent after it."""
+    tags: bool = False
+    """Whether its notifications go to all centrals, so that each needs a tag."""
     bit_rate: int = 1_000_000
     """Of the physical layer."""

@@ -20,7 +20,15 @@ from transports.ble.greeting import Ability, Greeting, NotUnderstood, read_contr
 from transports.ble.link import BleLink
 from transports.ble.radio import Channel, ClientChannel, ConnectFailed, Radio, RadioDown, Refused, Sighting
 from transports.ble.roles import Neighbor, Roles, TokenBucket
-from transports.ble.uuids import ATT_MTU_MAX, ATT_MTU_MIN, DATAGRAM_OCTETS_MAX, SHORT_ID_OCTETS, datagram_octets
+from transports.ble.uuids import (
+    ATT_MTU_MAX,
+    ATT_MTU_MIN,
+    DATAGRAM_OCTETS_MAX,
+    DATAGRAM_OCTETS_MIN,
+    SHORT_ID_OCTETS,
+    datagram_octets,
+    tagged_datagram_octets,
+)
 from transports.contract import INSTANCE_ID_OCTETS, LinkDown, Parameters, TransportStatus
 
 log = logging.getLogger(__name__)
@@ -359,9 +367,11 @@ class BleTransport:
             theirs = Greeting.from_info(await channel.read_info())
             if not self._roles.identified(neighbor, theirs.short_id, self._now()):
                 return
-            link = self._link(radio, channel, theirs, initiator=True)
+            tag = self._rng.randrange(256)
+            tagged = Ability.TAGS in theirs.abilities
+            link = self._link(radio, channel, theirs, initiator=True, tag=tag if tagged else None)
             await channel.subscribe(link)
-            await channel.write_control(self._greeting_at(channel).hello())
+            await channel.write_control(self._greeting_at(channel).hello(tag))
             self._offer(link)
             link = None
         finally:
@@ -396,17 +406,24 @@ class BleTransport:
             abilities |= Ability.DIALS
         if radio is None or radio.peripheral is not None:
             abilities |= Ability.ACCEPTS
+        if radio is not None and radio.tags:
+            abilities |= Ability.TAGS
         largest = DATAGRAM_OCTETS_MAX if channel is None else datagram_octets(channel.att_mtu)
         return Greeting(short_id=self._roles.own_id, abilities=abilities, datagram_octets_max=largest)
 
-    def _link(self, radio: Radio, channel: Channel, theirs: Greeting, *, initiator: bool) -> BleLink:
+    def _link(self, radio: Radio, channel: Channel, theirs: Greeting, *, initiator: bool, tag: int | None) -> BleLink:
+        """Raises: NotUnderstood, when the datagrams would be too small for any link."""
+        room = datagram_octets(channel.att_mtu) if tag is None else tagged_datagram_octets(channel.att_mtu)
+        if room < DATAGRAM_OCTETS_MIN:
+            raise NotUnderstood(f"an ATT MTU of {channel.att_mtu} has no room for a tag")
         return BleLink(
             channel,
             initiator=initiator,
             short_id=theirs.short_id,
-            datagram_octets_max=min(datagram_octets(channel.att_mtu), theirs.datagram_octets_max),
+            datagram_octets_max=min(room, theirs.datagram_octets_max),
             bit_rate=radio.bit_rate,
             reorder_ms=radio.reorder_ms,
+            tag=tag,
             over=self._link_over,
         )
 
@@ -471,11 +488,18 @@ class BleTransport:
         if timer is None or link is not None or self._radio is None:
             raise Refused("one HELLO for each connection")
         timer.cancel()
-        accepted = sum(not other.initiator for other in self._links)
-        if said.short_id == self._roles.own_id or accepted >= ACCEPTED_MAX or not self._hellos.take(self._now()):
+        theirs, tag = said
+        accepted = [other for other in self._links if not other.initiator]
+        full = len(accepted) >= ACCEPTED_MAX or not self._hellos.take(self._now())
+        taken = self._radio.tags and any(other.tag == tag for other in accepted)
+        if full or taken or theirs.short_id == self._roles.own_id:
             self._spawn(channel.disconnect())
             raise Refused("no room for another link")
-        self._offer(self._link(self._radio, channel, said, initiator=False))
+        try:
+            made = self._link(self._radio, channel, theirs, initiator=False, tag=tag if self._radio.tags else None)
+        except NotUnderstood as error:
+            raise Refused(str(error)) from None
+        self._offer(made)
 
     def data(self, channel: Channel, datagram: bytes) -> None:
         link = self._by_channel.get(channel)

@@ -29,6 +29,7 @@ SHORT_ID_OCTETS: Final = 6
 
 ATT_MTU_MIN: Final = 23
 ATT_MTU_MAX: Final = 517
+DATAGRAM_OCTETS_MIN: Final = 20
 DATAGRAM_OCTETS_MAX: Final = 495
 """With 7 octets of L2CAP and ATT it fills two packets of the link layer exactly; BlueZ up to 5.68 refuses over 510."""
 
@@ -36,3 +37,8 @@ DATAGRAM_OCTETS_MAX: Final = 495
 def datagram_octets(att_mtu: int) -> int:
     """The largest datagram at an ATT MTU: three octets of it are the operation and the handle."""
     return min(max(att_mtu, ATT_MTU_MIN) - 3, DATAGRAM_OCTETS_MAX)
+
+
+def tagged_datagram_octets(att_mtu: int) -> int:
+    """The same where each notification begins with a tag."""
+    return datagram_octets(att_mtu) - 1

@@ -1,0 +1,169 @@
+"""bleak's own BlueZ backend and our D-Bus peripheral, over a real D-Bus, against a mock of bluetoothd (bluezoo).
+
+There is no air below it: it shows that both sides speak D-Bus as BlueZ does. `pytest -m bluez` shows the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from dbus_fast import BusType, Message, Variant
+from dbus_fast.aio import MessageBus
+
+from transports.ble import BleTransport
+from transports.ble.bluez_peripheral import BluezPeripheral
+from transports.ble.radio import RadioDown
+from transports.ble.system import open_system_radio
+from transports.contract import Link
+
+ROOT = Path(__file__).parents[3]
+CONFIGURATION = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig><type>system</type><listen>unix:path={path}</listen><auth>EXTERNAL</auth>
+<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/>
+</policy></busconfig>"""
+
+
+@pytest.fixture
+def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A private system bus."""
+    configuration, path = tmp_path / "bus.conf", tmp_path / "bus"
+    configuration.write_text(CONFIGURATION.format(path=path))
+    daemon = subprocess.Popen(
+        ["dbus-daemon", f"--config-file={configuration}", "--nofork", "--nopidfile", "--print-address=1"],
+        stdout=subprocess.PIPE,
+    )
+    assert daemon.stdout is not None
+    address = daemon.stdout.readline().decode().strip()
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
+    try:
+        yield address
+    finally:
+        daemon.kill()
+        daemon.wait(5)
+        daemon.stdout.close()
+
+
+def start_daemon() -> subprocess.Popen[bytes]:
+    adapters = [f"--adapter=00:00:00:00:00:0{number}" for number in (1, 2)]
+    command = [sys.executable, "-m", "tests.transports.ble.mock_bluez", "--auto-enable", "--scan-interval=1"]
+    return subprocess.Popen([*command, *adapters], cwd=ROOT, stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture
+async def bluez(bus: str) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """The mock of bluetoothd with two adapters, hci0 and hci1, that can hear each other."""
+    daemon = start_daemon()
+    try:
+        async with asyncio.timeout(15):
+            for adapter in ("hci0", "hci1"):
+                while not await set_property(adapter, "Discoverable", Variant("b", True)):  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+        yield daemon
+    finally:
+        daemon.kill()
+        daemon.wait(5)
+
+
+async def set_property(adapter: str, name: str, value: Variant) -> bool:
+    connection = await MessageBus(bus_type=BusType.SYSTEM).connect()
+    reply = await connection.call(
+        Message(
+            destination="org.bluez",
+            path=f"/org/bluez/{adapter}",
+            interface="org.freedesktop.DBus.Properties",
+            member="Set",
+            signature="ssv",
+            body=["org.bluez.Adapter1", name, value],
+        )
+    )
+    connection.disconnect()
+    return reply is not None and reply.error_name is None
+
+
+def on_adapter(adapter: str) -> BleTransport:
+    return BleTransport(lambda: open_system_radio(adapter))
+
+
+async def linked(a: BleTransport, b: BleTransport) -> tuple[Link, Link]:
+    await a.start(b"instan-a")
+    await b.start(b"instan-b")
+    async with asyncio.timeout(40):
+        return await a.next_link(), await b.next_link()
+
+
+async def test_two_nodes_on_one_daemon_exchange_datagrams(bluez: object) -> None:
+    a, b = on_adapter("hci0"), on_adapter("hci1")
+    try:
+        link_a, link_b = await linked(a, b)
+        assert {link_a.initiator, link_b.initiator} == {True, False}
+        assert link_a.profile.addressed_octets_max == link_b.profile.addressed_octets_max == 494
+        assert link_a.profile.reorder_ms >= 1_000
+        for sender, receiver in ((link_a, link_b), (link_b, link_a)):
+            datagrams = [number.to_bytes(2, "big") * (1 + number) for number in range(247)]
+            for datagram in datagrams:
+                await sender.send(datagram)
+            async with asyncio.timeout(10):
+                assert [await receiver.receive() for _ in datagrams] == datagrams
+    finally:
+        await a.close()
+        await b.close()
+
+
+async def test_a_daemon_that_ends_and_comes_back_is_noticed(bluez: subprocess.Popen[bytes]) -> None:
+    a = on_adapter("hci0")
+    await a.start(b"instan-a")
+    daemon = None
+    try:
+        await noted(a, "")
+        bluez.kill()
+        await noted(a, "bluetoothd")
+        daemon = start_daemon()
+        await noted(a, "")
+    finally:
+        await a.close()
+        if daemon is not None:
+            daemon.kill()
+            daemon.wait(5)
+
+
+async def test_an_adapter_that_is_switched_off_and_on_is_noticed(bluez: object) -> None:
+    a = on_adapter("hci0")
+    await a.start(b"instan-a")
+    try:
+        await noted(a, "")
+        assert await set_property("hci0", "Powered", Variant("b", False))
+        await noted(a, "switched off")
+        assert await set_property("hci0", "Powered", Variant("b", True))
+        await noted(a, "")
+    finally:
+        await a.close()
+
+
+async def noted(transport: BleTransport, words: str) -> None:
+    """Waits until the notes contain the words, or, without words, until Bluetooth is on."""
+    async with asyncio.timeout(30):
+        while True:
+            notes, on = transport.status().notes, bool(transport.status().listening)
+            if (words and any(words in note for note in notes)) or (not words and on):
+                return
+            await asyncio.sleep(0.05)
+
+
+async def test_a_machine_without_bluez_is_told(bus: str) -> None:
+    peripheral = BluezPeripheral()
+    with pytest.raises(RadioDown, match="bluetoothd"):
+        await peripheral.serve(NotImplemented, lambda _: None)
+    await peripheral.close()
+
+
+async def test_an_adapter_that_is_not_there_is_told(bluez: object) -> None:
+    peripheral = BluezPeripheral("hci7")
+    with pytest.raises(RadioDown, match="no Bluetooth adapter hci7; there is hci0, hci1"):
+        await peripheral.serve(NotImplemented, lambda _: None)
+    await peripheral.close()
