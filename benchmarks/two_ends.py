@@ -23,6 +23,8 @@ class CountedLink:
     datagrams: int = 0
     octets: int = 0
     lose: Callable[[bytes], bool] = lambda _: False
+    sent: list[tuple[float, int]] = field(default_factory=list)
+    """(when, octets) of each datagram."""
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.link, name)
@@ -30,6 +32,7 @@ class CountedLink:
     async def send(self, datagram: bytes) -> None:
         self.datagrams += 1
         self.octets += len(datagram)
+        self.sent.append((asyncio.get_running_loop().time(), len(datagram)))
         if not self.lose(datagram):
             await self.link.send(datagram)
 
@@ -95,14 +98,14 @@ class TwoEnds:
             end.pipe = Pipe(end.link, endpoint, end, clock=loop.time)  # type: ignore[arg-type]
             self._tasks.append(asyncio.create_task(end.pipe.run(), name=f"pipe {index}"))
 
-    async def until(self, what: Callable[[], bool], *, within_s: float) -> bool:
-        """Whether `what` became true within so many seconds; looked at every 10 ms of virtual time."""
+    async def until(self, what: Callable[[], bool], *, within_s: float, every_s: float = 0.01) -> bool:
+        """Whether `what` became true within so many seconds; looked at every so often."""
         loop = asyncio.get_running_loop()
         stop_at = loop.time() + within_s
         while not what():
             if loop.time() >= stop_at:
                 return False
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(every_s)
         return True
 
     async def stop(self) -> None:

@@ -18,6 +18,10 @@ from typing import Protocol, Self, runtime_checkable
 
 INSTANCE_ID_OCTETS = 8
 
+DUTY_CYCLES = {"eu868-1": 36_000, "eu868-10": 360_000}
+"""Milliseconds of airtime per hour that the sub-bands of 863 to 870 MHz give (ETSI EN 300 220-2, annex B): 1 % in most,
+as at 868.0 to 868.6 MHz, and 10 % at 869.4 to 869.65 MHz."""
+
 
 class LinkDown(Exception):
     """The link is over. The message is for people."""
@@ -215,6 +219,22 @@ class TransportFactory(Protocol):
         Raises: ValueError with one clear line.
         """
         ...
+
+
+def airtime_of_duty_cycle(text: str) -> int:
+    """Milliseconds of airtime per hour, from the name of a duty cycle or from percent: `eu868-1`, `10`, `0.1%`.
+
+    Raises: ValueError with one clear line.
+    """
+    if text in DUTY_CYCLES:
+        return DUTY_CYCLES[text]
+    try:
+        percent = float(text.removesuffix("%"))
+    except ValueError:
+        percent = 0.0
+    if not 0 < percent <= 100:
+        raise ValueError(f"a duty cycle is one of {', '.join(DUTY_CYCLES)} or a percentage, not {text!r}")
+    return round(36_000 * percent)
 
 
 @dataclass(frozen=True, slots=True)

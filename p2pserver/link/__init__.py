@@ -4,12 +4,13 @@ A `LinkEndpoint` is one pipe: handshake, encryption, acknowledgements. A `Conver
 messages, over one pipe after another. No clock, no randomness and no I/O: those are the owner's. See docs/link.md.
 """
 
+from p2pserver.link.airtime import AirtimeBudget
 from p2pserver.link.conversation import Conversation
 from p2pserver.link.endpoint import LinkEndpoint, LinkEvent, PeerAuthenticated, PipeDead
 from p2pserver.link.errors import LinkError, LocalLinkError, MessageSize, QueueFull, RemoteLinkError
 from p2pserver.link.limits import MESSAGE_OCTETS_MAX, QUEUE_OCTETS_MAX, LinkTimers, Priority
-from p2pserver.link.pacing import Pacer
-from p2pserver.link.timing import airtime_s, datagram_octets, pacer_for, timers_for
+from p2pserver.link.pacing import Line, Pacer
+from p2pserver.link.timing import airtime_s, datagram_octets, line_for, pacer_for, timers_for
 
 __all__ = [
     "Conversation",
@@ -26,7 +27,10 @@ __all__ = [
     "RemoteLinkError",
     "MESSAGE_OCTETS_MAX",
     "QUEUE_OCTETS_MAX",
+    "AirtimeBudget",
+    "Line",
     "Pacer",
+    "line_for",
     "airtime_s",
     "pacer_for",
     "datagram_octets",

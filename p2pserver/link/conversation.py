@@ -84,6 +84,7 @@ class Conversation:
     def enter(self, peer_epoch: int, leave: Callable[[], None]) -> None:
         """A pipe takes over; the one before, if any, is told by its `leave`."""
         before, self._leave = self._leave, leave
+        self.allow(tuple(Priority))
         if before is not None:
             before()
         restarted = self._peer_epoch is not None and self._peer_epoch != peer_epoch
@@ -98,6 +99,10 @@ class Conversation:
 
     def has_fragments(self) -> bool:
         return self._outgoing.has_fragments()
+
+    def allow(self, classes: tuple[Priority, ...]) -> None:
+        """Only these classes may be sent now: from ALERT to the last for which there is airtime."""
+        self._outgoing.allowed = classes
 
     def take_fragments(self, octets: int) -> tuple[bytes, list[FragmentSent]]:
         return self._outgoing.take(octets)

@@ -119,6 +119,9 @@ class LinkEndpoint:
         self._ping_due = False
         self._heard_at = now
         self._fullest_heard = 0
+        self._budget_grows_at: float | None = None
+        self._silent_until = float("-inf")
+        """Until then all airtime that the law gives is used up."""
         self._bad_datagrams = 0
 
     # State
@@ -196,8 +199,12 @@ class LinkEndpoint:
         """Datagrams to hand to the transport now, in this order."""
         if self._last_words or self._state is PipeState.DEAD:
             words, self._last_words = self._last_words, []
-            return words
+            return words if self._may_speak(now) else []
+        if not self._may_speak(now):
+            return []
         out = self._handshake.transmit(now)
+        for part in out:
+            self._pacer.sent(len(part), now)
         if self._send_cipher is not None:
             while (datagram := self._next_datagram(now)) is not None:
                 out.append(datagram)
@@ -215,11 +222,15 @@ class LinkEndpoint:
             deadlines.append(self._recovery.next_deadline(may_time_out=not self._sends_on()))
             if self._pacer.paces and self._has_data() and self._recovery.may_send:
                 deadlines.append(self._pacer.send_at)
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+            deadlines.append(self._budget_grows_at)
+        earliest = min((deadline for deadline in deadlines if deadline is not None), default=None)
+        return earliest if earliest is None else max(earliest, self._silent_until)
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due; it does no harm to call it early."""
         if self._state is PipeState.DEAD:
+            return
+        if now < self._silent_until:
             return
         if self._state is not PipeState.ESTABLISHED and now >= self._handshake.fails_at:
             self._step(PipeInput.SILENCE, "the handshake made no progress")
@@ -346,11 +357,23 @@ class LinkEndpoint:
         conversation = self._conversation
         return conversation is not None and (conversation.credit_due() is not None or conversation.has_fragments())
 
+    def _may_speak(self, now: float) -> bool:
+        """Whether the airtime budget lets anything be sent; tells the conversation which classes it lets."""
+        classes, self._budget_grows_at = self._pacer.classes(self._octets_max, now)
+        if not classes:
+            assert self._budget_grows_at is not None
+            self._silent_until = self._budget_grows_at
+        if self._conversation is not None:
+            self._conversation.allow(classes)
+        return bool(classes)
+
     def _sends_on(self) -> bool:
         """In turns: whether another burst is asked and answered before anything is overdue."""
         return self._timers.burst_datagrams > 0 and self._recovery.may_send and self._has_data()
 
     def _next_datagram(self, now: float) -> bytes | None:
+        if not self._may_speak(now):
+            return None
         if self._counter >= COUNTER_MAX:
             self._step(PipeInput.FAULT, "all counters are used")
             return None
@@ -434,7 +457,8 @@ class LinkEndpoint:
         since = self._recovery.unanswered_since
         if since is None:
             return None
-        return max(self._heard_at + self._timers.dead_after_s, since + self._timers.answer_s)
+        answer_s = self._timers.answer_s
+        return max(self._heard_at + self._timers.dead_after_s, since + answer_s, self._silent_until + answer_s)
 
     # The end
 

@@ -93,6 +93,7 @@ class Outgoing:
         "_message_count",
         "_next_handle",
         "_started",
+        "allowed",
         "generation",
         "queued_octets",
     )
@@ -104,6 +105,8 @@ class Outgoing:
         self._delivered: list[int] = []
         self._started = 0
         self._limit = CREDIT_OCTETS
+        self.allowed: tuple[Priority, ...] = tuple(Priority)
+        """The classes that may be sent now: from the most urgent to the last for which there is airtime."""
         self.queued_octets = 0
         self.generation = 0
 
@@ -151,7 +154,7 @@ class Outgoing:
 
     def has_fragments(self) -> bool:
         """Whether `take` would give something, if there is room for it."""
-        for priority, queue in zip(Priority, self._classes, strict=True):
+        for priority, queue in zip(self.allowed, self._classes, strict=False):
             if queue.ready and self._sendable(priority) is not None:
                 return True
         return False
@@ -162,7 +165,7 @@ class Outgoing:
         sent: list[FragmentSent] = []
         left = octets
         full = False
-        for priority in Priority:
+        for priority in self.allowed:
             while not full:
                 head = self._sendable(priority)
                 if head is None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from p2pserver.link.airtime import AirtimeBudget
 from p2pserver.link.limits import LinkTimers
-from p2pserver.link.pacing import Pacer
+from p2pserver.link.pacing import Line, Pacer
 from transports.contract import LinkProfile
 
 FAST_BIT_RATE: Final = 64_000
@@ -22,6 +23,11 @@ ANSWER_LATENCY_S: Final = 0.25
 SHORT_ACK_DELAY_S: Final = 0.1
 SLOW_ANSWER_S: Final = 60.0
 """Some twenty questions: where a third of all datagrams is lost, half of the questions have no answer."""
+DATAGRAMS_PER_HOUR_MIN: Final = 20
+METERED_DATAGRAM_OCTETS: Final = 64
+METERED_ANSWER_S: Final = 3_900.0
+"""A peer that has used up its airtime is silent for up to an hour."""
+METERED_TIMEOUT_MAX_S: Final = 300.0
 TURN_S: Final = 0.1
 """What an answer at once may take beyond the round trip that was measured."""
 BURST_S: Final = 4.0
@@ -42,7 +48,11 @@ def datagram_octets(profile: LinkProfile) -> int:
     that is under 255 octets."""
     if profile.bit_rate is None:
         return profile.addressed_octets_max
-    return min(profile.addressed_octets_max, max(SLOW_DATAGRAM_OCTETS, profile.bit_rate // 16))
+    octets = min(profile.addressed_octets_max, max(SLOW_DATAGRAM_OCTETS, profile.bit_rate // 16))
+    if profile.airtime_ms_per_hour is not None:
+        most_ms = profile.airtime_ms_per_hour / DATAGRAMS_PER_HOUR_MIN - profile.datagram_overhead_ms
+        octets = min(octets, max(METERED_DATAGRAM_OCTETS, int(most_ms * profile.bit_rate / 8_000)))
+    return octets
 
 
 def timers_for(profile: LinkProfile) -> LinkTimers:
@@ -60,6 +70,9 @@ def timers_for(profile: LinkProfile) -> LinkTimers:
     slow = profile.bit_rate < FAST_BIT_RATE
     turns = profile.half_duplex
     answer_s = max(SLOW_ANSWER_S if slow else lan.answer_s, 150 * full_s)
+    timeout_max_s = max(3.0, 6 * full_s)
+    if profile.airtime_ms_per_hour is not None:
+        answer_s, timeout_max_s = max(METERED_ANSWER_S, answer_s), max(METERED_TIMEOUT_MAX_S, timeout_max_s)
     return LinkTimers(
         handshake_limit_s=max(lan.handshake_limit_s, 16 * retry_s),
         handshake_retry_s=max(lan.handshake_retry_s, retry_s),
@@ -67,7 +80,7 @@ def timers_for(profile: LinkProfile) -> LinkTimers:
         initial_rtt_s=max(lan.initial_rtt_s, ANSWER_LATENCY_S + 2 * full_s),
         timeout_min_s=max(TURN_S, 1.5 * reorder_wait_s),
         timeouts_alike=3 if turns else 0,
-        timeout_max_s=max(3.0, 6 * full_s),
+        timeout_max_s=timeout_max_s,
         ack_delay_s=min(max(lan.ack_delay_s, full_s), SHORT_ACK_DELAY_S),
         ack_every=64 if turns else 8,
         ack_quiet_s=4.5 * full_s + SHORT_ACK_DELAY_S if turns else 0.0,
@@ -87,9 +100,16 @@ def burst_datagrams(octets_max: int, full_s: float) -> int:
     return max(BURST_MIN, min(BURST_MAX, 2 * ranges, round(BURST_S / full_s)))
 
 
-def pacer_for(profile: LinkProfile) -> Pacer:
+def line_for(profile: LinkProfile) -> Line:
+    """What all pipes over one radio share."""
+    budget = profile.airtime_ms_per_hour
+    return Line(None if budget is None else AirtimeBudget(budget))
+
+
+def pacer_for(profile: LinkProfile, line: Line | None = None) -> Pacer:
     """What keeps a pipe from handing over more than the line carries."""
-    return Pacer(profile.bit_rate, profile.datagram_overhead_ms / 1000, timers_for(profile).burst_datagrams)
+    burst = timers_for(profile).burst_datagrams
+    return Pacer(profile.bit_rate, profile.datagram_overhead_ms / 1000, burst, line or line_for(profile))
 
 
 def _keeps_alive(profile: LinkProfile) -> bool:

@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from p2pserver import __version__
@@ -15,7 +16,7 @@ from p2pserver.federation import effects as fx
 from p2pserver.federation.limits import PeeringLimits
 from p2pserver.federation.peering import Peering
 from p2pserver.federation.recent_ids import RecentIds
-from p2pserver.link import Conversation, LinkEndpoint, datagram_octets, pacer_for, timers_for
+from p2pserver.link import Conversation, Line, LinkEndpoint, datagram_octets, line_for, pacer_for, timers_for
 from p2pserver.mesh.neighbors import Neighbors, PipeFacts, newer_stays
 from p2pserver.node.exchange import Exchange, S2sHandler, error_of
 from p2pserver.node.healing import Healer
@@ -87,6 +88,8 @@ class Mesh:
         self._tell = tell
         self._limits, self._timers = limits, timers or NodeTimers()
         self._epoch = self._draw_epoch()
+        self._lines: dict[int, Line] = {}
+        """By the identity of the transport."""
         self._neighbors = Neighbors(identity.signer.verify_key)
         self._pipes: dict[Pipe, asyncio.Task[None]] = {}
         self._sessions: dict[bytes, Session] = {}
@@ -176,7 +179,15 @@ class Mesh:
             log.error("a task of the mesh failed", exc_info=error, extra={"task": task.get_name()})
 
     def status(self) -> list[TransportStatus]:
-        return [transport.status() for transport in self._transports]
+        """What the transports say, and what has to wait for airtime."""
+        now = self._clock()
+        told = []
+        for transport in self._transports:
+            status = transport.status()
+            line = self._lines.get(id(transport))
+            note = line.budget.note(now) if line is not None and line.budget is not None else None
+            told.append(status if note is None else replace(status, notes=(*status.notes, note)))
+        return told
 
     def _slowest_bit_rate(self) -> int | None:
         """Of the links that are in use; None, if none of them tells."""
@@ -212,9 +223,9 @@ class Mesh:
     async def _accept(self, transport: Transport) -> None:
         with suppress(LinkDown):
             while True:
-                await self._take(await transport.next_link())
+                await self._take(await transport.next_link(), transport)
 
-    async def _take(self, link: Link) -> None:
+    async def _take(self, link: Link, transport: Transport) -> None:
         if len(self._pipes) >= PIPES_MAX or self._stopping:
             await link.close()
             return
@@ -227,10 +238,17 @@ class Mesh:
             lambda key: self._neighbors.may_talk(key, self._clock()),
             local_epoch=self._epoch,
             timers=self._timers.link or timers_for(link.profile),
-            pacer=pacer_for(link.profile),
+            pacer=pacer_for(link.profile, self._line_of(link, transport)),
         )
         pipe = Pipe(link, endpoint, self, clock=self._clock)
         self._pipes[pipe] = asyncio.create_task(self._run_pipe(pipe), name=f"pipe {link.remote}")
+
+    def _line_of(self, link: Link, transport: Transport) -> Line | None:
+        """What the pipes of a transport share, if they share their medium or its airtime."""
+        profile = link.profile
+        if profile.airtime_ms_per_hour is None and not profile.shared_medium and not profile.half_duplex:
+            return None
+        return self._lines.setdefault(id(transport), line_for(profile))
 
     async def _run_pipe(self, pipe: Pipe) -> None:
         try:
