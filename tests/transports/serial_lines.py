@@ -90,7 +90,7 @@ class WireModel:
     ) -> Iterator[tuple[int, bytes]]:
         octets = b""
         if not self.shared:
-            octets = sent.get(1 - end, b"")
+            octets = sent.get(1 - end, b"")  # a cable has two ends, 0 and 1
         elif end not in speaking:
             near = [other for other in sent if self.reach is None or (other, end) in self.reach]
             longest = max((sent[other] for other in near), key=len, default=b"")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.transports.serial_lines import PtyLine, VirtualLine, WireModel, pty_line
-from transports.conformance import TransportConformance
+from transports.conformance import SharedMediumConformance, TransportConformance
 from transports.contract import Transport
 from transports.serial import SerialParameters, SerialTransport
 from transports.sim import run_virtual
@@ -29,7 +29,7 @@ class _Virtual(TransportConformance):
         self.made = 0
         self.line = VirtualLine(
             WireModel(
-                2,
+                3,
                 1 / parameters.octet_s,
                 shared=self.shared,
                 flipped=self.flipped,
@@ -41,7 +41,7 @@ class _Virtual(TransportConformance):
 
     def make(self, side: str) -> Transport:
         self.made += 1
-        port = self.line.port({"a": 0, "b": 1}[side])
+        port = self.line.port("abc".index(side))
         return SerialTransport(SerialParameters.parse(self.parameters), port=port, rng=random.Random(self.made))
 
     def run(self, check: Coroutine[Any, Any, None]) -> None:
@@ -68,13 +68,13 @@ class TestNoisyCableAt9600(_Virtual):
     noise_per_s = 2.0
 
 
-class TestBusAt1200(_Virtual):
+class TestBusAt1200(_Virtual, SharedMediumConformance):
     parameters = "virtual?baud=1200&profile=bus&datagram=60"
     shared = True
     delivers = False
 
 
-class TestNoisyBusAt9600(_Virtual):
+class TestNoisyBusAt9600(_Virtual, SharedMediumConformance):
     parameters = "virtual?baud=9600&profile=bus&datagram=100"
     shared = True
     delivers = False

@@ -2,10 +2,11 @@
 
     HELLO  1  instance id 8               I am here, under the handle that sends this
     ASK    2  instance id 8               the same, and I want a HELLO of whom this is to
-    BYE    3                              I go, or have lost all my links
+    BYE    3  instance id 8               I go, or have lost all my links
     CLASH  4  handle 1, instance id 8     that handle is this instance's; whoever else has it draws another
-    OPEN   5  nonce 2, instance id 8      a link, please
-    ACCEPT 6  nonce 2                     there is one
+    OPEN   5  nonce 2, instance id 8,     a link, please, if your instance id begins like this:
+              addressee 2                 your handle may be another's as well
+    ACCEPT 6  nonce 2, instance id 8      there is one, with the sender (of this id)
     CLOSE  7  nonce 2, instance id 8      the sender (of this id) has no link of this nonce; 0: none at all
     STOP   8                              my inbox is full
     GO     9                              there is room again
@@ -21,6 +22,7 @@ from enum import IntEnum
 from transports.contract import INSTANCE_ID_OCTETS
 
 NONCE_OCTETS = 2
+ADDRESSEE_OCTETS = 2
 ANY_LINK = 0
 
 
@@ -37,7 +39,7 @@ class Kind(IntEnum):
 
 
 _HAS_NONCE = frozenset({Kind.OPEN, Kind.ACCEPT, Kind.CLOSE})
-_HAS_ID = frozenset({Kind.HELLO, Kind.ASK, Kind.CLASH, Kind.OPEN, Kind.CLOSE})
+_HAS_ID = frozenset({Kind.HELLO, Kind.ASK, Kind.BYE, Kind.CLASH, Kind.OPEN, Kind.ACCEPT, Kind.CLOSE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Control:
     instance_id: bytes = b""
     nonce: int = 0
     handle: int = 0
+    addressee: bytes = b""
 
     def encode(self) -> bytes:
         body = bytes((self.kind,))
@@ -55,10 +58,11 @@ class Control:
             body += bytes((self.handle,))
         if self.kind in _HAS_NONCE:
             body += self.nonce.to_bytes(NONCE_OCTETS, "big")
-        return body + (self.instance_id if self.kind in _HAS_ID else b"")
+        body += self.instance_id if self.kind in _HAS_ID else b""
+        return body + (self.addressee[:ADDRESSEE_OCTETS] if self.kind is Kind.OPEN else b"")
 
 
-CONTROL_OCTETS_MAX = 1 + NONCE_OCTETS + INSTANCE_ID_OCTETS
+CONTROL_OCTETS_MAX = 1 + NONCE_OCTETS + INSTANCE_ID_OCTETS + ADDRESSEE_OCTETS
 
 
 def decode_control(body: bytes) -> Control | None:
@@ -67,7 +71,7 @@ def decode_control(body: bytes) -> Control | None:
         kind = Kind(body[0])
     except (ValueError, IndexError):
         return None
-    at, handle, nonce, instance_id = 1, 0, 0, b""
+    at, handle, nonce, instance_id, addressee = 1, 0, 0, b"", b""
     if kind is Kind.CLASH:
         handle = int.from_bytes(body[at : at + 1], "big")
         at += 1
@@ -77,6 +81,9 @@ def decode_control(body: bytes) -> Control | None:
     if kind in _HAS_ID:
         instance_id = body[at : at + INSTANCE_ID_OCTETS]
         at += INSTANCE_ID_OCTETS
+    if kind is Kind.OPEN:
+        addressee = body[at : at + ADDRESSEE_OCTETS]
+        at += ADDRESSEE_OCTETS
     if len(body) < at:
         return None
-    return Control(kind, instance_id, nonce, handle)
+    return Control(kind, instance_id, nonce, handle, addressee)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from transports.contract import LinkDown, LinkProfile, check_datagram
-from transports.serial.frames import Frame
+from transports.serial.frames import EVERYBODY, Frame
 
 OUTBOX_FRAMES = 2
 """That wait for their turn; then `send` waits. What waits here cannot be overtaken any more."""
@@ -48,7 +48,7 @@ class SerialLink:
         remote: str,
         handles: Callable[[], tuple[int, int]],
     ) -> None:
-        """`instance_id` is the other side's; `handles()` are its and ours, which may change."""
+        """`instance_id` is the other side's; `handles()` are its (or 0: unknown) and ours, which may change."""
         self.profile = profile
         self.initiator = initiator
         self.peer_hint: bytes | None = instance_id
@@ -101,7 +101,7 @@ class SerialLink:
 
     async def close(self) -> None:
         if self.is_open:
-            unsent = [self.take_frame() for _ in range(len(self._outbox))]
+            unsent = [self.take_frame() for _ in range(len(self._outbox))] if self.has_frame else []
             self.end("closed here")
             self._owner.closed_here(self, unsent)
 
@@ -142,7 +142,7 @@ class SerialLink:
     def has_frame(self) -> bool:
         if self._stopped_until is not None and self._loop.time() < self._stopped_until:
             return False
-        return bool(self._outbox)
+        return bool(self._outbox) and self._handles()[0] != EVERYBODY
 
     def take_frame(self) -> Frame:
         to, sender = self._handles()

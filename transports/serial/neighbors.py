@@ -18,6 +18,8 @@ from transports.serial.link import SerialLink
 
 NEIGHBORS_MAX = 64
 """On one line; whoever was heard least recently and has no link gives way."""
+UNKNOWN = EVERYBODY
+"""Instead of a handle: nothing can be sent to such a neighbor until it says HELLO again."""
 OPEN_TRIES = 6
 BACK_OFF_S_MAX = 30.0
 LASTED_S = 60.0
@@ -76,9 +78,9 @@ class Neighbors:
         return self._by_id.get(instance_id)
 
     def handle_of(self, instance_id: bytes) -> int:
-        """Where frames to an instance go; 0 when it is not here any more."""
+        """Where frames to an instance go; UNKNOWN when it has no handle, or is not here any more."""
         neighbor = self._by_id.get(instance_id)
-        return neighbor.handle if neighbor is not None else EVERYBODY
+        return neighbor.handle if neighbor is not None else UNKNOWN
 
     def learn(self, handle: int, instance_id: bytes, now: float) -> list[Control]:
         """An instance said that it has this handle. Returns what everybody should be told."""
@@ -94,7 +96,8 @@ class Neighbors:
             clash = Control(Kind.CLASH, keeper, handle=handle)
             if keeper == holder.instance_id:
                 return [clash]
-            self.forget(holder)
+            holder.handle = UNKNOWN  # it will draw another, and say so
+            del self._by_handle[handle]
             self._take(handle, instance_id, now)
             return [clash]
         self._take(handle, instance_id, now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from transports.contract import LinkProfile, Parameters
+from transports.contract import INSTANCE_ID_OCTETS, LinkProfile, Parameters
 from transports.serial.control import CONTROL_OCTETS_MAX
 from transports.serial.frames import body_octets_within, frame_octets
 
@@ -14,9 +14,11 @@ DATAGRAM_OCTETS_MIN, DATAGRAM_OCTETS_MAX = 20, 1_500
 FRAME_S = 1.5
 """How long the largest frame of a wire takes: what is urgent waits no longer."""
 FRAME_OCTETS_LEAST = 96
-IDLE_BIT_S = 0.5
-"""What it may cost to be found: bits per second, or a two-thousandth of the line where that is more."""
-HELLO_S_MIN, HELLO_S_MAX = 5.0, 300.0
+IDLE_BIT_S = 0.4
+"""What it may cost to be found, in bits per second; the keepalive of the link above comes to it."""
+FAST_BIT_RATE = 64_000
+"""From here on it may cost a thousandth of the line."""
+HELLO_S_MIN = 5.0
 
 _BUSY_LINES = ("cts", "dsr", "cd")
 _KEYS = frozenset({"port", "baud", "profile", "air", "datagram", "duty", "rtscts", "busy"})
@@ -142,11 +144,12 @@ class SerialParameters:
             kind="serial",
             addressed_octets_max=octets,
             broadcast_octets_max=octets if self.modem.shared else None,
-            bit_rate=max(1, int(8 * octets / self.airtime_s(octets))),
+            bit_rate=max(1, int(8 / self.octet_s)),
             airtime_ms_per_hour=None if self.duty_percent is None else int(36_000 * self.duty_percent),
             shared_medium=self.modem.shared,
             half_duplex=self.modem.half_duplex,
             ordered=True,
+            datagram_overhead_ms=round(1000 * self.airtime_s(0), 2),
         )
 
     def _datagram_octets(self) -> int:
@@ -174,9 +177,9 @@ class SerialParameters:
     @property
     def hello_s(self) -> float:
         """Between two HELLOs of a node that has nothing else to say."""
-        octets = frame_octets(1 + 8)
-        bit_s = max(IDLE_BIT_S, 0.0005 / self.octet_s * 8)
-        return min(max(octets * 10 / bit_s, HELLO_S_MIN), HELLO_S_MAX)
+        bit_rate = 8 / self.octet_s
+        bit_s = IDLE_BIT_S if bit_rate < FAST_BIT_RATE else bit_rate / 1_000
+        return max(8 * frame_octets(1 + INSTANCE_ID_OCTETS) / bit_s, HELLO_S_MIN)
 
     @property
     def silence_s(self) -> float:

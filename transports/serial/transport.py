@@ -20,7 +20,8 @@ from transports.serial.control import ANY_LINK, CONTROL_OCTETS_MAX, Control, Kin
 from transports.serial.frames import EVERYBODY, Frame, FrameDecoder
 from transports.serial.line_quality import LineQuality
 from transports.serial.link import SerialLink
-from transports.serial.neighbors import OPEN_TRIES, Neighbor, Neighbors
+from transports.serial.medium import SerialMedium
+from transports.serial.neighbors import OPEN_TRIES, UNKNOWN, Neighbor, Neighbors
 from transports.serial.parameters import DATAGRAM_OCTETS_MAX, SerialParameters
 from transports.serial.port import Port, ThreadedPort
 
@@ -47,10 +48,16 @@ class SerialTransport:
         self._decoder = FrameDecoder(DATAGRAM_OCTETS_MAX)
         self._quality = LineQuality()
         self._neighbors: Neighbors | None = None
+        self.medium = (
+            SerialMedium(self.profile, own_handle=self._own_handle, queued=self.outbox_filled)
+            if self.profile.shared_medium
+            else None
+        )
         self._channel: Channel | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._woken = asyncio.Event()
         self._hello_at: float | None = None
+        self._hello_wanted = False
         self._hello_pause_s = FIRST_HELLO_S
         self._port_note: str | None = None
         self._offered: deque[SerialLink] = deque()
@@ -75,6 +82,9 @@ class SerialTransport:
             neighbors=lambda: len(neighbors),
         )
         await self._port.start(self)
+        if self.medium is not None:
+            self.medium.begin()
+            channel.add(self.medium)
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(channel.run(), name="serial channel"),
@@ -113,11 +123,13 @@ class SerialTransport:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._neighbors is not None and self._channel is not None:
-            self._channel.last_word(self._frame(EVERYBODY, Control(Kind.BYE)))
+            self._channel.last_word(self._frame(EVERYBODY, Control(Kind.BYE, self._own_id())))
             for neighbor in self._neighbors:
                 self._link_over(neighbor, "the transport is closed")
                 self._neighbors.forget(neighbor)
         self._offered.clear()
+        if self.medium is not None:
+            self.medium.end()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_S):
                 await self._port.close()
@@ -130,7 +142,9 @@ class SerialTransport:
         self._quality.begin(self._now())
         channel = self._running_channel()
         channel.reset()
-        self._say(EVERYBODY, Control(Kind.BYE))  # who linked to us before the port was lost should do it anew
+        self._say(
+            EVERYBODY, Control(Kind.BYE, self._own_id())
+        )  # who linked to us before the port was lost should do it anew
         self._say(EVERYBODY, Control(Kind.ASK, self._own_id()))
         self._hello_pause_s = max(FIRST_HELLO_S, 10 * self._control_s())
         self._hello_at = self._now() + self._hello_pause_s
@@ -189,7 +203,11 @@ class SerialTransport:
             control = decode_control(frame.body)
             if control is not None:
                 self._control_arrived(neighbors, frame, control, now)
-        elif frame.to == neighbors.handle:
+        elif frame.to == EVERYBODY:
+            self._overheard(neighbors, frame, now)
+            if self.medium is not None and frame.sender != neighbors.handle:
+                self.medium.datagram_arrived(frame.body)
+        else:
             neighbor = self._overheard(neighbors, frame, now)
             if neighbor is not None and neighbor.link is not None:
                 neighbor.link.datagram_arrived(frame.body)
@@ -218,17 +236,21 @@ class SerialTransport:
         elif control.kind is Kind.CLASH:
             self._announce(neighbors.told_of_clash(control))
             return
+        elif control.kind is Kind.BYE:
+            leaving = neighbors.with_id(control.instance_id)
+            if leaving is not None:
+                self._link_over(leaving, "the other side left", keep_inbox=True)
+                neighbors.forget(leaving)
+            return
         neighbor = neighbors.heard(frame.sender, now)
         if neighbor is None:
             return
         match control.kind:
-            case Kind.BYE:
-                self._link_over(neighbor, "the other side left", keep_inbox=True)
-                neighbors.forget(neighbor)
-            case Kind.OPEN:
+            case Kind.OPEN if neighbors.instance_id.startswith(control.addressee):
                 self._opened_there(neighbor, control)
             case Kind.ACCEPT if neighbor.opening == control.nonce:
-                self._make_link(neighbor, control.nonce, initiator=True)
+                if control.instance_id == neighbor.instance_id:  # otherwise somebody else with its handle
+                    self._make_link(neighbor, control.nonce, initiator=True)
             case Kind.CLOSE if control.instance_id == neighbor.instance_id and neighbor.link is not None:
                 if control.nonce in {neighbor.link.nonce, ANY_LINK}:
                     self._link_over(neighbor, "closed by the other side", keep_inbox=True)
@@ -241,7 +263,7 @@ class SerialTransport:
         if neighbor.link is None or neighbor.link.nonce != control.nonce:
             self._link_over(neighbor, "the other side began anew", keep_inbox=True)
             self._make_link(neighbor, control.nonce, initiator=False)
-        self._say(neighbor.handle, Control(Kind.ACCEPT, nonce=control.nonce))
+        self._say(neighbor.handle, Control(Kind.ACCEPT, self._own_id(), control.nonce))
 
     # links
 
@@ -283,7 +305,7 @@ class SerialTransport:
     def _say_to(self, link: SerialLink, control: Control) -> None:
         assert self._neighbors is not None
         handle = self._neighbors.handle_of(link.instance_id)
-        if handle != EVERYBODY:
+        if handle != UNKNOWN:
             self._say(handle, control)
 
     def _frame(self, to: int, control: Control) -> Frame:
@@ -303,6 +325,7 @@ class SerialTransport:
         wait_s = 0.0
         if not at_once and self.profile.half_duplex:
             wait_s = self._rng.uniform(0.0, 4 * self._control_s() * (others + 1))
+        self._hello_wanted = True
         when = self._now() + wait_s
         self._hello_at = when if self._hello_at is None else min(when, self._hello_at)
         self._woken.set()
@@ -340,15 +363,20 @@ class SerialTransport:
             return
         if len(neighbors):
             pause_s = self.parameters.hello_s
+            silent_s = now - channel.sent_at
+            if pause_s - silent_s >= 1.0 and not self._hello_wanted:
+                self._hello_at = now + pause_s - silent_s
+                return
             self._say(EVERYBODY, Control(Kind.HELLO, neighbors.instance_id))
         else:
             pause_s = self._hello_pause_s
             self._hello_pause_s = min(2 * pause_s, self.parameters.hello_s)
             self._say(EVERYBODY, Control(Kind.ASK, neighbors.instance_id))
+        self._hello_wanted = False
         self._hello_at = now + pause_s * self._rng.uniform(0.9, 1.1)
 
     def _is_ours_to_open(self, neighbors: Neighbors, neighbor: Neighbor) -> bool:
-        return neighbor.link is None and neighbors.instance_id < neighbor.instance_id
+        return neighbor.link is None and neighbor.handle != UNKNOWN and neighbors.instance_id < neighbor.instance_id
 
     def _ask_for_link(self, neighbors: Neighbors, neighbor: Neighbor, now: float) -> None:
         """Of two instances the one with the smaller id asks, until it is answered; then less often."""
@@ -358,7 +386,8 @@ class SerialTransport:
             neighbor.state = ServiceState.FAILED if neighbor.tries >= OPEN_TRIES else ServiceState.DIALING
             neighbor.opening, neighbor.tries = self._rng.randrange(1, 1 << 16), 0
         neighbor.tries += 1
-        self._say(neighbor.handle, Control(Kind.OPEN, neighbors.instance_id, neighbor.opening))
+        asking = Control(Kind.OPEN, neighbors.instance_id, neighbor.opening, addressee=neighbor.instance_id)
+        self._say(neighbor.handle, asking)
         wait_s = 4 * self._control_s() + 2 * self.parameters.answer_s + 0.5
         neighbor.due_at = now + wait_s * min(2 ** (neighbor.tries - 1), 16) * self._rng.uniform(0.75, 1.25)
 
@@ -376,6 +405,10 @@ class SerialTransport:
     def _own_id(self) -> bytes:
         assert self._neighbors is not None
         return self._neighbors.instance_id
+
+    def _own_handle(self) -> int:
+        assert self._neighbors is not None
+        return self._neighbors.handle
 
     def _running_channel(self) -> Channel:
         assert self._channel is not None
