@@ -1,8 +1,15 @@
-"""Limits and times of one peering. The limits bound what a hostile peer can cost; the times fit a LAN."""
+"""Limits and times of one peering. The limits bound what a hostile peer can cost; the times fit a LAN, or, derived from
+them, a slow link."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
+
+FAST_BIT_RATE: Final = 64_000
+"""From here on a peering does by the clock what it does on a LAN."""
+TIMERS_BIT_RATE_MIN: Final = 1_200
+"""Below this bit rate hardly anything is said by the clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,3 +74,29 @@ class PeeringLimits:
     credits: float = 400.0
     """What the peer's messages may cost at once."""
     credits_per_s: float = 200.0
+
+
+def timers_on(bit_rate: int | None, lan: PeeringTimers) -> PeeringTimers:
+    """The times on a link of so many bits per second (None: fast): what is said by the clock is said rarely, and an
+    answer has the time that it takes."""
+    if bit_rate is None or bit_rate >= FAST_BIT_RATE:
+        return lan
+    octet_s = 8 / bit_rate
+    soonest, latest = lan.offer_s
+    return replace(
+        lan,
+        compare_all_s=max(lan.compare_all_s, 7_200.0 if bit_rate >= TIMERS_BIT_RATE_MIN else 86_400.0),
+        quiet_s=max(lan.quiet_s, 300.0),
+        recheck_s=max(lan.recheck_s, 1_000 * octet_s),
+        settle_s=max(lan.settle_s, 2_000 * octet_s),
+        answer_s=max(lan.answer_s, (3 * answer_octets_on(bit_rate) + 4_000) * octet_s),
+        reload_s=max(lan.reload_s, 60.0),
+        offer_s=(soonest + 250 * octet_s, latest + 1_000 * octet_s),
+        resend_s=max(lan.resend_s, 20_000 * octet_s),
+    )
+
+
+def answer_octets_on(bit_rate: int | None) -> int:
+    """PDUs in one answer: what a slow link carries in a minute, so that other things have their turn."""
+    most = PeeringLimits().answer_octets
+    return most if bit_rate is None or bit_rate >= FAST_BIT_RATE else min(most, max(4_096, 60 * bit_rate // 8))

@@ -19,6 +19,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
@@ -41,7 +42,7 @@ from p2pserver.federation.effects import (
     RoomView,
     StoreItems,
 )
-from p2pserver.federation.limits import PeeringLimits, PeeringTimers
+from p2pserver.federation.limits import PeeringLimits, PeeringTimers, answer_octets_on, timers_on
 from p2pserver.federation.outbox_window import OutboxWindow
 from p2pserver.federation.questions import Questions
 from p2pserver.federation.recent_ids import RecentIds
@@ -102,7 +103,8 @@ class Peering:
         `salt`: 8 random octets.
         """
         self._limits = limits or PeeringLimits()
-        self._timers = timers or PeeringTimers()
+        self._lan_timers = self._timers = timers or PeeringTimers()
+        self._lan_answer_octets = self._limits.answer_octets
         self._our_name, self._their_key, self._known_name = our_name, their_key, known_name
         self._agent, self._salt, self._rng = agent, salt, rng
         self._channel = Channel(
@@ -197,10 +199,14 @@ class Peering:
 
     # Contact
 
-    def contact(self, now: float, *, clock_ms: int) -> None:
-        """A pipe to the peer is up, perhaps in place of another. `clock_ms`: our wall clock, since 1970."""
+    def contact(self, now: float, *, clock_ms: int, bit_rate: int | None = None) -> None:
+        """A pipe to the peer is up, perhaps in place of another. `clock_ms`: our wall clock, since 1970; `bit_rate`: of
+        the pipe."""
         if self._state is PeeringState.LEFT:
             return
+        self._timers = self._channel.timers = timers_on(bit_rate, self._lan_timers)
+        answer_octets = min(self._lan_answer_octets, answer_octets_on(bit_rate))
+        self._limits = self._channel.limits = replace(self._limits, answer_octets=answer_octets)
         self._channel.connected = True
         if not self._said_hello:
             self._said_hello = True

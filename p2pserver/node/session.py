@@ -10,6 +10,7 @@ from typing import Any
 
 from p2pserver.errors import PeerUnreachable
 from p2pserver.federation.effects import Answered, Effect, Unanswered
+from p2pserver.federation.limits import FAST_BIT_RATE
 from p2pserver.federation.peering import Peering
 from p2pserver.link import Conversation
 from p2pserver.mesh.neighbors import PipeFacts, best
@@ -25,6 +26,9 @@ MESSAGES_AT_ONCE = 16
 PDUS_PER_UNIT_MAX = 32
 """A long answer is judged in parts, so that what a client sends in between does not wait for all of it."""
 TIMER_GRAIN_S = 0.001
+STALLED_OCTETS = 5_000
+"""A slow link that moves nothing for as long as it takes for this has stalled."""
+ANSWER_MAX_S = 4 * 3600.0
 
 Execute = Callable[["Session", list[Effect]], Awaitable[None]]
 
@@ -101,13 +105,13 @@ class Session:
         else:
             self.last_link = chosen.link.remote
             chosen.attach(self.conversation)
-            self.peering.contact(self._clock(), clock_ms=self._wall_ms())
+            self.peering.contact(self._clock(), clock_ms=self._wall_ms(), bit_rate=self.pipes[chosen].bit_rate)
         self.wake()
 
     # Questions
 
     async def ask(self, name: str, body: dict[str, Any], *, timeout_s: float) -> tuple[bool, bytes]:
-        """(whether it is an answer, JSON text).
+        """(whether it is an answer, JSON text). On a slow link `timeout_s` is for a time in which nothing moves.
 
         Raises: PeerUnreachable, at once when the peer cannot be asked, or when no answer came in time.
         """
@@ -121,13 +125,26 @@ class Session:
         self._answers[number] = answer
         self.wake()
         try:
-            async with asyncio.timeout(timeout_s):
-                return await answer
-        except TimeoutError:
-            raise PeerUnreachable("the server did not answer in time") from None
+            give_up_at = self._clock() + ANSWER_MAX_S
+            while not answer.done():
+                before, stalled_s = self._moved(), self._stalled_s()
+                await asyncio.wait([answer], timeout=max(timeout_s, stalled_s))
+                still = stalled_s > 0.0 and self._moved() != before and self._clock() < give_up_at
+                if not answer.done() and not still:
+                    raise PeerUnreachable("the server did not answer in time")
+            return answer.result()
         finally:
             self._answers.pop(number, None)
             self.peering.cancel(number)
+
+    def _moved(self) -> tuple[int, int]:
+        """Changes while the link carries something for us, whole messages or parts, one way or the other."""
+        return self.conversation.octets_held, self.conversation.queued_octets
+
+    def _stalled_s(self) -> float:
+        """How long nothing may move on a slow link, though both sides are there; 0 on a fast one."""
+        bit_rate = None if self.active is None else self.pipes[self.active].bit_rate
+        return 0.0 if bit_rate is None or bit_rate >= FAST_BIT_RATE else STALLED_OCTETS * 8 / bit_rate
 
     def answered(self, effect: Answered | Unanswered) -> None:
         answer = self._answers.get(effect.number)

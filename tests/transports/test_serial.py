@@ -502,7 +502,7 @@ def bad() -> Iterator[tuple[str, str]]:
     yield "/dev/x?baud=9600&baud=1200", "given twice"
     yield "/dev/x?colour=red", "unknown parameter"
     yield "/dev/x?profile=pigeon", "profile is one of"
-    yield "/dev/x?duty=200", "duty is a percentage"
+    yield "/dev/x?duty=200", "a duty cycle is one of"
     yield "/dev/x?busy=ring", "busy is one of"
     yield "/dev/x?rtscts=maybe", "rtscts is on or off"
     yield "/dev/x?datagram=9", "datagram is a whole number"
@@ -515,7 +515,7 @@ def test_what_cannot_be_understood_is_said(text: str, message: str) -> None:
 
 
 def test_profiles_tell_what_a_link_should_know() -> None:
-    e22 = SerialParameters.parse("/dev/x?profile=e220&duty=1%").link_profile
+    e22 = SerialParameters.parse("/dev/x?profile=e220&duty=eu868-1").link_profile
     assert (e22.addressed_octets_max, e22.broadcast_octets_max) == (233, 233)
     assert (e22.bit_rate, e22.airtime_ms_per_hour) == (2_400, 36_000)
     assert e22.shared_medium

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from transports.contract import INSTANCE_ID_OCTETS, LinkProfile, Parameters
+from transports.contract import INSTANCE_ID_OCTETS, LinkProfile, Parameters, airtime_of_duty_cycle
 from transports.serial.control import CONTROL_OCTETS_MAX
 from transports.serial.frames import body_octets_within, frame_octets
 
@@ -77,7 +77,7 @@ class SerialParameters:
     baud: int
     air_bit_rate: int | None = None
     datagram_octets: int | None = None
-    duty_percent: float | None = None
+    airtime_ms_per_hour: int | None = None
     rtscts: bool = False
     busy: str | None = None
 
@@ -113,7 +113,7 @@ class SerialParameters:
             baud=_whole(given, "baud", BAUD_MIN, BAUD_MAX) or PROFILES[name].baud,
             air_bit_rate=_whole(given, "air", 50, 100_000_000),
             datagram_octets=_whole(given, "datagram", DATAGRAM_OCTETS_MIN, DATAGRAM_OCTETS_MAX),
-            duty_percent=_percent(given.one("duty")),
+            airtime_ms_per_hour=None if (duty := given.one("duty")) is None else airtime_of_duty_cycle(duty),
             rtscts=rtscts == "on",
             busy=busy,
         )
@@ -145,7 +145,7 @@ class SerialParameters:
             addressed_octets_max=octets,
             broadcast_octets_max=octets if self.modem.shared else None,
             bit_rate=max(1, int(8 / self.octet_s)),
-            airtime_ms_per_hour=None if self.duty_percent is None else int(36_000 * self.duty_percent),
+            airtime_ms_per_hour=self.airtime_ms_per_hour,
             shared_medium=self.modem.shared,
             half_duplex=self.modem.half_duplex,
             ordered=True,
@@ -194,15 +194,3 @@ def _whole(given: Parameters, key: str, least: int, most: int) -> int | None:
     if not (text.isascii() and text.isdigit()) or not least <= int(text[:12]) <= most:
         raise ValueError(f"{key} is a whole number from {least} to {most}, not {text!r}")
     return int(text)
-
-
-def _percent(text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        percent = float(text.removesuffix("%"))
-    except ValueError:
-        percent = 0.0
-    if not 0 < percent <= 100:
-        raise ValueError(f"duty is a percentage, as in duty=1 or duty=10%, not {text!r}")
-    return percent
