@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from p2pserver.link.frames import Fragment
+from p2pserver.link.frames import Fragment, Held
 from p2pserver.link.incoming import Incoming
 from p2pserver.link.limits import Priority
 from p2pserver.link.outgoing import FragmentSent, Outgoing
@@ -104,8 +104,8 @@ class Conversation:
         """Only these classes may be sent now: from ALERT to the last for which there is airtime."""
         self._outgoing.allowed = classes
 
-    def take_fragments(self, octets: int) -> tuple[bytes, list[FragmentSent]]:
-        return self._outgoing.take(octets)
+    def take_fragments(self, octets: int, datagram_octets_max: int) -> tuple[bytes, list[FragmentSent]]:
+        return self._outgoing.take(octets, datagram_octets_max)
 
     def fragments_acknowledged(self, fragments: Sequence[FragmentSent]) -> None:
         for fragment in fragments:
@@ -130,3 +130,17 @@ class Conversation:
 
     def credit_lost(self) -> None:
         self._incoming.credit_lost()
+
+    def held_received(self, held: Held) -> None:
+        """Raises: RemoteLinkError."""
+        self._outgoing.held_received(held)
+
+    @property
+    def has_to_tell(self) -> bool:
+        return self._incoming.has_to_tell
+
+    def tell_held(self, octets_max: int) -> tuple[bytes, tuple[Priority, ...]]:
+        return self._incoming.tell_held(octets_max)
+
+    def held_lost(self, priorities: tuple[Priority, ...]) -> None:
+        self._incoming.held_lost(priorities)

@@ -16,33 +16,36 @@ from p2pserver.link.frames import (
     Ack,
     Credit,
     Fragment,
+    Frame,
     Goodbye,
+    Held,
     Ping,
     decode_frames,
-    decode_varint,
     encode_ack,
     encode_credit,
     encode_goodbye,
-    encode_varint,
-    varint_octets,
 )
-from p2pserver.link.handshake import HANDSHAKE_KIND, Handshake
+from p2pserver.link.handshake import SECOND, THIRD, Handshake
 from p2pserver.link.limits import (
+    ACK_LATE_MAX,
     BAD_DATAGRAMS_MAX,
     COUNTER_MAX,
     DATAGRAM_OCTETS_MAX,
     DATAGRAM_OCTETS_MIN,
+    FORGERIES_MAX,
     LinkTimers,
+    Priority,
 )
-from p2pserver.link.node_key import Introduction, node_key_of
-from p2pserver.link.noise import TAG_OCTETS, Cipher
+from p2pserver.link.node_key import Introduction, node_key_of, sign_of
 from p2pserver.link.outgoing import FragmentSent
 from p2pserver.link.pacing import Pacer
 from p2pserver.link.pipe_state import TRANSITIONS, PipeInput, PipeState
 from p2pserver.link.recovery import BURSTS_IN_FLIGHT, Recovery, SentDatagram
 from p2pserver.link.replay import Arrivals, ReplayWindow
+from p2pserver.link.sealing import SECURED, Opener, Sealer, link_tag_of
 
-SECURED_KIND = 0x02
+COMPANY_OCTETS_LEAST = 32
+"""An acknowledgement goes alone where it would leave less than this for what goes with it."""
 ACK_OCTETS = 40
 """On a half-duplex line, so long an acknowledgement is waited for before the next burst."""
 TURN_S = 0.05
@@ -98,7 +101,7 @@ class LinkEndpoint:
         self._state = PipeState.AWAIT_SECOND if initiator else PipeState.AWAIT_FIRST
         self._handshake = Handshake(
             signer_seed,
-            Introduction(self._own_key, local_epoch),
+            Introduction(sign_of(self._own_key), local_epoch),
             initiator=initiator,
             datagram_octets_max=datagram_octets_max,
             random_bytes=random_bytes,
@@ -109,11 +112,11 @@ class LinkEndpoint:
         self._recovery = Recovery(datagram_octets_max, self._timers)
         self._replay = ReplayWindow()
         self._arrivals = Arrivals()
-        self._send_cipher: Cipher | None = None
-        self._receive_cipher: Cipher | None = None
-        self._counter = 0
+        self._sealer: Sealer | None = None
+        self._opener: Opener | None = None
         self._conversation: Conversation | None = None
         self._peer: Introduction | None = None
+        self._peer_key = b""
         self._events: list[LinkEvent] = []
         self._last_words: list[bytes] = []
         self._ping_due = False
@@ -123,6 +126,7 @@ class LinkEndpoint:
         self._silent_until = float("-inf")
         """Until then all airtime that the law gives is used up."""
         self._bad_datagrams = 0
+        self._bad_in_a_row = 0
 
     # State
 
@@ -133,7 +137,7 @@ class LinkEndpoint:
     @property
     def peer_key(self) -> bytes | None:
         """The Ed25519 key of the other side, once it is proved."""
-        return self._peer.node_key if self._peer else None
+        return self._peer_key or None
 
     @property
     def bad_datagrams(self) -> int:
@@ -182,17 +186,16 @@ class LinkEndpoint:
         try:
             if not 0 < len(data) <= DATAGRAM_OCTETS_MAX:
                 raise RemoteLinkError("a datagram of no or too many octets")
-            if data[0] == SECURED_KIND:
+            if data[0] & SECURED:
                 self._secured_received(bytes(data), now)
-            elif data[0] == HANDSHAKE_KIND:
-                self._handshake_received(bytes(data), now)
             else:
-                raise RemoteLinkError("a datagram of unknown kind")
+                self._handshake_received(bytes(data), now)
         except PeerRefused as refused:
             self._step(PipeInput.REFUSED, str(refused))
         except RemoteLinkError:
             self._bad_datagrams += 1
-            if self._bad_datagrams >= BAD_DATAGRAMS_MAX:
+            self._bad_in_a_row += 1
+            if self._bad_in_a_row >= BAD_DATAGRAMS_MAX or self._bad_datagrams >= FORGERIES_MAX:
                 self._step(PipeInput.FAULT, "too many bad datagrams")
 
     def poll_transmit(self, now: float) -> list[bytes]:
@@ -205,7 +208,7 @@ class LinkEndpoint:
         out = self._handshake.transmit(now)
         for part in out:
             self._pacer.sent(len(part), now)
-        if self._send_cipher is not None:
+        if self._sealer is not None:
             while (datagram := self._next_datagram(now)) is not None:
                 out.append(datagram)
         return out
@@ -217,7 +220,7 @@ class LinkEndpoint:
         deadlines = [self._handshake.repeat_at]
         if self._state is not PipeState.ESTABLISHED:
             deadlines.append(self._handshake.fails_at)
-        if self._send_cipher is not None:
+        if self._sealer is not None:
             deadlines += [self._arrivals.due_at, self._dead_at(), self._ping_at()]
             deadlines.append(self._recovery.next_deadline(may_time_out=not self._sends_on()))
             if self._pacer.paces and self._has_data() and self._recovery.may_send:
@@ -234,7 +237,7 @@ class LinkEndpoint:
             return
         if self._state is not PipeState.ESTABLISHED and now >= self._handshake.fails_at:
             self._step(PipeInput.SILENCE, "the handshake made no progress")
-        elif self._send_cipher is not None:
+        elif self._sealer is not None:
             dead_at = self._dead_at()
             if dead_at is not None and now >= dead_at:
                 self._step(PipeInput.SILENCE, "the peer is silent")
@@ -253,21 +256,24 @@ class LinkEndpoint:
             self._ping_due = self._ping_due or not self._handshake.initiator
             return
         number = self._handshake.datagram_received(datagram, now)
-        if number == 1:
-            self._step(PipeInput.FIRST)
-        elif number is not None:
-            assert self._handshake.peer is not None
-            self._send_cipher, self._receive_cipher = self._handshake.split()
+        if number in (SECOND, THIRD):
+            peer, peer_key = self._handshake.peer, self._handshake.peer_key
+            assert peer is not None
+            send, receive, handshake_hash = self._handshake.split()
+            link_tag = link_tag_of(handshake_hash)
+            self._sealer, self._opener = Sealer(send, link_tag, self._octets_max), Opener(receive, link_tag)
             self._heard_at = now
             if self._handshake.round_trip is not None:
                 self._recovery.trip.sample(self._handshake.round_trip, 0.0, now)
-            self._check_peer(self._handshake.peer.node_key, now)
-            self._peer = self._handshake.peer
-            if number == 3:
+            self._check_peer(peer_key, now)
+            self._peer, self._peer_key = peer, peer_key
+            if number == THIRD:
                 self._handshake.stop()
                 self._ping_due = True
-            self._step(PipeInput.SECOND if number == 2 else PipeInput.THIRD)
-            self._events.append(PeerAuthenticated(self._peer.node_key, self._peer.epoch))
+            self._step(PipeInput.SECOND if number == SECOND else PipeInput.THIRD)
+            self._events.append(PeerAuthenticated(peer_key, peer.epoch))
+        elif number is not None:
+            self._step(PipeInput.FIRST)
 
     def _check_peer(self, node_key: bytes, now: float) -> None:
         """Raises: PeerRefused. A responder tells why; an initiator leaves without having said who it is."""
@@ -282,26 +288,30 @@ class LinkEndpoint:
             raise PeerRefused(reason)
 
     def _secured_received(self, datagram: bytes, now: float) -> None:
-        if self._receive_cipher is None:
+        if self._opener is None or datagram[0] != self._opener.link_tag:
             return
-        counter, header_octets = decode_varint(datagram, 1)
+        highest = self._replay.highest
+        counter, header_octets = self._opener.counter_of(datagram, highest)
         if not self._replay.is_new(counter):
             return
-        payload = self._open(self._receive_cipher, counter, datagram[:header_octets], datagram[header_octets:])
+        payload = self._opener.open(datagram, counter, header_octets)
         self._heard_at = now
         self._pacer.heard(len(datagram), now)
+        self._bad_in_a_row = 0
         if self._state is PipeState.UNCONFIRMED:
             self._handshake.stop()
         self._step(PipeInput.SECURED)
+        assert self._sealer is not None
         try:
-            frames = decode_frames(payload)
-            if self._conversation is None and any(isinstance(frame, Fragment | Credit) for frame in frames):
+            frames = decode_frames(payload, self._sealer.counter)
+            if self._conversation is None and any(isinstance(frame, Fragment | Credit | Held) for frame in frames):
                 return
             self._replay.mark(counter)
             asks = at_once = False
             for frame in frames:
                 if isinstance(frame, Ack):
-                    self._ack_received(frame, now)
+                    if counter > highest - ACK_LATE_MAX:
+                        self._ack_received(frame, now)
                     continue
                 asks = True
                 at_once = at_once or isinstance(frame, Ping)
@@ -309,10 +319,7 @@ class LinkEndpoint:
                     self._step(PipeInput.GOODBYE, f"the peer said: {frame.reason}")
                     return
                 if self._conversation is not None:
-                    if isinstance(frame, Fragment):
-                        self._conversation.fragment_received(frame)
-                    elif isinstance(frame, Credit):
-                        self._conversation.credit_received(frame.limit_octets)
+                    self._frame_received(frame, self._conversation)
         except RemoteLinkError as error:
             self._say_goodbye("protocol error", now)
             self._step(PipeInput.FAULT, f"protocol error of the peer: {error}")
@@ -330,13 +337,20 @@ class LinkEndpoint:
         quiet_s = timers.ack_quiet_s if more_follow else timers.ack_delay_s
         self._arrivals.arrived_in_burst(counter, now, asks=asks, quiet_s=quiet_s, every=every)
 
-    def _open(self, cipher: Cipher, counter: int, header: bytes, sealed: bytes) -> bytes:
-        """Raises: NoiseError, if the tag is wrong."""
-        return cipher.decrypt(counter, header, sealed)
+    @staticmethod
+    def _frame_received(frame: Frame, conversation: Conversation) -> None:
+        """Raises: RemoteLinkError."""
+        if isinstance(frame, Fragment):
+            conversation.fragment_received(frame)
+        elif isinstance(frame, Credit):
+            conversation.credit_received(frame.limit_octets)
+        elif isinstance(frame, Held):
+            conversation.held_received(frame)
 
     def _ack_received(self, ack: Ack, now: float) -> None:
         self._pacer.answered()
-        for datagram in self._recovery.acknowledged(ack.ranges, ack.delay_ms / 1000, self._counter, now):
+        assert self._sealer is not None
+        for datagram in self._recovery.acknowledged(ack.ranges, ack.delay_ms / 1000, self._sealer.counter, now):
             if self._conversation is not None:
                 self._conversation.fragments_acknowledged(datagram.fragments)
             self._arrivals.reported(datagram.ack_floor)
@@ -348,6 +362,8 @@ class LinkEndpoint:
                 self._conversation.fragments_lost(datagram.fragments)
                 if datagram.credit:
                     self._conversation.credit_lost()
+                if datagram.held:
+                    self._conversation.held_lost(datagram.held)
 
     # Sending
 
@@ -355,7 +371,9 @@ class LinkEndpoint:
         if self._ping_due:
             return True
         conversation = self._conversation
-        return conversation is not None and (conversation.credit_due() is not None or conversation.has_fragments())
+        return conversation is not None and (
+            conversation.has_to_tell or conversation.credit_due() is not None or conversation.has_fragments()
+        )
 
     def _may_speak(self, now: float) -> bool:
         """Whether the airtime budget lets anything be sent; tells the conversation which classes it lets."""
@@ -372,55 +390,66 @@ class LinkEndpoint:
         return self._timers.burst_datagrams > 0 and self._recovery.may_send and self._has_data()
 
     def _next_datagram(self, now: float) -> bytes | None:
+        assert self._sealer is not None
         if not self._may_speak(now):
             return None
-        if self._counter >= COUNTER_MAX:
+        if self._sealer.counter >= COUNTER_MAX:
             self._step(PipeInput.FAULT, "all counters are used")
             return None
-        acks_due = self._arrivals.due_at is not None
-        if self._recovery.may_send and now >= self._pacer.send_at and self._has_data():
-            return self._data_datagram(now, with_ack=acks_due)
-        if acks_due and self._arrivals.due_at is not None and now >= self._arrivals.due_at:
-            ranges, delay_ms = self._report(now)
-            if ranges:
-                return self._seal(encode_ack(ranges, delay_ms, self._room()), now)
-        return None
-
-    def _data_datagram(self, now: float, *, with_ack: bool) -> bytes:
         room = self._room()
-        frames = bytearray()
+        due_at = self._arrivals.due_at
+        has_data = self._recovery.may_send and now >= self._pacer.send_at and self._has_data()
+        ack = b""
         ack_floor = -1
-        if with_ack:
+        if due_at is not None and (now >= due_at or has_data):
             ack_floor = self._arrivals.highest
             ranges, delay_ms = self._report(now)
             if ranges:
-                frames += encode_ack(ranges, delay_ms, room // 2)
-        ping_due, self._ping_due = self._ping_due, False
+                ack = encode_ack(ranges, delay_ms, room)
+        if ack and (not has_data or room - len(ack) < COMPANY_OCTETS_LEAST):
+            return self._seal(ack, now)
+        return self._data_datagram(ack, ack_floor, room - len(ack), now) if has_data else None
+
+    def _data_datagram(self, ack: bytes, ack_floor: int, room: int, now: float) -> bytes:
+        frames = bytearray(ack)
         turns = self._timers.burst_datagrams > 0
+        ping_due, self._ping_due = self._ping_due, False
+        room -= ping_due or turns
         octets = b""
         fragments: list[FragmentSent] = []
+        held: tuple[Priority, ...] = ()
         credit: int | None = None
         if self._conversation is not None:
+            if self._conversation.has_to_tell:
+                told, held = self._conversation.tell_held(room)
+                room -= len(told)
+                frames += told
             credit = self._conversation.credit_due()
             if credit is not None:
-                frames += encode_credit(credit)
-                self._conversation.credit_sent(credit)
+                limit = encode_credit(credit)
+                if len(limit) > room:
+                    credit = None
+                else:
+                    room -= len(limit)
+                    frames += limit
+                    self._conversation.credit_sent(credit)
             if not (turns and ping_due and self._recovery.window_is_full):
-                octets, fragments = self._conversation.take_fragments(room - len(frames) - (ping_due or turns))
+                octets, fragments = self._conversation.take_fragments(room, self._octets_max)
             more = self._conversation.has_fragments()
-            if turns and (self._pacer.ends_burst if more else len(octets) > room // 2):
+            if turns and (self._pacer.ends_burst if more else len(octets) > self._octets_max // 2):
                 ping_due = True
             frames += octets
         if ping_due:
             frames.insert(0, PING)
-        counter = self._counter
+        assert self._sealer is not None
+        counter = self._sealer.counter
         datagram = self._seal(bytes(frames), now)
         leaves_at = self._pacer.free_at if self._pacer.paces else now
         if ping_due and turns:
             answer_s = min(self._recovery.trip.timeout, self._timers.initial_rtt_s)
             self._pacer.listen(leaves_at + answer_s + self._pacer.airtime_s(ACK_OCTETS) + TURN_S)
         self._recovery.sent(
-            SentDatagram(counter, leaves_at, len(datagram), fragments, credit is not None, ack_floor, ping_due)
+            SentDatagram(counter, leaves_at, len(datagram), fragments, credit is not None, ack_floor, ping_due, held)
         )
         return datagram
 
@@ -431,19 +460,18 @@ class LinkEndpoint:
 
     def _room(self) -> int:
         """Octets for frames in the next datagram."""
-        return self._octets_max - 1 - varint_octets(self._counter) - TAG_OCTETS
+        assert self._sealer is not None
+        return self._sealer.room(self._recovery.highest_acknowledged)
 
     def _seal(self, frames: bytes, now: float) -> bytes:
-        assert self._send_cipher is not None
-        header = bytes((SECURED_KIND,)) + encode_varint(self._counter)
-        datagram = header + self._send_cipher.encrypt(self._counter, header, frames)
-        self._counter += 1
+        assert self._sealer is not None
+        datagram = self._sealer.seal(frames, self._recovery.highest_acknowledged)
         self._pacer.sent(len(datagram), now)
         return datagram
 
     def _say_goodbye(self, reason: str, now: float) -> None:
-        if self._send_cipher is not None and self._state is not PipeState.DEAD:
-            self._last_words = [self._seal(encode_goodbye(reason), now)]
+        if self._sealer is not None and self._state is not PipeState.DEAD:
+            self._last_words = [self._seal(encode_goodbye(reason, self._room()), now)]
 
     # Time
 

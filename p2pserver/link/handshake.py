@@ -1,10 +1,10 @@
 """The handshake of one pipe over datagrams that may be lost, doubled, reordered, forged, and smaller than a message.
 
-    kind 0x01 | session 4 | message 1, 2 or 3 | part | parts | octets of the Noise message
+    kind 1 | [session 1] | octets of the Noise message         kind: 00 | message 2 bits | last part 1 bit | part 3 bits
 
 Each side repeats its last message, byte for byte, until the other's next one arrives; so the parts that did arrive stay
-good. The session is a random number of the initiator and keeps attempts apart. Nothing protects message 1, so a
-responder begins anew when another one arrives.
+good. Nothing protects message 1, so a responder begins anew when another one arrives. Its answers carry the first octet
+of the initiator's ephemeral key, so that an initiator passes over answers to others: some radios give those to it too.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from collections.abc import Callable
 
 from p2pserver.link.errors import RemoteLinkError
 from p2pserver.link.limits import HANDSHAKE_OCTETS_MAX, HANDSHAKE_PARTS_MAX, LinkTimers
-from p2pserver.link.node_key import Introduction, check_bond, static_secret_of
-from p2pserver.link.noise import KEY_OCTETS, Cipher, NoiseError, XxHandshake
+from p2pserver.link.node_key import Introduction, node_key_from, static_secret_of
+from p2pserver.link.noise import KEY_OCTETS, NoiseError, XxHandshake
 
-HANDSHAKE_KIND = 0x01
-HEADER_OCTETS = 8
-SESSION_OCTETS = 4
-PROLOGUE = b"p2pserver link 1"
+PROLOGUE = b"p2pserver link 2"
+LAST_PART = 0x08
+PART = 0x07
+FIRST, SECOND, THIRD = 1, 2, 3
+CODES = {FIRST: 0, SECOND: 0, THIRD: 2}
+"""How the first octet tells the messages; that of a responder means another one than that of an initiator."""
+FROM_INITIATOR = {0: FIRST, 2: THIRD}
+FROM_RESPONDER = {0: SECOND}
 SESSIONS_MAX = 16
 """Fresh attempts that a responder answers on one pipe."""
 
@@ -34,7 +38,6 @@ class Handshake:
         "_noise",
         "_octets_max",
         "_parts",
-        "_parts_total",
         "_progress_at",
         "_random_bytes",
         "_repeat_at",
@@ -46,6 +49,7 @@ class Handshake:
         "_timers",
         "initiator",
         "peer",
+        "peer_key",
         "round_trip",
     )
 
@@ -67,22 +71,25 @@ class Handshake:
         self._timers = timers
         self._secret = static_secret_of(seed)
         self._session = b""
+        """The first octet of the initiator's ephemeral key."""
         self._first = b""
         self._sessions = 0
         self._noise: XxHandshake | None = None
-        self._parts: dict[int, bytes] = {}
-        self._parts_total = 0
+        self._parts: dict[int, dict[int, tuple[bytes, bool]]] = {}
+        """By message and part: its octets, and whether it is the last."""
         self._datagrams: list[bytes] = []
         self._progress_at = now
         self._retry_s = timers.handshake_retry_s
         self._repeat_at: float | None = None
         self._sent_at: float | None = None
         self.peer: Introduction | None = None
-        """What the other side said of itself, once its static key was proved to belong to its node key."""
+        """What the other side said of itself, once it proved its static key."""
+        self.peer_key = b""
+        """Its node key, likewise."""
         self.round_trip: float | None = None
         """Seconds between a message of ours and its answer, where it was sent once only."""
         if initiator:
-            self._begin(random_bytes(SESSION_OCTETS))
+            self._begin()
             self._write(b"", now)
 
     @property
@@ -113,60 +120,59 @@ class Handshake:
         """The number of the message that is now complete and was accepted, or None.
 
         Raises: RemoteLinkError, if the datagram is no part of a handshake or completes a message that is not authentic;
-        PeerRefused, if it is authentic and the node key is not that of the static key.
+        PeerRefused, if it is authentic and no node key belongs to the static key.
         """
-        if len(datagram) <= HEADER_OCTETS:
-            raise RemoteLinkError("a handshake datagram too short")
-        session = datagram[1 : 1 + SESSION_OCTETS]
-        number, part, parts = datagram[1 + SESSION_OCTETS : HEADER_OCTETS]
-        if not (1 <= number <= 3 and part < parts <= HANDSHAKE_PARTS_MAX):
-            raise RemoteLinkError("a handshake part that cannot be")
-        if (number == 2) != self.initiator:
-            raise RemoteLinkError("a handshake message of the wrong side")
-        octets = datagram[HEADER_OCTETS:]
-        if number == 1:
-            return self._first_received(session, octets, now) if parts == 1 else None
-        if session != self._session or self._noise is None or self._noise.done != number - 1:
+        kind = datagram[0]
+        number = (FROM_RESPONDER if self.initiator else FROM_INITIATOR).get(kind >> 4)
+        if number is None:
+            raise RemoteLinkError("no such handshake message")
+        at = 1
+        if number == SECOND:
+            if datagram[1:2] != self._session:
+                return None
+            at = 2
+        if number != FIRST and (self._noise is None or self._noise.done != number - 1):
             return None
-        message = self._assemble(part, parts, octets)
+        message = self._assemble(number, kind & PART, bool(kind & LAST_PART), datagram[at:])
         if message is None:
             return None
-        self._parts.clear()
+        if number == FIRST:
+            return self._first_received(message, now)
+        assert self._noise is not None
         introduction = Introduction.decode(self._noise.read(message))
         assert self._noise.remote_static is not None
-        check_bond(introduction.node_key, self._noise.remote_static)
+        self.peer_key = node_key_from(self._noise.remote_static, introduction.sign)
         self.peer = introduction
         self._progressed(now)
-        if number == 2:
+        if number == SECOND:
             self._write(self._introduction.encode(), now)
         return number
 
-    def split(self) -> tuple[Cipher, Cipher]:
-        """(cipher to send with, cipher to receive with)."""
+    def split(self) -> tuple[bytes, bytes, bytes]:
+        """(secret to send with, secret to receive with, handshake hash)."""
         assert self._noise is not None
-        return self._noise.split()
+        return *self._noise.split(), self._noise.handshake_hash
 
-    def _first_received(self, session: bytes, octets: bytes, now: float) -> int | None:
-        first = session + octets
-        if first == self._first or self.peer is not None or self._sessions >= SESSIONS_MAX:
+    def _first_received(self, message: bytes, now: float) -> int | None:
+        if message == self._first or self.peer is not None or self._sessions >= SESSIONS_MAX:
             return None
         before = (self._session, self._noise)
-        self._begin(session)
+        self._begin()
         assert self._noise is not None
         try:
-            self._noise.read(octets)
+            self._noise.read(message)
+            self._session = message[:1]
             self._write(self._introduction.encode(), now)
         except NoiseError:
             self._session, self._noise = before
             raise
-        self._first = first
+        self._first = message
         self._sessions += 1
         if self._sessions == 1:
             self._progress_at = now
-        return 1
+        return FIRST
 
-    def _begin(self, session: bytes) -> None:
-        self._session = session
+    def _begin(self) -> None:
         self._parts.clear()
         self._noise = XxHandshake(
             initiator=self.initiator,
@@ -178,28 +184,38 @@ class Handshake:
     def _write(self, payload: bytes, now: float) -> None:
         assert self._noise is not None
         message = self._noise.write(payload)
-        step = self._octets_max - HEADER_OCTETS
-        pieces = [message[at : at + step] for at in range(0, len(message), step)]
         number = self._noise.done
+        if number == FIRST:
+            self._session = message[:1]
+        session = self._session if number == SECOND else b""
+        step = self._octets_max - 1 - len(session)
+        pieces = [message[at : at + step] for at in range(0, len(message), step)]
+        assert len(pieces) <= HANDSHAKE_PARTS_MAX
         self._datagrams = [
-            bytes((HANDSHAKE_KIND,)) + self._session + bytes((number, part, len(pieces))) + piece
+            bytes((CODES[number] << 4 | (LAST_PART if part == len(pieces) - 1 else 0) | part,)) + session + piece
             for part, piece in enumerate(pieces)
         ]
         self._retry_s = self._timers.handshake_retry_s
         self._repeat_at = now
         self._sent_at = None
 
-    def _assemble(self, part: int, parts: int, octets: bytes) -> bytes | None:
-        if parts != self._parts_total:
-            self._parts.clear()
-            self._parts_total = parts
-        self._parts.setdefault(part, octets)
-        if sum(map(len, self._parts.values())) > HANDSHAKE_OCTETS_MAX:
+    def _assemble(self, number: int, part: int, last: bool, octets: bytes) -> bytes | None:
+        """The whole message, when no part is missing. Raises: RemoteLinkError, if too much is held of messages."""
+        parts = self._parts.setdefault(number, {})
+        parts[part] = (octets, last)
+        if sum(len(piece) for known in self._parts.values() for piece, _ in known.values()) > HANDSHAKE_OCTETS_MAX:
             self._parts.clear()
             raise RemoteLinkError("a handshake message over its limit")
-        if len(self._parts) < parts:
-            return None
-        return b"".join(self._parts[index] for index in range(parts))
+        whole = []
+        for index in range(HANDSHAKE_PARTS_MAX):
+            piece, is_last = parts.get(index, (None, False))
+            if piece is None:
+                return None
+            whole.append(piece)
+            if is_last:
+                del self._parts[number]
+                return b"".join(whole)
+        return None
 
     def _progressed(self, now: float) -> None:
         self._progress_at = now

@@ -1,42 +1,59 @@
 """The receiving half of a conversation: fragments in, in any order and any number of times; each message out once.
 
-What a datagram brought is acknowledged only after it is here, so it must not be forgotten while the peer's process
-lives: memory is bounded by the credit instead, which an honest peer never exceeds.
+The messages of a class are one sequence of octets, each message behind its length. What a datagram brought is
+acknowledged only after it is here, so it must not be forgotten while the peer's process lives: memory is bounded by the
+credit instead, which an honest peer never exceeds.
 """
 
 from __future__ import annotations
 
 from p2pserver.link.errors import RemoteLinkError
-from p2pserver.link.frames import Fragment
-from p2pserver.link.limits import ASSEMBLY_GAPS_MAX, CREDIT_OCTETS, MESSAGE_CHARGE_OCTETS, Priority
+from p2pserver.link.frames import Fragment, decode_varint, encode_held, nearest
+from p2pserver.link.limits import (
+    ASSEMBLY_GAPS_MAX,
+    CREDIT_OCTETS,
+    MESSAGE_CHARGE_OCTETS,
+    MESSAGE_OCTETS_MAX,
+    Priority,
+)
 from p2pserver.link.ranges import RangeSet
 
 
-class _Assembly:
-    __slots__ = ("buffer", "held", "octets")
-
-    def __init__(self) -> None:
-        self.buffer = bytearray()
-        self.held = RangeSet()
-        self.octets: int | None = None
-        """The length of the message, once its last fragment told it."""
-
-
 class _Class:
-    __slots__ = ("assemblies", "complete", "next_number")
+    """The octets of one class from the first message that is not whole."""
+
+    __slots__ = ("base", "buffer", "front", "held")
 
     def __init__(self) -> None:
-        self.next_number = 0
-        """All messages below were handed over."""
-        self.assemblies: dict[int, _Assembly] = {}
-        self.complete: dict[int, bytes] = {}
-        """Whole messages that wait for an earlier one of their class."""
+        self.base = 0
+        """All octets before were handed over as messages."""
+        self.buffer = bytearray()
+        """From `base` to the last octet that arrived, with gaps."""
+        self.front = 0
+        """All octets before are here; this one is not."""
+        self.held = RangeSet()
+        """What is here behind `front`."""
+
+    def holds(self) -> bool:
+        """Whether anything arrived so far."""
+        return self.front > 0 or len(self.held) > 0
 
 
 class Incoming:
     """Messages of all classes from one peer."""
 
-    __slots__ = ("_advertised", "_classes", "_gaps", "_in_use", "_ready", "_ready_before", "_repeat_credit", "_taken")
+    __slots__ = (
+        "_advertised",
+        "_classes",
+        "_gaps",
+        "_holding",
+        "_in_use",
+        "_ready",
+        "_ready_before",
+        "_repeat_credit",
+        "_taken",
+        "_to_tell",
+    )
 
     def __init__(self) -> None:
         self._ready: list[list[bytes]] = [[] for _ in Priority]
@@ -51,10 +68,14 @@ class Incoming:
         self._taken = 0
         self._advertised = CREDIT_OCTETS
         self._repeat_credit = False
+        self._holding = 0
+        """Bit n: something was held of class n when the pipe took over."""
+        self._to_tell: list[Priority] = []
+        """Classes of which the peer must be told what is held."""
 
     @property
     def octets_held(self) -> int:
-        """Octets (with charges) of messages in assembly, waiting for earlier ones, or not yet taken."""
+        """Octets (with charges) of messages in assembly or not yet taken."""
         return self._in_use + sum(len(message) + MESSAGE_CHARGE_OCTETS for message in self._ready_before)
 
     def pipe_changed(self, *, peer_restarted: bool) -> None:
@@ -62,49 +83,80 @@ class Incoming:
 
         A peer that restarts again and again while nobody takes its messages loses the oldest of them.
         """
-        if not peer_restarted:
-            self._repeat_credit = self._taken > 0
-            return
-        whole = [message for messages in self._ready for message in messages]
-        self._ready = [[] for _ in Priority]
-        if self.octets_held > CREDIT_OCTETS:
-            self._ready_before.clear()
-        self._ready_before += whole
-        self._restart()
+        if peer_restarted:
+            whole = [message for messages in self._ready for message in messages]
+            self._ready = [[] for _ in Priority]
+            if self.octets_held > CREDIT_OCTETS:
+                self._ready_before.clear()
+            self._ready_before += whole
+            self._restart()
+        self._repeat_credit = self._taken > 0
+        holding = [priority for priority in Priority if self._classes[priority].holds()]
+        self._holding = sum(1 << priority for priority in holding)
+        self._to_tell = holding or [Priority.ALERT]
 
     def fragment_received(self, fragment: Fragment) -> None:
         """Raises: RemoteLinkError, if the peer exceeds its credit or contradicts itself."""
         queue = self._classes[fragment.priority]
-        number, end = fragment.number, fragment.offset + len(fragment.data)
-        if number < queue.next_number or number in queue.complete:
+        data = fragment.data
+        start = nearest(fragment.position, fragment.bits, queue.front)
+        end = start + len(data)
+        if start < 0:
+            raise RemoteLinkError("octets before the first")
+        if end <= queue.front:
             return
-        assembly = queue.assemblies.get(number)
-        if assembly is None:
-            self._charge(end + MESSAGE_CHARGE_OCTETS)
-            if fragment.last and fragment.offset == 0:
-                self._complete(queue, fragment.priority, number, fragment.data)
-                return
-            assembly = queue.assemblies[number] = _Assembly()
-        elif end > len(assembly.buffer):
-            self._charge(end - len(assembly.buffer))
-        if fragment.last:
-            if assembly.octets not in (None, end) or len(assembly.buffer) > end:
-                raise RemoteLinkError("a message with two lengths")
-            assembly.octets = end
-        elif assembly.octets is not None and end > assembly.octets:
-            raise RemoteLinkError("a fragment behind the end of its message")
-        if len(assembly.buffer) < end:
-            assembly.buffer.extend(bytes(end - len(assembly.buffer)))
-        assembly.buffer[fragment.offset : end] = fragment.data
-        self._gaps -= len(assembly.held)
-        assembly.held.add(fragment.offset, end)
-        self._gaps += len(assembly.held)
+        more = end - queue.base - len(queue.buffer)
+        if more > 0:
+            if self._in_use + more > CREDIT_OCTETS:
+                raise RemoteLinkError("more than the credit allows")
+            self._in_use += more
+        if start <= queue.front and not len(queue.held):
+            queue.buffer += data[queue.front - start :]
+            queue.front = end
+        else:
+            self._put(queue, start, end, data)
+        if start <= queue.front:
+            self._cut_messages(fragment.priority, queue)
+
+    def _put(self, queue: _Class, start: int, end: int, data: bytes) -> None:
+        """Octets behind a gap, or before what lies behind one."""
+        if start < queue.front:
+            data = data[queue.front - start :]
+            start = queue.front
+        if len(queue.buffer) < end - queue.base:
+            queue.buffer.extend(bytes(end - queue.base - len(queue.buffer)))
+        queue.buffer[start - queue.base : end - queue.base] = data
+        self._gaps -= len(queue.held)
+        queue.held.add(start, end)
+        low, high = queue.held.first()
+        if low == queue.front:
+            queue.front = high
+            queue.held.remove(low, high)
+        self._gaps += len(queue.held)
         if self._gaps > ASSEMBLY_GAPS_MAX:
             raise RemoteLinkError("messages in too many pieces")
-        if assembly.octets is not None and assembly.held.covers(0, assembly.octets):
-            self._gaps -= len(assembly.held)
-            del queue.assemblies[number]
-            self._complete(queue, fragment.priority, number, bytes(assembly.buffer))
+
+    def _cut_messages(self, priority: int, queue: _Class) -> None:
+        """Move whole messages from the front of the buffer to those that are ready."""
+        buffer = queue.buffer
+        here = queue.front - queue.base
+        ready = self._ready[priority]
+        at = 0
+        while at < here and at + (1 << (buffer[at] >> 6)) <= here:
+            octets, start = decode_varint(bytes(memoryview(buffer)[at : at + 8]), 0)
+            start += at
+            if not 1 <= octets <= MESSAGE_OCTETS_MAX:
+                raise RemoteLinkError(f"a message of {octets} octets")
+            if start + octets > here:
+                break
+            ready.append(bytes(memoryview(buffer)[start : start + octets]))
+            self._in_use += MESSAGE_CHARGE_OCTETS - (start - at)
+            at = start + octets
+        if self._in_use > CREDIT_OCTETS:
+            raise RemoteLinkError("more than the credit allows")
+        if at:
+            del buffer[:at]
+            queue.base += at
 
     @property
     def has_received(self) -> bool:
@@ -138,19 +190,25 @@ class Incoming:
         """A datagram that told the credit did not arrive."""
         self._repeat_credit = self._taken > 0
 
-    def _charge(self, octets: int) -> None:
-        if self._in_use + octets > CREDIT_OCTETS:
-            raise RemoteLinkError("more than the credit allows")
-        self._in_use += octets
+    @property
+    def has_to_tell(self) -> bool:
+        """Whether `tell_held` would give something."""
+        return bool(self._to_tell)
 
-    def _complete(self, queue: _Class, priority: int, number: int, message: bytes) -> None:
-        if number != queue.next_number:
-            queue.complete[number] = message
-            return
-        ready = self._ready[priority]
-        ready.append(message)
-        number += 1
-        while queue.complete and number in queue.complete:
-            ready.append(queue.complete.pop(number))
-            number += 1
-        queue.next_number = number
+    def tell_held(self, octets_max: int) -> tuple[bytes, tuple[Priority, ...]]:
+        """HELD frames as they fit, and the classes that they are about: what the peer need not send again."""
+        out = b""
+        told: list[Priority] = []
+        for priority in list(self._to_tell):
+            queue = self._classes[priority]
+            frame = encode_held(self._holding, priority, queue.front, tuple(queue.held), octets_max - len(out))
+            if frame is None:
+                break
+            out += frame
+            told.append(priority)
+            self._to_tell.remove(priority)
+        return out, tuple(told)
+
+    def held_lost(self, priorities: tuple[Priority, ...]) -> None:
+        """A datagram that told what is held of these classes did not arrive."""
+        self._to_tell += [priority for priority in priorities if priority not in self._to_tell]

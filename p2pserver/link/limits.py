@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-DATAGRAM_OCTETS_MIN = 64
-"""The smallest datagram size that a pipe may have."""
+DATAGRAM_OCTETS_MIN = 20
+"""The smallest datagram size that a pipe may have: what Bluetooth LE carries with its least MTU."""
 DATAGRAM_OCTETS_MAX = 65_535
 
 MESSAGE_OCTETS_MAX = 1 << 20
@@ -28,17 +28,21 @@ QUEUE_MESSAGES_MAX = 16_384
 
 HANDSHAKE_OCTETS_MAX = 4_096
 """Octets in assembly before the peer is known."""
-HANDSHAKE_PARTS_MAX = 96
+HANDSHAKE_PARTS_MAX = 8
 ASSEMBLY_GAPS_MAX = 8_192
 """Separate ranges that one peer's unfinished messages may consist of, over all of them."""
 
-REPLAY_WINDOW = 1_024
+REPLAY_WINDOW = 512
 """How many counters back a datagram may arrive."""
-IN_FLIGHT_MAX = 512
+IN_FLIGHT_MAX = 384
 """Unacknowledged datagrams on one pipe; less than the replay window, so that a late one still counts."""
 BAD_DATAGRAMS_MAX = 1_000
-"""Datagrams with a wrong tag or without sense, after which a pipe is given up."""
+"""Datagrams with a wrong tag or without sense, with no good one in between, after which a pipe is given up."""
+FORGERIES_MAX = 1 << 20
+"""Wrong tags in the whole life of a pipe: each is a guess that succeeds once in 2^64."""
 ACK_RANGES_MAX = 64
+ACK_LATE_MAX = 64
+"""An ACK in a datagram that comes so many places late is ignored: later ones say more."""
 COUNTER_MAX = (1 << 62) - 1
 
 

@@ -1,45 +1,48 @@
 """The bond between a node's Ed25519 key and the static key of its handshakes, and what a handshake says of a node.
 
 A node has one key. The X25519 key of its handshakes is that key converted to the Montgomery curve (RFC 7748, section
-4.1), so the holder of a static key holds the node key too: nothing needs to be signed. The conversion forgets the sign
-of x, so a holder may show its key or the negative of it; both are its own.
+4.1), so whoever proves to hold a static key holds the node key too, and the node key need not be sent: it is the
+static key converted back. The conversion forgets the sign of x, which is told; a holder may show its key or the
+negative of it, and both are its own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hmac import compare_digest
 
 from nacl import bindings
 from nacl.exceptions import CryptoError
 
 from p2pserver.link.errors import PeerRefused
 
-INTRODUCTION_VERSION = 1
 KEY_OCTETS = 32
 EPOCH_OCTETS = 8
+INTRODUCTION_OCTETS = 1 + EPOCH_OCTETS
+_PRIME = 2**255 - 19
 
 
 @dataclass(frozen=True, slots=True)
 class Introduction:
-    """The payload of handshake messages 2 and 3: version, Ed25519 key, epoch; what follows is ignored today."""
+    """What a side says of itself in the handshake: the sign of its node key, its epoch; what follows is ignored."""
 
-    node_key: bytes
+    sign: int
     epoch: int
     """A random number of 64 bits that the process drew when it started."""
 
     def encode(self) -> bytes:
-        return bytes((INTRODUCTION_VERSION,)) + self.node_key + self.epoch.to_bytes(EPOCH_OCTETS, "big")
+        return bytes((self.sign,)) + self.epoch.to_bytes(EPOCH_OCTETS, "big")
 
     @classmethod
     def decode(cls, payload: bytes) -> Introduction:
         """Raises: PeerRefused, since an authentic peer that speaks another language will not learn ours."""
-        if payload[:1] != bytes((INTRODUCTION_VERSION,)):
-            raise PeerRefused(f"introduction version {payload[:1].hex() or 'missing'}")
-        if len(payload) < 1 + KEY_OCTETS + EPOCH_OCTETS:
+        if len(payload) < INTRODUCTION_OCTETS:
             raise PeerRefused("an introduction too short")
-        epoch = int.from_bytes(payload[1 + KEY_OCTETS : 1 + KEY_OCTETS + EPOCH_OCTETS], "big")
-        return cls(payload[1 : 1 + KEY_OCTETS], epoch)
+        return cls(payload[0] & 1, int.from_bytes(payload[1:INTRODUCTION_OCTETS], "big"))
+
+
+def sign_of(node_key: bytes) -> int:
+    """The sign of x in an Ed25519 public key, 0 or 1."""
+    return node_key[31] >> 7
 
 
 def node_key_of(seed: bytes) -> bytes:
@@ -67,7 +70,15 @@ def static_key_of(node_key: bytes) -> bytes:
         raise PeerRefused("not a valid Ed25519 key") from error
 
 
-def check_bond(node_key: bytes, static_key: bytes) -> None:
-    """Raises: PeerRefused, unless the handshake's static key is the converted node key."""
-    if not compare_digest(static_key_of(node_key), static_key):
-        raise PeerRefused("the static key does not belong to the node key")
+def node_key_from(static_key: bytes, sign: int) -> bytes:
+    """The Ed25519 public key with that sign that belongs to an X25519 public key.
+
+    Raises: PeerRefused, if there is none: y = (u - 1) / (u + 1) must be that of a point of the prime-order group.
+    """
+    u = int.from_bytes(static_key, "little")
+    if u >= _PRIME - 1:
+        raise PeerRefused("not a valid static key")
+    y = (u - 1) * pow(u + 1, -1, _PRIME) % _PRIME
+    node_key = (y | sign << 255).to_bytes(KEY_OCTETS, "little")
+    static_key_of(node_key)
+    return node_key

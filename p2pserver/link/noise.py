@@ -42,9 +42,15 @@ def _hmac(key: bytes, data: bytes) -> bytes:
 
 def _two_keys(chaining_key: bytes, material: bytes) -> tuple[bytes, bytes]:
     """HKDF with two outputs (section 4.3)."""
+    return three_keys(chaining_key, material)[:2]
+
+
+def three_keys(chaining_key: bytes, material: bytes) -> tuple[bytes, bytes, bytes]:
+    """HKDF with three outputs of 32 octets (section 4.3)."""
     secret = _hmac(chaining_key, material)
     first = _hmac(secret, b"\x01")
-    return first, _hmac(secret, first + b"\x02")
+    second = _hmac(secret, first + b"\x02")
+    return first, second, _hmac(secret, second + b"\x03")
 
 
 def _agree(secret: bytes, public: bytes) -> bytes:
@@ -61,7 +67,7 @@ def public_key_of(secret: bytes) -> bytes:
 
 
 class Cipher:
-    """One direction of the transport phase: ChaCha20-Poly1305 with a nonce given for each message."""
+    """ChaCha20-Poly1305 with a nonce given for each message."""
 
     __slots__ = ("_key",)
 
@@ -164,11 +170,11 @@ class XxHandshake:
         self.done += 1
         return payload
 
-    def split(self) -> tuple[Cipher, Cipher]:
-        """(cipher to send with, cipher to receive with), once all three messages have passed."""
+    def split(self) -> tuple[bytes, bytes]:
+        """(key to send with, key to receive with), once all three messages have passed."""
         assert self.done == MESSAGES
         first, second = _two_keys(self._chaining, b"")
-        return (Cipher(first), Cipher(second)) if self._initiator else (Cipher(second), Cipher(first))
+        return (first, second) if self._initiator else (second, first)
 
     def _check_turn(self, *, writes: bool) -> None:
         assert self.done < MESSAGES

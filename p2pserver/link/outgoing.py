@@ -1,17 +1,28 @@
 """The sending half of a conversation: whole messages in, fragments out, until the peer holds every octet.
 
-A message keeps two range sets, octets still to send and octets acknowledged; an octet in neither is on its way. Nothing
-here knows datagram sizes: a fragment is cut when a datagram asks for it, so a message that began on one pipe goes on
-over another with other sizes.
+The messages of a class are one sequence of octets, each message behind its length. A class keeps what was acknowledged
+and what must be sent again; an octet in neither, below those never sent, is on its way. Nothing here knows datagram
+sizes beforehand: a fragment is cut when a datagram asks for it, so a message that began on one pipe goes on over
+another with other sizes.
 """
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from bisect import bisect_right
 from typing import NamedTuple
 
-from p2pserver.link.errors import MessageSize, QueueFull
-from p2pserver.link.frames import encode_fragment, varint_octets
+from p2pserver.link.errors import MessageSize, QueueFull, RemoteLinkError
+from p2pserver.link.frames import (
+    HELD_POSITION_BITS,
+    NARROW_BITS,
+    WIDE_BITS,
+    Held,
+    encode_fragment,
+    encode_varint,
+    fragment_header_octets,
+    nearest,
+    varint_octets,
+)
 from p2pserver.link.limits import (
     CREDIT_OCTETS,
     CREDIT_RESERVED_OCTETS,
@@ -19,68 +30,118 @@ from p2pserver.link.limits import (
     MESSAGE_OCTETS_MAX,
     QUEUE_MESSAGES_MAX,
     QUEUE_OCTETS_MAX,
+    REPLAY_WINDOW,
     Priority,
 )
 from p2pserver.link.ranges import RangeSet
 
 FRAGMENT_OCTETS_LEAST = 16
-"""No fragment smaller than this is put behind other frames, unless it ends its message."""
+"""No fragment smaller than this is put behind other frames, unless it is all that there is of its class."""
+_FORGET_EVERY = 64
 
 
 class FragmentSent(NamedTuple):
-    """What a datagram carried of a message; `generation` tells the pipe it went over from later ones."""
+    """What a datagram carried of a class; `generation` tells the pipe it went over from later ones."""
 
     generation: int
     priority: int
-    number: int
     start: int
     end: int
 
 
-class _Message:
-    __slots__ = ("acked", "data", "handle", "queued", "started", "to_send")
+class _Message(NamedTuple):
+    handle: int
+    data: bytes
+    octets: bytes
+    """The data behind its length."""
 
-    def __init__(self, handle: int, data: bytes) -> None:
-        self.handle = handle
-        self.data = data
-        self.to_send = RangeSet(0, len(data))
-        self.acked = RangeSet()
-        self.started = False
-        self.queued = False
+    def charge(self) -> int:
+        """What it costs of the credit."""
+        return len(self.data) + MESSAGE_CHARGE_OCTETS
 
 
 class _Class:
-    """Messages of one priority class that the peer does not hold yet, by number."""
+    """Messages of one priority class that the peer does not hold yet, laid end to end."""
 
-    __slots__ = ("messages", "next_number", "ready")
+    __slots__ = (
+        "acked",
+        "end",
+        "first",
+        "messages",
+        "sent_to",
+        "started",
+        "started_to",
+        "starts",
+        "to_send",
+        "unsure_to",
+    )
 
     def __init__(self) -> None:
-        self.next_number = 0
-        self.messages: dict[int, _Message] = {}
-        self.ready: list[int] = []
-        """A heap of the numbers that have octets to send."""
+        self.messages: list[_Message] = []
+        self.starts: list[int] = []
+        self.first = 0
+        """The index of the first message that the peer does not hold."""
+        self.started = 0
+        """The index of the first message that was not begun."""
+        self.started_to = 0
+        self.sent_to = 0
+        self.end = 0
+        self.acked = RangeSet()
+        self.to_send = RangeSet()
+        self.unsure_to = 0
+        """Octets below this that were not acknowledged went over an earlier pipe: the peer will tell what it holds."""
 
     def append(self, message: _Message) -> None:
-        self.messages[self.next_number] = message
-        self.queue(self.next_number, message)
-        self.next_number += 1
+        self.messages.append(message)
+        self.starts.append(self.end)
+        self.end += len(message.octets)
 
-    def queue(self, number: int, message: _Message) -> None:
-        if not message.queued:
-            message.queued = True
-            heappush(self.ready, number)
+    def waiting(self) -> list[_Message]:
+        return self.messages[self.first :]
 
-    def head(self) -> tuple[int, _Message] | None:
-        """The lowest number with octets to send."""
-        while self.ready:
-            number = self.ready[0]
-            message = self.messages.get(number)
-            if message is not None and len(message.to_send):
-                return number, message
-            heappop(self.ready)
-            if message is not None:
-                message.queued = False
-        return None
+    def acked_to(self) -> int:
+        """The peer holds all octets below this."""
+        if not len(self.acked):
+            return 0
+        start, end = self.acked.first()
+        return end if start == 0 else 0
+
+    def octets(self, start: int, end: int) -> bytes:
+        """Octets of the sequence that were not yet acknowledged."""
+        index = bisect_right(self.starts, start, lo=self.first) - 1
+        at = self.starts[index]
+        octets = self.messages[index].octets[start - at : end - at]
+        if len(octets) == end - start:
+            return octets
+        parts = [octets]
+        missing = end - start - len(octets)
+        while missing:
+            index += 1
+            parts.append(self.messages[index].octets[:missing])
+            missing -= len(parts[-1])
+        return b"".join(parts)
+
+    def begin(self, credit: int, octets: int) -> int:
+        """Begin messages until there are `octets` to send, or the next exceeds the credit; what they cost of it."""
+        cost = 0
+        while self.started < len(self.messages) and self.started_to - self.sent_to < octets:
+            message = self.messages[self.started]
+            charge = message.charge()
+            if cost + charge > credit:
+                break
+            cost += charge
+            self.started += 1
+            self.started_to += len(message.octets)
+        return cost
+
+    def forget(self, held: int) -> None:
+        """The peer holds the first `held` of the messages that are kept."""
+        self.first = held
+        if held >= _FORGET_EVERY and 2 * held >= len(self.messages):
+            del self.messages[:held]
+            del self.starts[:held]
+            self.started -= held
+            self.first = 0
 
 
 class Outgoing:
@@ -118,7 +179,7 @@ class Outgoing:
             raise QueueFull(f"{self.queued_octets} octets in {self._message_count} messages wait already")
         handle = self._next_handle
         self._next_handle += 1
-        self._classes[priority].append(_Message(handle, message))
+        self._classes[priority].append(_Message(handle, message, encode_varint(len(message)) + message))
         self._message_count += 1
         self.queued_octets += len(message)
         return handle
@@ -131,7 +192,10 @@ class Outgoing:
         return drained
 
     def pipe_changed(self, *, peer_restarted: bool) -> None:
-        """Everything that is not acknowledged will be sent again; to a restarted peer, as new messages from 0 on."""
+        """What went over earlier pipes and was not acknowledged waits for the peer to tell what it holds.
+
+        To a restarted peer everything is sent again, as new messages from 0 on.
+        """
         self.generation += 1
         if peer_restarted:
             self._started = 0
@@ -139,15 +203,31 @@ class Outgoing:
         for index, old in enumerate(self._classes):
             if peer_restarted:
                 self._classes[index] = fresh = _Class()
-                for message in old.messages.values():
-                    fresh.append(_Message(message.handle, message.data))
-                continue
-            for number, message in old.messages.items():
-                if message.started:
-                    message.to_send = RangeSet(0, len(message.data))
-                    for start, end in message.acked:
-                        message.to_send.remove(start, end)
-                    old.queue(number, message)
+                for message in old.waiting():
+                    fresh.append(message)
+            else:
+                old.to_send = RangeSet()
+                old.unsure_to = old.sent_to
+
+    def held_received(self, held: Held) -> None:
+        """The peer tells what it held at some time since this pipe took over; what it lacks is sent again, once.
+
+        Raises: RemoteLinkError, if it holds what was never sent.
+        """
+        for priority in Priority:
+            queue = self._classes[priority]
+            if held.mask >> priority & 1:
+                if priority != held.priority:
+                    continue
+                front = nearest(held.front, HELD_POSITION_BITS, queue.acked_to())
+                ranges = [(front + start, front + end) for start, end in held.ranges]
+                if front < 0 or max(front, *(end for _, end in ranges), 0) > queue.sent_to:
+                    raise RemoteLinkError("the peer holds what was never sent")
+                for start, end in [(0, front)] * (front > 0) + ranges:
+                    self._acknowledged(queue, start, end)
+            for start, end in queue.acked.gaps(0, queue.unsure_to):
+                queue.to_send.add(start, end)
+            queue.unsure_to = 0
 
     def credit_received(self, limit_octets: int) -> None:
         self._limit = max(self._limit, limit_octets)
@@ -155,84 +235,91 @@ class Outgoing:
     def has_fragments(self) -> bool:
         """Whether `take` would give something, if there is room for it."""
         for priority, queue in zip(self.allowed, self._classes, strict=False):
-            if queue.ready and self._sendable(priority) is not None:
+            if len(queue.to_send) or queue.sent_to < queue.started_to:
+                return True
+            if queue.started < len(queue.messages) and queue.messages[queue.started].charge() <= self._credit(priority):
                 return True
         return False
 
-    def take(self, octets: int) -> tuple[bytes, list[FragmentSent]]:
+    def take(self, octets: int, datagram_octets_max: int) -> tuple[bytes, list[FragmentSent]]:
         """Fragments for the end of a datagram that has `octets` left, the most urgent first."""
-        parts: list[tuple[int, int, int, bytes, bool]] = []
-        sent: list[FragmentSent] = []
+        parts: list[tuple[Priority, int, int, int]] = []
         left = octets
-        full = False
         for priority in self.allowed:
-            while not full:
-                head = self._sendable(priority)
-                if head is None:
-                    break
-                number, message = head
-                start, end = message.to_send.first()
-                room = left - 1 - varint_octets(number) - (varint_octets(start) if start else 0)
+            while (span := self._next(priority, left)) is not None:
+                start, end = span
+                queue = self._classes[priority]
+                bits = _position_bits(queue, datagram_octets_max)
+                room = left - fragment_header_octets(bits)
                 length = end - start
                 if room < (min(length, FRAGMENT_OCTETS_LEAST) if parts else 1):
-                    full = True
-                    break
+                    return self._encoded(parts)
                 if length + varint_octets(length) <= room:
                     left = room - length - varint_octets(length)
                 else:
                     length = min(length, room)
-                    full = True
-                self._start(message)
+                    left = 0
                 end = start + length
-                message.to_send.remove(start, end)
-                parts.append((priority, number, start, message.data[start:end], end == len(message.data)))
-                sent.append(FragmentSent(self.generation, priority, number, start, end))
+                queue.to_send.remove(start, end)
+                queue.sent_to = max(queue.sent_to, end)
+                parts.append((priority, bits, start, end))
+        return self._encoded(parts)
+
+    def _encoded(self, parts: list[tuple[Priority, int, int, int]]) -> tuple[bytes, list[FragmentSent]]:
         final = len(parts) - 1
         out = [
-            encode_fragment(priority, number, start, data, last=last, with_length=index < final)
-            for index, (priority, number, start, data, last) in enumerate(parts)
+            encode_fragment(
+                priority, start, bits, self._classes[priority].octets(start, end), with_length=index < final
+            )
+            for index, (priority, bits, start, end) in enumerate(parts)
         ]
-        return b"".join(out), sent
+        sent = [FragmentSent(self.generation, priority, start, end) for priority, _, start, end in parts]
+        return out[0] if len(out) == 1 else b"".join(out), sent
 
     def acknowledged(self, fragment: FragmentSent) -> None:
-        if fragment.generation != self.generation:
-            return
-        queue = self._classes[fragment.priority]
-        message = queue.messages.get(fragment.number)
-        if message is None:
-            return
-        message.acked.add(fragment.start, fragment.end)
-        message.to_send.remove(fragment.start, fragment.end)
-        if message.acked.covers(0, len(message.data)):
-            del queue.messages[fragment.number]
+        if fragment.generation == self.generation:
+            self._acknowledged(self._classes[fragment.priority], fragment.start, fragment.end)
+
+    def _acknowledged(self, queue: _Class, start: int, end: int) -> None:
+        queue.acked.add(start, end)
+        queue.to_send.remove(start, end)
+        acked_to = queue.acked_to()
+        held = queue.first
+        while held < queue.started:
+            message = queue.messages[held]
+            if queue.starts[held] + len(message.octets) > acked_to:
+                break
             self._message_count -= 1
             self.queued_octets -= len(message.data)
             self._delivered.append(message.handle)
+            held += 1
+        if held != queue.first:
+            queue.forget(held)
 
     def lost(self, fragment: FragmentSent) -> None:
-        if fragment.generation != self.generation:
-            return
-        queue = self._classes[fragment.priority]
-        message = queue.messages.get(fragment.number)
-        if message is None:
-            return
-        message.to_send.add(fragment.start, fragment.end)
-        for start, end in message.acked:
-            message.to_send.remove(start, end)
-        queue.queue(fragment.number, message)
+        if fragment.generation == self.generation:
+            queue = self._classes[fragment.priority]
+            for start, end in queue.acked.gaps(fragment.start, fragment.end):
+                queue.to_send.add(start, end)
 
-    def _sendable(self, priority: Priority) -> tuple[int, _Message] | None:
-        head = self._classes[priority].head()
-        if head is None or head[1].started:
-            return head
-        limit = self._limit - (0 if priority <= Priority.TEXT else CREDIT_RESERVED_OCTETS)
-        return head if self._started + _charge(head[1]) <= limit else None
+    def _next(self, priority: Priority, octets: int) -> tuple[int, int] | None:
+        """The octets of a class that go next: what was lost, then the rest of what was begun, then new messages."""
+        queue = self._classes[priority]
+        if len(queue.to_send):
+            return queue.to_send.first()
+        if queue.started_to - queue.sent_to < octets:
+            self._started += queue.begin(self._credit(priority), octets)
+        return (queue.sent_to, queue.started_to) if queue.sent_to < queue.started_to else None
 
-    def _start(self, message: _Message) -> None:
-        if not message.started:
-            message.started = True
-            self._started += _charge(message)
+    def _credit(self, priority: Priority) -> int:
+        return self._limit - self._started - (0 if priority <= Priority.TEXT else CREDIT_RESERVED_OCTETS)
 
 
-def _charge(message: _Message) -> int:
-    return len(message.data) + MESSAGE_CHARGE_OCTETS
+def _position_bits(queue: _Class, datagram_octets_max: int) -> int:
+    """How many bits of a position the peer needs to know the rest by.
+
+    It takes the position that is nearest to the first octet that it does not hold. That lies between what it
+    acknowledged and what was sent when it gets the datagram, which may be a whole replay window late.
+    """
+    span = queue.sent_to - queue.acked_to() + (REPLAY_WINDOW + 1) * datagram_octets_max
+    return NARROW_BITS if span < 1 << (NARROW_BITS - 1) else WIDE_BITS

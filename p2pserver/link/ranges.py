@@ -41,6 +41,18 @@ class RangeSet:
         starts[first:past] = [low for low, _ in kept]
         ends[first:past] = [high for _, high in kept]
 
+    def gaps(self, start: int, end: int) -> list[tuple[int, int]]:
+        """What of [start, end) is not in the set, ascending."""
+        out = []
+        index = bisect_right(self._ends, start)
+        while start < end:
+            low = self._starts[index] if index < len(self._starts) else end
+            if start < low:
+                out.append((start, min(low, end)))
+            start = self._ends[index] if index < len(self._ends) else end
+            index += 1
+        return out
+
     def covers(self, start: int, end: int) -> bool:
         """Whether every number of [start, end) is in the set."""
         at = bisect_right(self._starts, start) - 1

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from p2pserver.link.errors import RemoteLinkError
-from p2pserver.link.limits import CREDIT_OCTETS, IN_FLIGHT_MAX, LinkTimers
+from p2pserver.link.limits import CREDIT_OCTETS, IN_FLIGHT_MAX, LinkTimers, Priority
 from p2pserver.link.outgoing import FragmentSent
 
 BURSTS_IN_FLIGHT = 4
@@ -39,6 +39,8 @@ class SentDatagram:
     """The counter up to which it acknowledged the peer's datagrams."""
     asks: bool = False
     """Whether it asks for an answer at once."""
+    held: tuple[Priority, ...] = ()
+    """The classes of which it told what is held."""
 
 
 class RoundTrip:

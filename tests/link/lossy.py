@@ -54,7 +54,7 @@ class Node:
         """What a driver does after each call into an endpoint."""
         for event in endpoint.events():
             self.events.append(event)
-            if isinstance(event, PeerAuthenticated):
+            if isinstance(event, PeerAuthenticated) and (endpoint is self.endpoint or not self.conversation.attached):
                 endpoint.attach(self.conversation)
         if self.reads:
             self.received += self.conversation.received()

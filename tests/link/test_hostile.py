@@ -9,15 +9,15 @@ from collections.abc import Callable
 import pytest
 
 from p2pserver.link import Conversation, LinkEndpoint, PeerAuthenticated, PipeDead, Priority
-from p2pserver.link.endpoint import SECURED_KIND
 from p2pserver.link.frames import (
+    WIDE_BITS,
     encode_ack,
     encode_credit,
     encode_fragment,
     encode_goodbye,
     encode_varint,
 )
-from p2pserver.link.limits import CREDIT_OCTETS, HANDSHAKE_OCTETS_MAX, MESSAGE_OCTETS_MAX, REPLAY_WINDOW
+from p2pserver.link.limits import COUNTER_MAX, CREDIT_OCTETS, HANDSHAKE_OCTETS_MAX, MESSAGE_OCTETS_MAX, REPLAY_WINDOW
 from p2pserver.link.pipe_state import PipeState
 from p2pserver.link.replay import ReplayWindow
 from tests.link.lossy import CAROL, DAVE
@@ -188,7 +188,7 @@ def test_mutated_and_random_datagrams(seed: int) -> None:
 
     def stranger() -> LinkEndpoint:
         return LinkEndpoint(
-            DAVE, rng.random() < 0.5, rng.choice((64, 1_400)), rng.randbytes, 0.0, lambda _: True, local_epoch=2
+            DAVE, rng.random() < 0.5, rng.choice((20, 1_400)), rng.randbytes, 0.0, lambda _: True, local_epoch=2
         )
 
     duel = Duel(seed)
@@ -198,13 +198,13 @@ def test_mutated_and_random_datagrams(seed: int) -> None:
         if which < 0.6:
             data = mutated(rng, rng.choice(corpus), corpus)
         elif which < 0.8:
-            data = bytes((rng.choice((1, 1, 2, rng.randrange(256))),)) + rng.randbytes(rng.randrange(120))
+            data = bytes((rng.randrange(256),)) + rng.randbytes(rng.randrange(120))
         else:
-            data = rng.choice((b"", b"\x01", b"\x02", rng.randbytes(65_535), b"\x02" + bytes(70_000)))
+            data = rng.choice((b"", b"\x08", b"\x80", rng.randbytes(65_535), b"\x80" + bytes(70_000)))
         for index, victim in enumerate(victims):
             victim.datagram_received(data, 1.0)
             victim.poll_transmit(1.0)
-            held = sum(map(len, victim._handshake._parts.values()))
+            held = sum(len(piece) for known in victim._handshake._parts.values() for piece, _ in known.values())
             assert held <= HANDSHAKE_OCTETS_MAX
             if index and (victim.state is PipeState.DEAD or case % 500 == 499):
                 victims[index] = stranger()
@@ -217,30 +217,40 @@ def test_mutated_and_random_datagrams(seed: int) -> None:
     assert duel.honest_message_passes()
 
 
-def fragment(number: int, offset: int, data: bytes, *, last: bool = False, priority: int = 1) -> bytes:
-    return encode_fragment(priority, number, offset, data, last=last, with_length=True)
+def fragment(position: int, data: bytes, *, priority: int = 1) -> bytes:
+    return encode_fragment(priority, position, WIDE_BITS, data, with_length=True)
+
+
+def message(data: bytes) -> bytes:
+    return encode_varint(len(data)) + data
 
 
 PROTOCOL_ERRORS = {
-    "unknown frame": b"\x05",
-    "no such class": b"\x47\x00x",
-    "empty fragment": b"\x41\x00",
-    "fragment without number": b"\x41",
-    "cut number": b"\x41\xc0\x00",
-    "cut length": b"\x61\x00\x05abc",
-    "message over its limit": fragment(0, MESSAGE_OCTETS_MAX, b"x"),
-    "offset of 2**62": fragment(0, (1 << 62) - 1, b"x"),
-    "more than the credit": b"".join(fragment(n, MESSAGE_OCTETS_MAX - 1, b"x") for n in range(3)),
-    "two lengths": fragment(0, 10, b"x", last=True) + fragment(0, 20, b"x", last=True),
-    "shorter than what is there": fragment(0, 20, b"x") + fragment(0, 10, b"x", last=True),
-    "behind the end": fragment(0, 10, b"x", last=True) + fragment(0, 20, b"x"),
-    "acknowledges what was never sent": encode_ack([(0, 1 << 40)], 0, 100),
+    "unknown frame": b"\x07",
+    "empty fragment": b"\x60\x00\x00",
+    "fragment without position": b"\x60",
+    "cut position": b"\x68\x00\x00",
+    "cut length": b"\x70\x00\x00\x05abc",
+    "message of no octets": fragment(0, b"\x00"),
+    "message over its limit": fragment(0, encode_varint(MESSAGE_OCTETS_MAX + 1)),
+    "message of 2**62": fragment(0, encode_varint((1 << 62) - 1)),
+    "before the first octet": fragment((1 << WIDE_BITS) - 1, b"x"),
+    "more than the credit": fragment(CREDIT_OCTETS, b"x"),
+    "more than the credit in all classes": b"".join(fragment(400_000, b"x", priority=n) for n in range(6)),
+    "more messages than the credit": fragment(0, message(b"x") * 8_200),
     "acknowledges the next one": encode_ack([(1_000, 1_001)], 0, 100),
-    "range below zero": b"\x01\x05\x00\x00\x06",
-    "too many ranges": b"\x01" + encode_varint(1 << 20) + b"\x00" + encode_varint(5_000) + bytes(400),
+    "range below zero": b"\x01\x00\x00\x00\x00\x06",
+    "bits below zero": b"\x06\x00\x00\x00\x80\x00\x00\x00",
+    "too many ranges": b"\x01\x00\x00\x00" + encode_varint(5_000) + bytes(400),
     "cut acknowledgement": b"\x01\x05",
+    "cut bits": b"\x06\x00\x00\x00\x80\x00",
     "cut goodbye": b"\x04\x05abc",
-    "cut unknown frame": b"\x90\x05abc",
+    "cut unknown frame": b"\x30\x05abc",
+    "holds what was never sent": b"\x05\x02\x20\x00\x00\x01",
+    "holds behind what was never sent": b"\x05\x02\x21\x00\x00\x00\x00\x00",
+    "holds a class that is not in the mask": b"\x05\x02\x40\x00\x00\x00",
+    "holds a class that there is not": b"\x05\x80\xe0\x00\x00\x00",
+    "cut held": b"\x05\x02\x21\x00\x00\x00\x00",
 }
 
 
@@ -256,7 +266,7 @@ def test_protocol_errors_end_the_pipe_and_only_the_pipe(frames: bytes) -> None:
 
 def test_frames_of_a_later_version_are_skipped() -> None:
     duel = Duel(1)
-    duel.attack_inside(b"\x90\x03abc" + b"\x00\x00" + fragment(0, 0, b"hello", last=True) + b"\xff\x00")
+    duel.attack_inside(b"\x20\x03abc" + b"\x00\x00" + fragment(0, message(b"hello")) + b"\x3f\x00")
     assert not duel.is_dead()
     assert duel.conversation.received() == [b"hello"]
 
@@ -267,39 +277,43 @@ def test_what_a_stranger_says_at_the_end_is_printable_and_short() -> None:
     reason = duel.reason()
     assert reason.isprintable()
     assert len(reason) < 60
-    assert encode_goodbye("é" * 100)[1] == 40
+    assert encode_goodbye("é" * 100, 1_000)[1] == 40
+    assert len(encode_goodbye("é" * 100, 9)) == 9
 
 
 def test_counters_may_jump_but_never_come_back() -> None:
     duel = Duel(1)
-    duel.attacker._counter = (1 << 62) - 5
-    recorded = duel.attacker._seal(fragment(0, 0, b"one", last=True), 0.0)
+    sealer = duel.attacker._sealer
+    assert sealer is not None
+    sealer.counter = 1 << 28
+    recorded = duel.attacker._seal(fragment(0, message(b"one")), 0.0)
     for _ in range(3):
         duel.attack(recorded)
-    duel.attacker._counter = 3
-    duel.attack_inside(fragment(1, 0, b"too old", last=True))
+    sealer.counter = (1 << 28) - REPLAY_WINDOW
+    duel.attack_inside(fragment(4, message(b"too old")))
     assert duel.conversation.received() == [b"one"]
     assert not duel.is_dead()
 
 
 def test_an_endpoint_ends_before_it_uses_a_counter_twice() -> None:
     duel = Duel(1)
-    duel.victim._counter = (1 << 62) - 2
+    assert duel.victim._sealer is not None
+    duel.victim._sealer.counter = COUNTER_MAX - 1
     duel.conversation.send(bytes(5_000), Priority.TEXT)
     assert len(duel.victim.poll_transmit(duel.now)) == 1
     assert duel.reason() == "all counters are used"
 
 
-def test_a_tampered_or_foreign_datagram_is_counted_and_has_no_effect() -> None:
+def test_a_tampered_or_foreign_datagram_has_no_effect() -> None:
     duel = Duel(1)
-    sealed = duel.attacker._seal(fragment(0, 0, b"real", last=True), 0.0)
+    sealed = duel.attacker._seal(fragment(0, message(b"real")), 0.0)
     for at in range(len(sealed)):
         for bit in (1, 128):
             duel.attack(sealed[:at] + bytes([sealed[at] ^ bit]) + sealed[at + 1 :])
     assert duel.conversation.received() == []
-    assert duel.victim.bad_datagrams >= 2 * (len(sealed) - 2)
+    assert duel.victim.bad_datagrams >= 2 * (len(sealed) - 3)
     other = Duel(2)
-    duel.attack(other.attacker._seal(fragment(0, 0, b"foreign", last=True), 0.0))
+    duel.attack(other.attacker._seal(fragment(0, message(b"foreign")), 0.0))
     assert duel.conversation.received() == []
     duel.attack(sealed)
     assert duel.conversation.received() == [b"real"]
@@ -321,16 +335,33 @@ def test_half_messages_hold_bounded_memory() -> None:
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
+        position = 0
+        while not duel.is_dead() and position < 10_000_000:
+            duel.attack_inside(b"".join(fragment(position + 1, bytes(10_000), priority=n) for n in range(6)))
+            position += 10_000
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert duel.reason() == "protocol error of the peer: more than the credit allows"
+    assert position < 400_000
+    assert held < 4_000_000
+
+
+def test_tiny_messages_that_nobody_takes_hold_bounded_memory() -> None:
+    duel = Duel(1, 65_535)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
         number = 0
-        while not duel.is_dead() and number < 20_000:
-            duel.attack_inside(b"".join(fragment(number + n, 0, b"a", priority=n % 6) for n in range(500)))
+        while not duel.is_dead() and number < 100_000:
+            duel.attack_inside(fragment(2 * number, message(b"x") * 500))
             number += 500
         held = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert duel.is_dead()
+    assert duel.reason() == "protocol error of the peer: more than the credit allows"
     assert number < 10_000
-    assert held < 12_000_000
+    assert held < 2_000_000
 
 
 def test_a_message_in_too_many_pieces_holds_bounded_memory() -> None:
@@ -340,7 +371,7 @@ def test_a_message_in_too_many_pieces_holds_bounded_memory() -> None:
         before = tracemalloc.get_traced_memory()[0]
         pieces = 0
         while not duel.is_dead() and pieces < 100_000:
-            duel.attack_inside(b"".join(fragment(0, 2 * (pieces + n), b"a") for n in range(500)))
+            duel.attack_inside(b"".join(fragment(2 * (pieces + n) + 1, b"a") for n in range(500)))
             pieces += 500
         held = tracemalloc.get_traced_memory()[0] - before
     finally:
@@ -355,7 +386,7 @@ def test_restarting_again_and_again_holds_bounded_memory() -> None:
     for epoch in range(20):
         duel.connect(epoch + 10)
         for number in range(35):
-            duel.attack_inside(fragment(number, 0, bytes(59_000), last=True))
+            duel.attack_inside(fragment(number * 59_004, message(bytes(59_000))))
     assert CREDIT_OCTETS < duel.conversation.octets_held <= HELD_MAX
     assert len(duel.conversation.received()) >= 35
 
@@ -364,7 +395,8 @@ def test_an_acknowledgement_bomb_is_cheap() -> None:
     duel = Duel(1)
     duel.conversation.send(bytes(20_000), Priority.STATE)
     duel.victim.poll_transmit(duel.now)
-    duel.victim._counter += 1 << 40
+    assert duel.victim._sealer is not None
+    duel.victim._sealer.counter += 1 << 40
     bomb = encode_ack(
         [((1 << 40) - 10_000_000 * n - 9_999_999, (1 << 40) - 10_000_000 * n) for n in range(60)], 0, 1_300
     )
@@ -403,6 +435,6 @@ def test_a_secured_datagram_before_the_handshake_is_ignored() -> None:
     rng = random.Random(1)
     end = LinkEndpoint(DAVE, False, 200, rng.randbytes, 0.0, lambda _: True, local_epoch=1)
     for _ in range(2_000):
-        end.datagram_received(bytes((SECURED_KIND,)) + rng.randbytes(40), 0.0)
+        end.datagram_received(bytes((0x80 | rng.randrange(128),)) + rng.randbytes(40), 0.0)
     assert end.state is PipeState.AWAIT_FIRST
     assert end.bad_datagrams == 0

@@ -73,6 +73,8 @@ def test_the_page_tells_every_frame() -> None:
         frames.PING: "PING",
         frames.CREDIT: "CREDIT",
         frames.GOODBYE: "GOODBYE",
+        frames.HELD: "HELD",
+        frames.ACK_BITMAP: "ACK_BITMAP",
         frames.FRAGMENT: "FRAGMENT",
         frames.SKIPPABLE: "later",
     }

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.ciphers import Cipher as StreamCipher
-from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 
-from p2pserver.link import LinkEndpoint, Priority
-from p2pserver.link.frames import Fragment
+from p2pserver.link import Priority
+from p2pserver.link.frames import Fragment, nearest
 from p2pserver.link.incoming import Incoming
 from p2pserver.link.limits import BAD_DATAGRAMS_MAX
-from p2pserver.link.noise import Cipher
 from p2pserver.link.outgoing import Outgoing
 from p2pserver.link.recovery import Recovery
+from p2pserver.link.sealing import SECURED, TAG_OCTETS, Opener
 from tests.link.lossy import Faults, World, random_messages, transfer_problems
 
 
@@ -24,9 +23,9 @@ def check() -> list[str]:
     carol, dave = world.nodes
 
     def flip_bits(_sender: int, datagram: bytes) -> list[bytes]:
-        if datagram[0] != 2 or world.rng.random() > 0.05:
+        if not datagram[0] & SECURED or world.rng.random() > 0.05:
             return [datagram]
-        at = world.rng.randrange(2, len(datagram) - 16)
+        at = world.rng.randrange(1, len(datagram))
         return [datagram[:at] + bytes([datagram[at] ^ 1 << world.rng.randrange(8)]) + datagram[at + 1 :]]
 
     world.tamper = flip_bits
@@ -54,7 +53,7 @@ def lose_an_acknowledged_message(patch: pytest.MonkeyPatch) -> None:
     honest = Incoming.fragment_received
 
     def forgetful(self: Incoming, fragment: Fragment) -> None:
-        if (fragment.priority, fragment.number) == (Priority.PRESENCE, 2):
+        if fragment.priority == Priority.PRESENCE and fragment.position < 1_000:
             return
         honest(self, fragment)
 
@@ -62,11 +61,10 @@ def lose_an_acknowledged_message(patch: pytest.MonkeyPatch) -> None:
 
 
 def skip_the_tag_check(patch: pytest.MonkeyPatch) -> None:
-    def open_anything(_self: LinkEndpoint, cipher: Cipher, counter: int, _header: bytes, sealed: bytes) -> bytes:
-        nonce = (1).to_bytes(4, "little") + bytes(4) + counter.to_bytes(8, "little")
-        return StreamCipher(ChaCha20(cipher._key, nonce), mode=None).decryptor().update(sealed[:-16])
+    def open_anything(self: Opener, datagram: bytes, counter: int, header_octets: int) -> bytes:
+        return self._keys.crypt(counter, datagram[header_octets:-TAG_OCTETS])
 
-    patch.setattr(LinkEndpoint, "_open", open_anything)
+    patch.setattr(Opener, "open", open_anything)
 
 
 def forget_what_is_held_when_the_pipe_changes(patch: pytest.MonkeyPatch) -> None:
@@ -74,16 +72,24 @@ def forget_what_is_held_when_the_pipe_changes(patch: pytest.MonkeyPatch) -> None
     patch.setattr(Incoming, "pipe_changed", lambda self, **_: honest(self, peer_restarted=True))
 
 
-def take_every_message_for_a_new_one(patch: pytest.MonkeyPatch) -> None:
+def take_every_copy_for_a_new_message(patch: pytest.MonkeyPatch) -> None:
     honest = Incoming.fragment_received
 
     def eager(self: Incoming, fragment: Fragment) -> None:
-        if fragment.number < self._classes[fragment.priority].next_number and fragment.last and not fragment.offset:
-            self._ready[fragment.priority].append(fragment.data)
-            return
-        honest(self, fragment)
+        queue = self._classes[fragment.priority]
+        start = nearest(fragment.position, fragment.bits, queue.front)
+        honest(self, fragment._replace(position=queue.front) if start + len(fragment.data) <= queue.front else fragment)
 
     patch.setattr(Incoming, "fragment_received", eager)
+
+
+def swap_fragments(patch: pytest.MonkeyPatch) -> None:
+    honest = Incoming.fragment_received
+
+    def swapping(self: Incoming, fragment: Fragment) -> None:
+        honest(self, fragment._replace(priority=fragment.priority ^ 1))
+
+    patch.setattr(Incoming, "fragment_received", swapping)
 
 
 def never_send_again(patch: pytest.MonkeyPatch) -> None:
@@ -91,15 +97,15 @@ def never_send_again(patch: pytest.MonkeyPatch) -> None:
 
 
 def hand_over_without_order(patch: pytest.MonkeyPatch) -> None:
-    honest = Incoming._complete
+    honest = Incoming._cut_messages
 
-    def unordered(self: Incoming, queue: object, priority: int, number: int, message: bytes) -> None:
+    def unordered(self: Incoming, priority: int, queue: Any) -> None:
         before = list(self._ready[priority])
-        honest(self, queue, priority, number, message)  # type: ignore[arg-type]
+        honest(self, priority, queue)
         fresh = self._ready[priority][len(before) :]
         self._ready[priority][:] = before + fresh[::-1]
 
-    patch.setattr(Incoming, "_complete", unordered)
+    patch.setattr(Incoming, "_cut_messages", unordered)
 
 
 def believe_every_acknowledgement_to_be_of_all(patch: pytest.MonkeyPatch) -> None:
@@ -117,7 +123,8 @@ def believe_every_acknowledgement_to_be_of_all(patch: pytest.MonkeyPatch) -> Non
         lose_an_acknowledged_message,
         skip_the_tag_check,
         forget_what_is_held_when_the_pipe_changes,
-        take_every_message_for_a_new_one,
+        take_every_copy_for_a_new_message,
+        swap_fragments,
         never_send_again,
         hand_over_without_order,
         believe_every_acknowledgement_to_be_of_all,

@@ -24,11 +24,11 @@ def done(world: World) -> bool:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("faults", [Faults(), LOSSY, VERY_LOSSY], ids=["clean", "loss20", "loss40"])
-@pytest.mark.parametrize("octets_max", [64, 200, 1_400, 65_535])
+@pytest.mark.parametrize("octets_max", [20, 200, 1_400, 65_535])
 def test_everything_arrives_once_and_in_order(octets_max: int, faults: Faults, seed: int) -> None:
     world = World(seed)
     carol, dave = world.nodes
-    messages_octets_max = 3_000 if octets_max == 64 else 40_000 if octets_max < 65_535 else 150_000
+    messages_octets_max = 3_000 if octets_max <= 64 else 40_000 if octets_max < 65_535 else 150_000
     down = queue(carol, random_messages(world.rng, 40, messages_octets_max))
     up = queue(dave, random_messages(world.rng, 40, messages_octets_max))
     world.lay_pipe(octets_max, faults)
@@ -104,6 +104,7 @@ def test_a_restarted_peer_gets_undelivered_messages_again_as_new() -> None:
     pipe = world.lay_pipe(1_400, LOSSY)
     world.run(60, lambda: len(carol.delivered) >= 5)
     pipe.up = False
+    world.run(0.1)
     delivered_before = set(carol.delivered)
     reborn = Node(world, dave.seed, epoch=3)
     world.nodes = (carol, reborn)
@@ -229,11 +230,13 @@ def test_a_patient_pipe_sends_nothing_twice_when_datagrams_only_change_places() 
     world = World(2, timers=LinkTimers(reorder_wait_s=1.0, timeout_min_s=1.5, timeout_max_s=8.0))
     carol, dave = world.nodes
     pipe = world.lay_pipe(495, Faults(delay_s=0.03, jitter_s=0.3))
-    sent = queue(carol, [(world.rng.randbytes(50_000), Priority.STATE)])
     world.run(5)
+    before = pipe.octets[0]
+    sent = queue(carol, [(world.rng.randbytes(50_000), Priority.STATE)])
+    world.kick()
     assert world.run(60, lambda: done(world))
     assert transfer_problems(carol, dave, sent) == []
-    assert pipe.octets[0] < 50_000 * 1.08
+    assert pipe.octets[0] - before < 50_000 * 1.04
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
