@@ -1,31 +1,62 @@
-"""The part of a room's state that the auth rules look at, with the questions they ask of it."""
+"""What the auth rules ask of one state of a room."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from p2pserver.events.pdu import Pdu
 from p2pserver.meg.power import PowerLevels
 from p2pserver.meg.state import JOIN_RULES, StateSlot, member_slot
 
 
+class AuthState(Protocol):
+    """One state of a room, with a create event in it."""
+
+    @property
+    def create(self) -> Pdu:
+        """The room's create event."""
+
+    @property
+    def power(self) -> PowerLevels:
+        """The levels of its power levels event, or the defaults."""
+
+    def event(self, slot: StateSlot) -> Pdu | None:
+        """What holds a slot."""
+
+    def membership(self, user_id: str) -> str:
+        """`join`, `invite`, `leave`, `ban` or `knock`; `leave` for somebody who never was here."""
+
+    def join_rule(self) -> str:
+        """The `join_rule`: `invite` where there is none, "" where it is not a string (nobody may join then)."""
+
+
 @dataclass(frozen=True, slots=True)
-class AuthState:
-    """One state of a room: `create` is its create event, `power` the levels of its power levels event."""
+class StateOfEvents:
+    """The `AuthState` of events that are at hand."""
 
     events: Mapping[StateSlot, Pdu]
     create: Pdu
     power: PowerLevels
 
+    def event(self, slot: StateSlot) -> Pdu | None:
+        return self.events.get(slot)
+
     def membership(self, user_id: str) -> str:
-        """`join`, `invite`, `leave`, `ban` or `knock`; `leave` for somebody who never was here."""
         event = self.events.get(member_slot(user_id))
-        membership = None if event is None else event.content.get("membership")
-        return membership if isinstance(membership, str) else "leave"
+        return membership_by(None if event is None else event.content.get("membership"))
 
     def join_rule(self) -> str:
-        """The `join_rule`: `invite` where there is none, "" where it is not a string (nobody may join then)."""
-        event = self.events.get(JOIN_RULES)
-        rule = "invite" if event is None else event.content.get("join_rule", "invite")
-        return rule if isinstance(rule, str) else ""
+        return join_rule_by(self.events.get(JOIN_RULES))
+
+
+def membership_by(said: object) -> str:
+    """What the content of a member event, or None for no event, makes of its user."""
+    return said if isinstance(said, str) else "leave"
+
+
+def join_rule_by(event: Pdu | None) -> str:
+    """What a join rules event, or its absence, sets."""
+    rule = "invite" if event is None else event.content.get("join_rule", "invite")
+    return rule if isinstance(rule, str) else ""

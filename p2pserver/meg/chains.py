@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, TypeVar
 
 from p2pserver.events.pdu import Pdu
-from p2pserver.meg.auth import auth_slots_of, auth_state_of, create_id_of
-from p2pserver.meg.auth_state import AuthState
+from p2pserver.meg.auth import auth_slots_of, case_of, create_id_of
 from p2pserver.meg.power import Level, PowerLevels
 from p2pserver.meg.state import POWER_LEVELS, EventSource, StateSlot
 
@@ -42,6 +41,7 @@ class EventFacts:
 
     `auth_ids` are the auth events as the event lists them; in version 12 the create event, which is implied, comes
     last. `auth_slots` are the slots of a state that the auth rules look at. `membership` is that of a member event.
+    `case`: the same states let in all events of the same case; None, where the auth rules look at more of the event.
     """
 
     slot: StateSlot | None
@@ -51,11 +51,14 @@ class EventFacts:
     membership: object
     auth_ids: tuple[str, ...]
     auth_slots: tuple[StateSlot, ...]
+    create_implied: bool
+    case: tuple[str, str, bool] | None
 
     @classmethod
     def of(cls, event: Pdu) -> EventFacts:
         listed = event.auth_events
-        if event.rules.room_id_is_create_hash and event.type != "m.room.create":
+        create_implied = event.rules.room_id_is_create_hash and event.type != "m.room.create"
+        if create_implied:
             listed = (*listed, create_id_of(event.room_id))
         return cls(
             slot=event.state_slot,
@@ -65,10 +68,12 @@ class EventFacts:
             membership=event.content.get("membership") if event.type == "m.room.member" else None,
             auth_ids=listed,
             auth_slots=tuple(auth_slots_of(event)),
+            create_implied=create_implied,
+            case=case_of(event),
         )
 
 
-Verdicts: TypeAlias = Notes[tuple[str, tuple[str | None, ...]], bool]
+Verdicts: TypeAlias = Notes[tuple[object, tuple[str | None, ...]], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,7 @@ class ResolutionNotes:
     """
 
     facts: Notes[str, EventFacts] = field(default_factory=Kept[str, EventFacts])
-    allowed: Verdicts = field(default_factory=Kept[tuple[str, tuple[str | None, ...]], bool])
+    allowed: Verdicts = field(default_factory=Kept[tuple[object, tuple[str | None, ...]], bool])
     rejected: Notes[str, bool] = field(default_factory=Kept[str, bool])
     levels: Notes[str, Level] = field(default_factory=Kept[str, Level])
 
@@ -105,7 +110,7 @@ class AuthGraph:
         """What `is_rejected` was asked for already."""
         self._power: dict[tuple[str | None, str | None], PowerLevels] = {}
         self._power_levels: dict[str, str | None] = {}
-        self._views: dict[tuple[tuple[str, ...], tuple[StateSlot, ...], tuple[str | None, ...]], AuthState | None] = {}
+        self._cited_slots: dict[tuple[str, ...], dict[StateSlot, str]] = {}  # by the known auth events
 
     def event(self, event_id: str) -> Pdu:
         """Raises: KeyError, if the source does not know it."""
@@ -190,34 +195,25 @@ class AuthGraph:
             self._power_levels[event_id] = self.cited(event_id, POWER_LEVELS)
         return self._power_levels[event_id]
 
-    def view(self, event_id: str, facts: EventFacts, current: tuple[str | None, ...]) -> AuthState | None:
-        """What the auth rules see of a state that holds these events in the event's `auth_slots`.
-
-        What the state lacks is taken from the event's own auth events; rejected ones are left out.
-        """
+    def cited_slots(self, event_id: str) -> Mapping[StateSlot, str]:
+        """What the auth events of an event make a state of; rejected ones are left out."""
         auth_ids = self.auth_ids(event_id)
-        key = (auth_ids, facts.auth_slots, current)
-        if key not in self._views:
-            events, facts_of = self._events, self._facts
-            held_in = {
-                slot: events.get(held) or self.event(held)
-                for slot, held in zip(facts.auth_slots, current, strict=True)
-                if held is not None
-            }
-            found: dict[StateSlot, Pdu] = {}
+        known = self._cited_slots.get(auth_ids)
+        if known is None:
+            facts, rejected = self._facts, self.rejected
+            known = self._cited_slots[auth_ids] = {}
             for auth_id in auth_ids:
-                slot = (facts_of.get(auth_id) or self.facts(auth_id)).slot
-                if slot is not None and slot not in held_in and not self.is_rejected(auth_id):
-                    found[slot] = events.get(auth_id) or self.event(auth_id)
-            found.update(held_in)
-            self._views[key] = auth_state_of(found, power_levels_of=self.power_levels_of)
-        return self._views[key]
+                slot = (facts.get(auth_id) or self.facts(auth_id)).slot
+                if slot is not None and not (rejected[auth_id] if auth_id in rejected else self.is_rejected(auth_id)):
+                    known[slot] = auth_id
+        return known
 
-    def power_levels_of(self, create: Pdu | None, power_levels: Pdu | None) -> PowerLevels:
+    def power_levels_of(self, create_id: str | None, power_levels_id: str | None) -> PowerLevels:
         """`PowerLevels.of`, once for each pair of events."""
-        pair = (create.event_id if create else None, power_levels.event_id if power_levels else None)
+        pair = (create_id, power_levels_id)
         known = self._power.get(pair)
         if known is None:
+            create, power_levels = (None if each is None else self.event(each) for each in pair)
             known = self._power[pair] = PowerLevels.of(create, power_levels)
         return known
 

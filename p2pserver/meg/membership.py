@@ -97,7 +97,7 @@ def check_third_party_invite(event: Pdu, target: str, state: AuthState) -> None:
     token = signed.get("token")
     if not isinstance(token, str) or signed.get("mxid") != target:
         raise NotAllowed("the third-party invite is not for this user")
-    offer = state.events.get(("m.room.third_party_invite", token))
+    offer = state.event(("m.room.third_party_invite", token))
     if offer is None or offer.sender != event.sender:
         raise NotAllowed("the sender did not offer this third-party invite")
     try:

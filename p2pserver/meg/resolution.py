@@ -15,7 +15,6 @@ from contextlib import suppress
 from typing import Any, Final
 
 from p2pserver.events.versions import RoomVersionRules, StateRes
-from p2pserver.meg.auth import NotAllowed, authorize_in, create_id_of
 from p2pserver.meg.auth_index import (
     AuthIndex,
     NotIndexed,
@@ -25,6 +24,7 @@ from p2pserver.meg.auth_index import (
     where_spines_meet,
 )
 from p2pserver.meg.chains import AuthGraph, EventFacts, ResolutionNotes, auth_difference, conflicted_subgraph
+from p2pserver.meg.iterative_checks import Overlay, apply
 from p2pserver.meg.power import Level
 from p2pserver.meg.resolution_v1 import resolve_v1
 from p2pserver.meg.state import CREATE, POWER_LEVELS, EventSource, StateMap, StateSlot
@@ -189,29 +189,6 @@ class Shared(Mapping[StateSlot, str]):
         return sum(1 for _ in self)
 
 
-class Overlay(Mapping[StateSlot, str]):
-    """A state in the making: what was put into it, over what it started from."""
-
-    def __init__(self, start: StateMap) -> None:
-        self.start = start
-        self.put: dict[StateSlot, str] = {}
-
-    def get(self, slot: StateSlot, default: Any = None) -> Any:
-        found = self.put.get(slot)
-        return self.start.get(slot, default) if found is None else found
-
-    def __getitem__(self, slot: StateSlot) -> str:
-        found = self.put.get(slot)
-        return self.start[slot] if found is None else found
-
-    def __iter__(self) -> Iterator[StateSlot]:
-        yield from self.put
-        yield from (slot for slot in self.start if slot not in self.put)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
-
-
 def conflicted_among(sets: Sequence[StateMap], slots: Iterable[StateSlot]) -> set[StateSlot]:
     """Those of the slots that are not filled in every set by the same event."""
     if len(sets) == 2:
@@ -290,17 +267,14 @@ def sender_level(graph: AuthGraph, event_id: str) -> Level:
 
 
 def level_by_auth_events(graph: AuthGraph, event_id: str) -> Level:
-    event = graph.event(event_id)
-    if event.rules.room_id_is_create_hash:
-        create = event if event.type == "m.room.create" else graph.find(create_id_of(event.room_id))
-    else:
-        create_id = graph.cited(event_id, CREATE)
-        create = None if create_id is None else graph.event(create_id)
+    facts = graph.facts(event_id)
+    create_id = graph.cited(event_id, CREATE)
+    if create_id is None and facts.slot == CREATE and graph.event(event_id).rules.room_id_is_create_hash:
+        create_id = event_id
     cited = graph.cited_power_levels(event_id)
-    power_levels = None if cited is None else graph.event(cited)
-    if create is None and power_levels is None:
+    if create_id is None and cited is None:
         return 0
-    return graph.power_levels_of(create, power_levels).of_user(event.sender)
+    return graph.power_levels_of(create_id, cited).of_user(facts.sender)
 
 
 def power_key(level: Level, origin_server_ts: int, event_id: str) -> tuple[Level, int, str]:
@@ -390,39 +364,3 @@ def order_by_mainline(graph: AuthGraph, events: Iterable[str], ages: Mapping[str
     return sorted(
         events, key=lambda event_id: rest_key(ages[event_id], graph.facts(event_id).origin_server_ts, event_id)
     )
-
-
-def apply(graph: AuthGraph, order: Iterable[str], state: Overlay) -> None:
-    """Iterative auth checks: put each event into the state if the state lets it, else pass it over.
-
-    What the state lacks for the check is taken from the event's own auth events. Rejected events never take part.
-    """
-    noted, put, held_before = graph.notes.allowed, state.put, state.start.get
-    rejected, is_rejected = graph.rejected, graph.is_rejected
-    for event_id in order:
-        facts = graph.facts(event_id)
-        if facts.slot is None or is_rejected(event_id):
-            continue
-        found = []
-        for slot in facts.auth_slots:
-            held = put.get(slot) or held_before(slot)
-            if held is not None and (is_rejected(held) if held not in rejected else rejected[held]):
-                held = None
-            found.append(held)
-        current = tuple(found)
-        is_allowed = noted.get((event_id, current)) if graph.leaves_notes else None
-        if is_allowed is None:
-            is_allowed = allows(graph, event_id, facts, current)
-            if graph.leaves_notes and len(graph.auth_ids(event_id)) == len(facts.auth_ids):
-                noted.put((event_id, current), is_allowed)
-        if is_allowed:
-            put[facts.slot] = event_id
-
-
-def allows(graph: AuthGraph, event_id: str, facts: EventFacts, current: tuple[str | None, ...]) -> bool:
-    """Whether a state with these events in the event's `auth_slots` lets it in."""
-    try:
-        authorize_in(graph.event(event_id), graph.view(event_id, facts, current))
-    except NotAllowed:
-        return False
-    return True
