@@ -209,7 +209,7 @@ def authorize_in(event: Pdu, view: AuthState | None) -> None:
     check_level(event, view)
     check_state_key(event)
     if event.type == "m.room.power_levels":
-        check_power_levels(event, view.create, view.event(POWER_LEVELS), view.power.of_user(event.sender))
+        check_power_levels(event, view.levels_of(event), view.event(POWER_LEVELS), view.power)
     if event.type == "m.room.redaction" and event.rules.redactions_authorized:
         check_redaction(event, view)
 
@@ -228,10 +228,19 @@ JUDGED_ALONE: Final = frozenset(
 
 
 def case_of(event: Pdu) -> tuple[str, str, bool] | None:
-    """All that `authorize` looks at in a state event of a type without rules of its own; None for other events."""
-    if event.type in JUDGED_ALONE or not event.is_state:
-        return None
-    return event.type, event.sender, is_state_key_of_another(event)
+    """All that `authorize` looks at in an event, for those of which many are alike; None for the others.
+
+    These are state events of types without rules of their own, and joins of a user by himself other than the first one
+    of a room, which comes right after the create event that it cites.
+    """
+    if event.type not in JUDGED_ALONE:
+        return (event.type, event.sender, is_state_key_of_another(event)) if event.is_state else None
+    if event.type == "m.room.member" and event.state_key == event.sender and event.content.get("membership") == "join":
+        parent = event.prev_events[0] if len(event.prev_events) == 1 else None
+        is_plain = not event.rules.restricted_joins or "join_authorised_via_users_server" not in event.content
+        if is_plain and parent not in event.auth_events and parent != create_id_of(event.room_id):
+            return event.type, event.server, False
+    return None
 
 
 def check_federation(event: Pdu, state: AuthState) -> None:

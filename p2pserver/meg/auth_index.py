@@ -168,25 +168,33 @@ def difference_by_index(
     what all sets share. Raises: NotIndexed.
     """
     reached_from = dict(conflicted)
-    waiting = [(-index.node(event_id).level, event_id) for event_id in reached_from]
-    heapq.heapify(waiting)
+    at_level: dict[int, list[str]] = {}
+    for event_id in reached_from:
+        at_level.setdefault(index.node(event_id).level, []).append(event_id)
+    levels = [-level for level in at_level]
+    heapq.heapify(levels)
     difference: set[str] = set()
-    while waiting:
-        _, event_id = heapq.heappop(waiting)
-        mask = reached_from[event_id]
-        if mask == every_set:
-            reach.add(event_id)
-            continue
-        if event_id not in conflicted:
-            if reach.contains(event_id):
+    while levels:
+        for event_id in at_level.pop(-heapq.heappop(levels)):
+            mask = reached_from[event_id]
+            if mask == every_set:
+                reach.add(event_id)
                 continue
-            difference.add(event_id)
-        for cited in auth_ids(event_id):
-            known = reached_from.get(cited)
-            if known is None:
-                heapq.heappush(waiting, (-index.node(cited).level, cited))
-                known = 0
-            reached_from[cited] = known | mask
+            if event_id not in conflicted:
+                if reach.contains(event_id):
+                    continue
+                difference.add(event_id)
+            for cited in auth_ids(event_id):
+                known = reached_from.get(cited)
+                if known is None:
+                    level = index.node(cited).level
+                    if level in at_level:
+                        at_level[level].append(cited)
+                    else:
+                        at_level[level] = [cited]
+                        heapq.heappush(levels, -level)
+                    known = 0
+                reached_from[cited] = known | mask
     return difference
 
 

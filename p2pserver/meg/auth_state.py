@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from p2pserver.events.pdu import Pdu
-from p2pserver.meg.power import PowerLevels
+from p2pserver.meg.power import LevelTables, PowerLevels
 from p2pserver.meg.state import JOIN_RULES, StateSlot, member_slot
+
+NO_MEMBER: Final = "leave"
 
 
 class AuthState(Protocol):
@@ -24,6 +26,9 @@ class AuthState(Protocol):
 
     def event(self, slot: StateSlot) -> Pdu | None:
         """What holds a slot."""
+
+    def levels_of(self, event: Pdu) -> LevelTables:
+        """What a power levels event sets, which need not be in the state."""
 
     def membership(self, user_id: str) -> str:
         """`join`, `invite`, `leave`, `ban` or `knock`; `leave` for somebody who never was here."""
@@ -43,17 +48,21 @@ class StateOfEvents:
     def event(self, slot: StateSlot) -> Pdu | None:
         return self.events.get(slot)
 
+    def levels_of(self, event: Pdu) -> LevelTables:
+        return LevelTables.of(event)
+
     def membership(self, user_id: str) -> str:
         event = self.events.get(member_slot(user_id))
-        return membership_by(None if event is None else event.content.get("membership"))
+        return NO_MEMBER if event is None else membership_by(event)
 
     def join_rule(self) -> str:
         return join_rule_by(self.events.get(JOIN_RULES))
 
 
-def membership_by(said: object) -> str:
-    """What the content of a member event, or None for no event, makes of its user."""
-    return said if isinstance(said, str) else "leave"
+def membership_by(event: Pdu) -> str:
+    """What a member event makes of its user."""
+    membership = event.content.get("membership")
+    return membership if isinstance(membership, str) else NO_MEMBER
 
 
 def join_rule_by(event: Pdu | None) -> str:

@@ -6,13 +6,15 @@ are the definitions; `auth_index` answers the same questions without walking who
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, TypeVar
 
 from p2pserver.events.pdu import Pdu
 from p2pserver.meg.auth import auth_slots_of, case_of, create_id_of
-from p2pserver.meg.power import Level, PowerLevels
+from p2pserver.meg.auth_state import membership_by
+from p2pserver.meg.power import Creators, Level, LevelTables, PowerLevels
 from p2pserver.meg.state import POWER_LEVELS, EventSource, StateSlot
 
 K = TypeVar("K")
@@ -40,15 +42,15 @@ class EventFacts:
     """What resolution looks at in an event all the time; it follows from what the event ID covers, so it never changes.
 
     `auth_ids` are the auth events as the event lists them; in version 12 the create event, which is implied, comes
-    last. `auth_slots` are the slots of a state that the auth rules look at. `membership` is that of a member event.
-    `case`: the same states let in all events of the same case; None, where the auth rules look at more of the event.
+    last. `auth_slots` are the slots of a state that the auth rules look at. `membership` is what a member event makes
+    of its user, None of other events. `case`: the same states let in all events of one case (`case_of`).
     """
 
     slot: StateSlot | None
     type: str
     sender: str
     origin_server_ts: int
-    membership: object
+    membership: str | None
     auth_ids: tuple[str, ...]
     auth_slots: tuple[StateSlot, ...]
     create_implied: bool
@@ -60,17 +62,23 @@ class EventFacts:
         create_implied = event.rules.room_id_is_create_hash and event.type != "m.room.create"
         if create_implied:
             listed = (*listed, create_id_of(event.room_id))
+        slot = event.state_slot
         return cls(
-            slot=event.state_slot,
-            type=event.type,
-            sender=event.sender,
+            slot=None if slot is None else _interned(slot),
+            type=sys.intern(event.type),
+            sender=sys.intern(event.sender),
             origin_server_ts=event.origin_server_ts,
-            membership=event.content.get("membership") if event.type == "m.room.member" else None,
+            membership=membership_by(event) if event.type == "m.room.member" else None,
             auth_ids=listed,
-            auth_slots=tuple(auth_slots_of(event)),
+            auth_slots=tuple(map(_interned, auth_slots_of(event))),
             create_implied=create_implied,
             case=case_of(event),
         )
+
+
+def _interned(slot: StateSlot) -> StateSlot:
+    """Slots are compared all the time; their strings are the same objects in all events."""
+    return sys.intern(slot[0]), sys.intern(slot[1])
 
 
 Verdicts: TypeAlias = Notes[tuple[object, tuple[str | None, ...]], bool]
@@ -103,14 +111,16 @@ class AuthGraph:
         self.notes = ResolutionNotes() if notes is None else notes
         self.leaves_notes = notes is not None
         self._events: dict[str, Pdu | None] = {}
-        self._facts: dict[str, EventFacts | None] = {}
-        self._auth_ids: dict[tuple[str, ...], tuple[str, ...]] = {}  # by what an event lists: many list the same
+        self.known_facts: dict[str, EventFacts | None] = {}
+        """What `facts` was asked for already; None of an event that the source does not know."""
         self._auth_ids_of: dict[str, tuple[str, ...]] = {}
         self.rejected: dict[str, bool] = {}
         """What `is_rejected` was asked for already."""
         self._power: dict[tuple[str | None, str | None], PowerLevels] = {}
+        self._tables: dict[str, LevelTables] = {}
+        self._creators: dict[str | None, Creators] = {}
         self._power_levels: dict[str, str | None] = {}
-        self._cited_slots: dict[tuple[str, ...], dict[StateSlot, str]] = {}  # by the known auth events
+        self._seen_in_auth_events: dict[tuple[str, ...], dict[StateSlot, str]] = {}  # by the auth events that are known
 
     def event(self, event_id: str) -> Pdu:
         """Raises: KeyError, if the source does not know it."""
@@ -131,7 +141,7 @@ class AuthGraph:
 
     def facts(self, event_id: str) -> EventFacts:
         """Raises: KeyError, if the source does not know it."""
-        found = self._facts.get(event_id)
+        found = self.known_facts.get(event_id)
         if found is None:
             found = self.find_facts(event_id)
             if found is None:
@@ -139,15 +149,15 @@ class AuthGraph:
         return found
 
     def find_facts(self, event_id: str) -> EventFacts | None:
-        if event_id in self._facts:
-            return self._facts[event_id]
+        if event_id in self.known_facts:
+            return self.known_facts[event_id]
         known = self.notes.facts.get(event_id)
         if known is None:
             event = self.find(event_id)
             if event is not None:
                 known = EventFacts.of(event)
                 self.notes.facts.put(event_id, known)
-        self._facts[event_id] = known
+        self.known_facts[event_id] = known
         return known
 
     def slot_of(self, event_id: str) -> StateSlot | None:
@@ -168,12 +178,10 @@ class AuthGraph:
         of_event = self._auth_ids_of.get(event_id)
         if of_event is not None:
             return of_event
-        listed = self.facts(event_id).auth_ids
-        known = self._auth_ids.get(listed)
-        if known is None:
-            facts = self._facts
-            known = tuple(each for each in listed if facts.get(each) or self.find_facts(each))
-            self._auth_ids[listed] = known
+        facts = self.known_facts
+        known = (facts.get(event_id) or self.facts(event_id)).auth_ids
+        if not all(map(facts.get, known)) and not all(map(self.find_facts, known)):
+            known = tuple(filter(self.find_facts, known))
         self._auth_ids_of[event_id] = known
         return known
 
@@ -183,7 +191,7 @@ class AuthGraph:
 
     def cited(self, event_id: str, slot: StateSlot) -> str | None:
         """The first auth event of an event that holds the given slot."""
-        facts = self._facts
+        facts = self.known_facts
         for auth_id in self.auth_ids(event_id):
             if (facts.get(auth_id) or self.facts(auth_id)).slot == slot:
                 return auth_id
@@ -195,17 +203,23 @@ class AuthGraph:
             self._power_levels[event_id] = self.cited(event_id, POWER_LEVELS)
         return self._power_levels[event_id]
 
-    def cited_slots(self, event_id: str) -> Mapping[StateSlot, str]:
-        """What the auth events of an event make a state of; rejected ones are left out."""
+    def seen_in(self, event_id: str) -> str:
+        """What the auth rules see of an event in a state: of a member the membership, of others the event by its ID."""
+        membership = (self.known_facts.get(event_id) or self.facts(event_id)).membership
+        return event_id if membership is None else membership
+
+    def seen_in_auth_events(self, event_id: str) -> Mapping[StateSlot, str]:
+        """What the auth rules see in the state that an event's auth events make; rejected ones are left out."""
         auth_ids = self.auth_ids(event_id)
-        known = self._cited_slots.get(auth_ids)
+        known = self._seen_in_auth_events.get(auth_ids)
         if known is None:
-            facts, rejected = self._facts, self.rejected
-            known = self._cited_slots[auth_ids] = {}
+            facts_of, rejected = self.known_facts, self.rejected
+            known = self._seen_in_auth_events[auth_ids] = {}
             for auth_id in auth_ids:
-                slot = (facts.get(auth_id) or self.facts(auth_id)).slot
-                if slot is not None and not (rejected[auth_id] if auth_id in rejected else self.is_rejected(auth_id)):
-                    known[slot] = auth_id
+                facts = facts_of.get(auth_id) or self.facts(auth_id)
+                if facts.slot is None or (rejected[auth_id] if auth_id in rejected else self.is_rejected(auth_id)):
+                    continue
+                known[facts.slot] = auth_id if facts.membership is None else facts.membership
         return known
 
     def power_levels_of(self, create_id: str | None, power_levels_id: str | None) -> PowerLevels:
@@ -213,8 +227,18 @@ class AuthGraph:
         pair = (create_id, power_levels_id)
         known = self._power.get(pair)
         if known is None:
-            create, power_levels = (None if each is None else self.event(each) for each in pair)
-            known = self._power[pair] = PowerLevels.of(create, power_levels)
+            tables = None if power_levels_id is None else self.levels_of(self.event(power_levels_id))
+            creators = self._creators.get(create_id)
+            if creators is None:
+                creators = self._creators[create_id] = Creators.of(None if create_id is None else self.event(create_id))
+            known = self._power[pair] = PowerLevels.by(tables, creators)
+        return known
+
+    def levels_of(self, event: Pdu) -> LevelTables:
+        """What a power levels event sets, read once."""
+        known = self._tables.get(event.event_id)
+        if known is None:
+            known = self._tables[event.event_id] = LevelTables.of(event)
         return known
 
     def closure(self, roots: Iterable[str]) -> list[str]:

@@ -10,8 +10,9 @@ from typing import Any
 
 from p2pserver.events.pdu import Pdu
 from p2pserver.meg.auth import NotAllowed, authorize_in
-from p2pserver.meg.auth_state import join_rule_by, membership_by
+from p2pserver.meg.auth_state import NO_MEMBER, join_rule_by
 from p2pserver.meg.chains import AuthGraph, EventFacts
+from p2pserver.meg.power import LevelTables
 from p2pserver.meg.state import CREATE, JOIN_RULES, POWER_LEVELS, StateMap, StateSlot
 
 
@@ -38,18 +39,17 @@ class Overlay(Mapping[StateSlot, str]):
         return sum(1 for _ in self)
 
 
-class _Usable(dict[StateSlot, str | None]):
-    """What a state holds in the slots that were asked about, less rejected events."""
+class _Seen(dict[StateSlot, str | None]):
+    """What the auth rules see of a state where they have looked (`AuthGraph.seen_in`); of rejected events nothing."""
 
     def __init__(self, graph: AuthGraph, state: Overlay) -> None:
         self._graph, self._state = graph, state
 
     def __missing__(self, slot: StateSlot) -> str | None:
         held: str | None = self._state.get(slot)
-        if held is not None and self._graph.is_rejected(held):
-            held = None
-        self[slot] = held
-        return held
+        seen = None if held is None or self._graph.is_rejected(held) else self._graph.seen_in(held)
+        self[slot] = seen
+        return seen
 
 
 def apply(graph: AuthGraph, order: Iterable[str], state: Overlay) -> None:
@@ -58,66 +58,67 @@ def apply(graph: AuthGraph, order: Iterable[str], state: Overlay) -> None:
     What the state lacks for the check is taken from the event's own auth events. Rejected events never take part.
     """
     noted, put = graph.notes.allowed, state.put
-    usable = _Usable(graph, state)
-    held_in = usable.__getitem__
+    facts_of, rejected = graph.known_facts, graph.rejected
+    seen = _Seen(graph, state)
+    see = seen.__getitem__
     for event_id in order:
-        facts = graph.facts(event_id)
+        facts = facts_of.get(event_id) or graph.facts(event_id)
         slot = facts.slot
-        if slot is None or graph.is_rejected(event_id):
+        if slot is None or (rejected[event_id] if event_id in rejected else graph.is_rejected(event_id)):
             continue
-        seen: tuple[str | None, ...] = tuple(map(held_in, facts.auth_slots))
-        if facts.create_implied or None in seen:
-            cited = graph.cited_slots(event_id)
-            seen = tuple([held or cited.get(wanted) for held, wanted in zip(seen, facts.auth_slots, strict=True)])
-            if facts.create_implied:
-                seen = (*seen, cited.get(CREATE))
-        case = facts.case or event_id
-        is_allowed = noted.get((case, seen))
+        view: tuple[str | None, ...] = tuple(map(see, facts.auth_slots))
+        if facts.create_implied or None in view:
+            cited = graph.seen_in_auth_events(event_id)
+            found = [
+                cited.get(wanted) if held is None else held for held, wanted in zip(view, facts.auth_slots, strict=True)
+            ]
+            view = (*found, cited.get(CREATE)) if facts.create_implied else tuple(found)
+        question = (facts.case or event_id, view)
+        is_allowed = noted.get(question)
         if is_allowed is None:
-            is_allowed = allows(graph, event_id, facts, seen)
+            is_allowed = allows(graph, event_id, facts, view)
             if graph.knows_auth_events(event_id):
-                noted.put((case, seen), is_allowed)
+                noted.put(question, is_allowed)
         if is_allowed:
-            put[slot] = usable[slot] = event_id
+            put[slot] = event_id
+            seen[slot] = event_id if facts.membership is None else facts.membership
 
 
-def allows(graph: AuthGraph, event_id: str, facts: EventFacts, seen: tuple[str | None, ...]) -> bool:
-    """Whether a state with these events in the event's `auth_slots` lets it in; an implied create event comes last."""
+def allows(graph: AuthGraph, event_id: str, facts: EventFacts, view: tuple[str | None, ...]) -> bool:
+    """Whether a state lets an event in, seen in the event's `auth_slots`; an implied create event comes last."""
     slots = (*facts.auth_slots, CREATE) if facts.create_implied else facts.auth_slots
-    view = None
-    if CREATE in slots:
-        create_id = seen[slots.index(CREATE)]
-        if create_id is not None:
-            view = _StateSeen(graph, slots, seen, create_id)
+    create_id = view[slots.index(CREATE)] if CREATE in slots else None
     try:
-        authorize_in(graph.event(event_id), view)
+        authorize_in(graph.event(event_id), None if create_id is None else _StateSeen(graph, slots, view, create_id))
     except NotAllowed:
         return False
     return True
 
 
 class _StateSeen:
-    """The `AuthState` of a few events by their IDs, for slots in which the auth rules look."""
+    """The `AuthState` that is seen in the slots where the auth rules look."""
 
-    __slots__ = ("_graph", "_held", "_slots", "create", "power")
+    __slots__ = ("_graph", "_seen", "_slots", "create", "power")
 
     def __init__(
-        self, graph: AuthGraph, slots: tuple[StateSlot, ...], held: tuple[str | None, ...], create_id: str
+        self, graph: AuthGraph, slots: tuple[StateSlot, ...], seen: tuple[str | None, ...], create_id: str
     ) -> None:
-        self._graph, self._slots, self._held = graph, slots, held
+        self._graph, self._slots, self._seen = graph, slots, seen
         self.create = graph.event(create_id)
-        self.power = graph.power_levels_of(create_id, held[slots.index(POWER_LEVELS)])
+        self.power = graph.power_levels_of(create_id, self._at(POWER_LEVELS))
 
-    def _held_in(self, slot: StateSlot) -> str | None:
-        return self._held[self._slots.index(slot)] if slot in self._slots else None
+    def _at(self, slot: StateSlot) -> str | None:
+        return self._seen[self._slots.index(slot)] if slot in self._slots else None
 
     def event(self, slot: StateSlot) -> Pdu | None:
-        held = self._held_in(slot)
+        held = self._at(slot)
         return None if held is None else self._graph.event(held)
 
+    def levels_of(self, event: Pdu) -> LevelTables:
+        return self._graph.levels_of(event)
+
     def membership(self, user_id: str) -> str:
-        held = self._held_in(("m.room.member", user_id))
-        return membership_by(None if held is None else self._graph.facts(held).membership)
+        return self._at(("m.room.member", user_id)) or NO_MEMBER
 
     def join_rule(self) -> str:
         return join_rule_by(self.event(JOIN_RULES))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -41,6 +41,10 @@ DEFAULTS: Final[Mapping[str, int]] = {
 }
 """The value of each single level where the event, or its property, is missing."""
 
+_SINGLE_LEVELS: Final = frozenset(DEFAULTS)
+_INTEGER_ONLY: Final = frozenset((int,))
+_NOTHING: Final[Mapping[str, Any]] = {}
+NOBODY: Final = frozenset[str]()
 
 _DIGITS = re.compile(r"[ \t\n\r\v\f]*([+-]?[0-9]+(?:_[0-9]+)*)[ \t\n\r\v\f]*")
 _DIGITS_MAX: Final = 4_000
@@ -115,15 +119,72 @@ def creators_of(create: Pdu) -> frozenset[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class Creators:
+    """Who made a room, and whether that puts them above all levels (12)."""
+
+    users: frozenset[str]
+    privileged: bool
+
+    @classmethod
+    def of(cls, create: Pdu | None) -> Creators:
+        return cls(NOBODY, False) if create is None else cls(creators_of(create), create.rules.creators_privileged)
+
+
+@dataclass(slots=True)
+class LevelTables:
+    """What the content of a power levels event sets, read once; nothing but integers. Not to be changed.
+
+    What is no level is left out. `fault` says what is not an integer where version 10 and later want one.
+    """
+
+    singles: Mapping[str, int]
+    events: Mapping[str, int]
+    notifications: Mapping[str, int]
+    users: Mapping[str, int]
+    fault: str | None
+
+    @classmethod
+    def of(cls, event: Pdu) -> LevelTables:
+        content = event.content if event.rules.integer_levels else readable_levels(event.content)
+        singles: object = _NOTHING
+        if not _SINGLE_LEVELS.isdisjoint(content):
+            singles = {name: content[name] for name in DEFAULTS if name in content}
+        faults: list[str] = []
+        return cls(
+            singles=_integers_of("the content", singles, faults),
+            events=_integers_of("events", content.get("events", _NOTHING), faults),
+            notifications=_integers_of("notifications", content.get("notifications", _NOTHING), faults),
+            users=_integers_of("users", content.get("users", _NOTHING), faults),
+            fault=faults[0] if faults else None,
+        )
+
+    def single(self, name: str) -> int:
+        level = self.singles.get(name)
+        return DEFAULTS[name] if level is None else level
+
+
+def _integers_of(name: str, table: object, faults: list[str]) -> Mapping[str, int]:
+    if table is _NOTHING:
+        return _NOTHING
+    if not (type(table) is dict or isinstance(table, Mapping)):
+        faults.append(f"{name} is not an object of integers")
+        return _NOTHING
+    if _INTEGER_ONLY.issuperset(map(type, table.values())):
+        return table
+    integers = {key: level for key, level in table.items() if is_integer(level)}
+    if len(integers) < len(table):
+        faults.append(f"{name} has a level that is not an integer")
+    return integers
+
+
+@dataclass(slots=True)
 class PowerLevels:
-    """The power levels of one state of a room. Made by `PowerLevels.of`; looking up a level is O(1).
+    """The power levels of one state of a room. Made by `PowerLevels.of`; looking up a level is O(1). Not to be changed.
 
     Values that are no levels count as missing: from version 10 on an accepted event has none.
     """
 
-    content: Mapping[str, Any]
-    users: Mapping[str, Any]
-    events: Mapping[str, Any]
+    tables: LevelTables
     creators: frozenset[str]
     """The users whose power this state's event cannot change: all creators (12), or the creator of a room that has no
     power levels event."""
@@ -135,95 +196,80 @@ class PowerLevels:
 
         `create` may be missing only where events of a damaged auth chain are compared; nobody is a creator then.
         """
-        content = {} if power_levels is None else power_levels.content
-        if power_levels is not None and not power_levels.rules.integer_levels:
-            content = readable_levels(content)
-        users = content.get("users")
-        events = content.get("events")
-        privileged = create is not None and create.rules.creators_privileged
-        return cls(
-            content=content,
-            users=users if type(users) is dict or isinstance(users, Mapping) else {},
-            events=events if type(events) is dict or isinstance(events, Mapping) else {},
-            creators=(
-                creators_of(create) if create is not None and (privileged or power_levels is None) else frozenset()
-            ),
-            creator_level=CREATOR_LEVEL if privileged else CREATOR_LEVEL_BEFORE_12,
-        )
+        return cls.by(None if power_levels is None else LevelTables.of(power_levels), Creators.of(create))
+
+    @classmethod
+    def by(cls, tables: LevelTables | None, creators: Creators) -> PowerLevels:
+        """`of`, for who has read the events."""
+        if creators.privileged:
+            return cls(tables or DEFAULT_LEVELS, creators.users, CREATOR_LEVEL)
+        return cls(tables or DEFAULT_LEVELS, creators.users if tables is None else NOBODY, CREATOR_LEVEL_BEFORE_12)
 
     def of_user(self, user_id: str) -> Level:
         if user_id in self.creators:
             return self.creator_level
-        level = self.users.get(user_id)
-        return level if type(level) is int else self._single("users_default")
+        level = self.tables.users.get(user_id)
+        return self.tables.single("users_default") if level is None else level
 
     def needed_for(self, event_type: str, is_state: bool) -> int:
         """The required power level of an event type."""
-        level = self.events.get(event_type)
-        if type(level) is int:
-            return level
-        return self._single("state_default" if is_state else "events_default")
+        level = self.tables.events.get(event_type)
+        return self.tables.single("state_default" if is_state else "events_default") if level is None else level
 
     @property
     def invite(self) -> int:
-        return self._single("invite")
+        return self.tables.single("invite")
 
     @property
     def kick(self) -> int:
-        return self._single("kick")
+        return self.tables.single("kick")
 
     @property
     def ban(self) -> int:
-        return self._single("ban")
+        return self.tables.single("ban")
 
     @property
     def redact(self) -> int:
-        return self._single("redact")
+        return self.tables.single("redact")
 
     def may_redact(self, user_id: str) -> bool:
         """Whether the user may redact events of others ("Handling redactions"; the auth rules do not ask this)."""
         return self.of_user(user_id) >= self.redact
 
-    def _single(self, name: str) -> int:
-        level = self.content.get(name)
-        return level if type(level) is int else DEFAULTS[name]
+
+DEFAULT_LEVELS: Final = LevelTables(_NOTHING, _NOTHING, _NOTHING, _NOTHING, None)
+"""Of a room without a power levels event."""
 
 
-def check_power_levels(event: Pdu, create: Pdu, current: Pdu | None, level: Level) -> None:
-    """The rule about `m.room.power_levels` events; `level` is the sender's by the `current` power levels.
+def check_power_levels(event: Pdu, proposed: LevelTables, current: Pdu | None, power: PowerLevels) -> None:
+    """The rule about `m.room.power_levels` events; `proposed` is what the event sets, `power` what `current` does.
 
     Raises: NotAllowed.
     """
     if event.rules.integer_levels:
-        check_types(event)
+        check_types(proposed)
     else:
         check_readable_users(event)
-    if create.rules.creators_privileged:
-        for user_id in sorted(creators_of(create)):
-            if user_id in event.content.get("users", {}):
-                raise NotAllowed(f"{user_id} is a creator of the room and has no entry in users")
-    if current is not None:
-        check_change(current.content, event.content, event.sender, level, event.rules)
+    if event.rules.creators_privileged and not power.creators.isdisjoint(proposed.users):
+        raise NotAllowed("a creator of the room has an entry in users")
+    if current is None:
+        return
+    level = power.of_user(event.sender)
+    if event.rules.integer_levels:
+        check_change(power.tables, proposed, event.sender, level)
+    else:
+        check_readable_change(current.content, event.content, event.sender, level, event.rules)
 
 
-def check_types(event: Pdu) -> None:
+def check_types(proposed: LevelTables) -> None:
     """Integers where integers belong, user IDs as the keys of `users` (room version 10 and later).
 
     Raises: NotAllowed.
     """
-    content = event.content
-    for name in DEFAULTS:
-        if name in content and not is_integer(content[name]):
-            raise NotAllowed(f"{name} is not an integer")
-    for name in ("events", "notifications", "users"):
-        table = content.get(name, {})
-        if type(table) is not dict and not isinstance(table, Mapping):
-            raise NotAllowed(f"{name} is not an object of integers")
-        if not all(type(level) is int for level in table.values()):
-            raise NotAllowed(f"{name} is not an object of integers")
-    for user_id in content.get("users", {}):
-        if not is_user_id(user_id):
-            raise NotAllowed("a key of users is not a user ID")
+    if proposed.fault is not None:
+        raise NotAllowed(proposed.fault)
+    if not all(map(is_user_id, proposed.users)):
+        raise NotAllowed("a key of users is not a user ID")
 
 
 def check_readable_users(event: Pdu) -> None:
@@ -238,47 +284,53 @@ def check_readable_users(event: Pdu) -> None:
         raise NotAllowed("a level in users is not a number")
 
 
-def check_change(
-    old: Mapping[str, Any], new: Mapping[str, Any], sender: str, level: Level, rules: RoomVersionRules
-) -> None:
+def check_change(old: LevelTables, new: LevelTables, sender: str, level: Level) -> None:
     """Nobody gives or takes more than he has: each altered value must not be above the sender's level, before or after.
 
-    Before version 10, all values that are compared must be readable as levels.
     Raises: NotAllowed.
     """
-    read, table_of = (_integer, _table) if rules.integer_levels else (_readable, _readable_table)
+    if old.singles != new.singles:
+        for name in DEFAULTS:
+            _check_entry(name, old.singles.get(name), new.singles.get(name), level)
+    if old.events != new.events:
+        _check_table("events", old.events, new.events, level)
+    if old.notifications != new.notifications:
+        _check_table("notifications", old.notifications, new.notifications, level)
+    if old.users != new.users:
+        for user_id in _check_table("users", old.users, new.users, level):
+            if user_id != sender and old.users.get(user_id, -math.inf) >= level:
+                raise NotAllowed(f"{user_id} has a power level that is not below the sender's")
+
+
+def _check_table(table: str, before: Mapping[str, int], after: Mapping[str, int], level: Level) -> list[str]:
+    """The names whose levels differ."""
+    names = sorted({name for name, _ in before.items() ^ after.items()})
+    for name in names:
+        _check_entry(f"{table}: {name}", before.get(name), after.get(name), level)
+    return names
+
+
+def check_readable_change(
+    old: Mapping[str, Any], new: Mapping[str, Any], sender: str, level: Level, rules: RoomVersionRules
+) -> None:
+    """The same before version 10. All values that are compared must be readable as levels.
+
+    Raises: NotAllowed.
+    """
     for name in DEFAULTS:
-        if rules.integer_levels and old.get(name) is new.get(name):
-            continue
-        _check_entry(name, read(old, name), read(new, name), level)
+        _check_entry(name, _readable(old, name), _readable(new, name), level)
     for table in ("events", "notifications", "users") if rules.notifications_limited else ("events", "users"):
-        before, after = table_of(old, table), table_of(new, table)
-        names: Iterable[str] = before.keys() | after.keys()
-        if rules.integer_levels:
-            names = [
-                name
-                for name in names
-                if before.get(name) is not after.get(name) and not _is_same_integer(before.get(name), after.get(name))
-            ]
-        for name in sorted(names):
-            was, becomes = read(before, name), read(after, name)
+        before, after = _readable_table(old, table), _readable_table(new, table)
+        for name in sorted(before.keys() | after.keys()):
+            was, becomes = _readable(before, name), _readable(after, name)
             _check_entry(f"{table}: {name}", was, becomes, level)
             if table == "users" and name != sender and was is not None and was != becomes and was >= level:
                 raise NotAllowed(f"{name} has a power level that is not below the sender's")
 
 
-def _is_same_integer(one: object, other: object) -> bool:
-    return one == other and type(one) is int and type(other) is int
-
-
 def _table(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     table = content.get(name)
     return table if type(table) is dict or isinstance(table, Mapping) else {}
-
-
-def _integer(levels: Mapping[str, Any], name: str) -> int | None:
-    value = levels.get(name)
-    return value if type(value) is int else None
 
 
 def _readable_table(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
