@@ -160,9 +160,7 @@ class _Verification:
         self._depths[node.number] = depth
         if not grounded:
             self._ungrounded.add(event.event_id)
-        node.verdict = judged.rejection is None, row["verdict"] == "accepted"
-        for parent in node.parents:
-            order.nodes[parent].note_child(*node.verdict)
+        order.note_verdict(node, stands=judged.rejection is None, accepted=row["verdict"] == "accepted")
         self._keep_states(order, node, judged.after)
 
     def _row(self, event_id: str) -> dict[str, Any]:

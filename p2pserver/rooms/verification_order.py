@@ -27,25 +27,22 @@ class Node:
     elsewhere: tuple[str, ...] = ()
     children: int = 0
     children_to_come: int = 0
-    verdict: tuple[bool, bool] = (False, False)
-    """Not rejected; accepted."""
-    has_child: tuple[bool, bool] = (False, False)
-    """One that is not rejected; one that is accepted."""
-
-    def note_child(self, standing: bool, accepted: bool) -> None:
-        """A child has been judged."""
-        self.children_to_come -= 1
-        self.has_child = self.has_child[0] or standing, self.has_child[1] or accepted
+    stands: bool = False
+    """Not rejected."""
+    accepted: bool = False
+    below_standing: bool = False
+    """An event that stands leads back here, over none but such as do not."""
+    below_accepted: bool = False
 
     @property
     def is_extremity(self) -> bool:
-        """Accepted, and no accepted event cites it."""
-        return self.verdict[1] and not self.has_child[1]
+        """Accepted, and no accepted event leads back to it."""
+        return self.accepted and not self.below_accepted
 
     @property
     def is_accepted_leaf(self) -> bool:
-        """Not rejected, and no such event cites it."""
-        return self.verdict[0] and not self.has_child[0]
+        """Not rejected, and no such event leads back to it."""
+        return self.stands and not self.below_standing
 
 
 @dataclass(slots=True)
@@ -74,6 +71,24 @@ class Order:
                 self.waits_for[child] -= 1
                 if self.waits_for[child] == 0:
                     heapq.heappush(free, child)
+
+    def note_verdict(self, node: Node, *, stands: bool, accepted: bool) -> None:
+        """An event has been judged, after its parents."""
+        node.stands, node.accepted = stands, accepted
+        for number in node.parents:
+            self.nodes[number].children_to_come -= 1
+        waiting = list(node.parents) if stands else []
+        while waiting:
+            each = self.nodes[waiting.pop()]
+            if not each.below_standing:
+                each.below_standing = True
+                waiting += () if each.stands else each.parents
+        waiting = list(node.parents) if accepted else []
+        while waiting:
+            each = self.nodes[waiting.pop()]
+            if not each.below_accepted:
+                each.below_accepted = True
+                waiting += () if each.accepted else each.parents
 
     def not_reached(self) -> Iterator[str]:
         return (node.event_id for node, count in zip(self.nodes, self.waits_for, strict=True) if count)

@@ -49,6 +49,23 @@ def refused(server: Server, room_id: str, parents: list[str]) -> Pdu:
     )
 
 
+def built_on(server: Server, room_id: str, parents: list[str], auth_events: list[str]) -> Pdu:
+    """A message of the server's user at any place of a version 12 room."""
+    return build_event(
+        rules=rules_of("12"),
+        room_id=room_id,
+        sender=server.user,
+        event_type="m.room.message",
+        state_key=None,
+        content={"msgtype": "m.text", "body": "here"},
+        prev_events=parents,
+        auth_events=auth_events,
+        depth=9,
+        origin_server_ts=9,
+        signer=server.signer,
+    )
+
+
 def check(server: Server, room_id: str, verdicts: dict[str, Verdict]) -> None:
     """These events have these verdicts, are leaves, and nothing that is sent next cites them."""
     for event_id, verdict in verdicts.items():
@@ -143,6 +160,63 @@ def test_accepted_event_on_a_soft_failed_one() -> None:
     alice.receive(room_id, [built.raw], bob.name)
     assert alice.verdict(built.event_id) is Verdict.ACCEPTED
     assert set(alice.run(lambda tx: events.extremities(tx, room_id))) == before | {built.event_id}
+    assert graph_contradictions(alice.conn, room_id) == []
+
+
+def test_what_is_merged_over_a_soft_failed_event_is_no_extremity() -> None:
+    """alice heard bob's first words, not the second, before she banned him: who cites the second has both."""
+    room_id, alice, bob = pair()
+    first = bob.send(room_id, "in time")
+    alice.receive(room_id, [first.raw], bob.name)
+    alice.member(room_id, bob.user, "ban")
+    second = bob.send(room_id, "too late")
+    built = bob.send(room_id, "on it", sender=f"@stays:{bob.name}")
+    assert built.prev_events == (second.event_id,)
+    alice.receive(room_id, [second.raw], bob.name)
+    assert alice.verdict(second.event_id) is Verdict.SOFT_FAILED
+    before = alice.run(lambda tx: events.extremities(tx, room_id))
+    alice.receive(room_id, [built.raw], bob.name)
+    assert alice.run(lambda tx: events.extremities(tx, room_id)) == sorted({*before, built.event_id} - {first.event_id})
+    assert graph_contradictions(alice.conn, room_id) == []
+
+
+def test_what_is_merged_over_a_rejected_event_is_no_end() -> None:
+    """A member cites nothing but an event that is rejected everywhere; that one had cited what the others said."""
+    room_id, alice, bob = pair()
+    said = alice.send(room_id, "beside it")
+    stolen = refused(bob, room_id, [said.event_id])
+    joining = bob.run(lambda tx: bob.rooms.current_state(tx, room_id))["m.room.member", bob.user]
+    levels = bob.run(lambda tx: bob.rooms.current_state(tx, room_id))["m.room.power_levels", ""]
+    message = built_on(bob, room_id, [stolen.event_id], [levels, joining])
+    alice.receive(room_id, [stolen.raw, message.raw], bob.name)
+    assert (alice.verdict(stolen.event_id), alice.verdict(message.event_id)) == (Verdict.REJECTED, Verdict.ACCEPTED)
+    assert alice.run(lambda tx: events.extremities(tx, room_id)) == [message.event_id]
+    assert alice.run(lambda tx: events.accepted_leaves(tx, room_id)) == [message.event_id]
+    assert graph_contradictions(alice.conn, room_id) == []
+    assert alice.digest(room_id)
+
+
+def test_each_refused_event_is_passed_over_once() -> None:
+    """A long chain of rejected events, and a message on each of them, from the last to the first: linear work."""
+    room_id, alice, bob = pair()
+    state = bob.run(lambda tx: bob.rooms.current_state(tx, room_id))
+    auth = [state["m.room.power_levels", ""], state["m.room.member", bob.user]]
+    chain = [refused(bob, room_id, leaves(alice, room_id))]
+    for _ in range(80):
+        chain.append(refused(bob, room_id, [chain[-1].event_id]))
+    alice.receive(room_id, [event.raw for event in chain], bob.name)
+    passed = "SELECT count(*) FROM passed_over WHERE ends = 'forward_extremities'"
+    assert alice.one(passed) == 0
+    asked: list[str] = []
+    messages = [built_on(bob, room_id, [event.event_id], auth) for event in reversed(chain)]
+    alice.receive(room_id, [messages[0].raw], bob.name)
+    assert alice.one(passed) == len(chain)
+    alice.conn.set_trace_callback(asked.append)
+    alice.receive(room_id, [message.raw for message in messages[1:]], bob.name)
+    alice.conn.set_trace_callback(None)
+    assert all(alice.verdict(message.event_id) is Verdict.ACCEPTED for message in messages)
+    assert alice.one(passed) == len(chain)
+    assert sum("INTO passed_over" in statement for statement in asked) == 0
     assert graph_contradictions(alice.conn, room_id) == []
 
 

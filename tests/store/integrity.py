@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection, Mapping, Sequence
 
 from p2pserver.store import state_groups
 from p2pserver.store.tx import Tx
@@ -45,7 +46,7 @@ def graph_contradictions(conn: sqlite3.Connection, room_id: str) -> list[str]:
     """Where what is kept of a complete room's graph is not what its events and edges give.
 
     Rejected and soft-failed events cover nothing that the next event cites; rejected ones cover nothing at all of the
-    accepted graph.
+    accepted graph. But whatever an accepted event leads back to is covered, over whichever events.
     """
     tx = Tx(conn, {})
     kinds = {
@@ -54,12 +55,26 @@ def graph_contradictions(conn: sqlite3.Connection, room_id: str) -> list[str]:
         "forward_extremities": ("accepted",),
     }
     verdicts = dict(tx.all("SELECT event_id, verdict FROM events WHERE room_id = ? AND outlier = 0", (room_id,)))
-    edges = [edge for edge in tx.all("SELECT event_id, prev_event_id FROM event_edges") if edge[0] in verdicts]
+    parents: dict[str, list[str]] = {}
+    for child, parent in tx.all("SELECT event_id, prev_event_id FROM event_edges"):
+        if child in verdicts:
+            parents.setdefault(child, []).append(parent)
     found = []
     for table, wanted in kinds.items():
         these = {event_id for event_id, verdict in verdicts.items() if verdict in wanted}
-        uncovered = these - {parent for child, parent in edges if child in these}
+        uncovered = these - ancestors_of(these, parents)
         kept = {event_id for (event_id,) in tx.all(f"SELECT event_id FROM {table} WHERE room_id = ?", (room_id,))}
         found += [f"{table} lacks {event_id}" for event_id in sorted(uncovered - kept)]
         found += [f"{table} names {event_id}" for event_id in sorted(kept - uncovered)]
+    return found
+
+
+def ancestors_of(event_ids: Collection[str], parents: Mapping[str, Sequence[str]]) -> set[str]:
+    """Everything that some events lead back to."""
+    found: set[str] = set()
+    waiting = list(event_ids)
+    while waiting:
+        new = set(parents.get(waiting.pop(), ())) - found
+        found |= new
+        waiting += new
     return found
