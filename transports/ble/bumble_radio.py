@@ -366,6 +366,7 @@ class BumbleRadio:
         task = asyncio.get_running_loop().create_task(command)
         self._commands.add(task)
         task.add_done_callback(self._commands.discard)
+        task.add_done_callback(_take_result)
         return await asyncio.shield(task)
 
     async def _command(self, command: Coroutine[Any, Any, _T]) -> _T:

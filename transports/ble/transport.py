@@ -12,9 +12,9 @@ import logging
 import random
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from transports.ble.greeting import Ability, Greeting, NotUnderstood, read_control, rename
 from transports.ble.link import BleLink
@@ -114,6 +114,7 @@ class BleTransport:
         self._links: dict[BleLink, None] = {}
         self._by_channel: dict[Channel, BleLink] = {}
         self._greeting: dict[Channel, asyncio.TimerHandle] = {}
+        self._parting: dict[Channel, None] = {}
         self._hellos = TokenBucket(HELLOS_PER_MIN, HELLOS_PER_MIN / 2)
         self._offered: deque[BleLink] = deque()
         self._news = asyncio.Event()
@@ -340,7 +341,7 @@ class BleTransport:
         if not self._may_dial() or radio.central is None:
             return False
         # the same connection under two links would be over for both when one is closed
-        connected = {channel.address for channel in (*self._by_channel, *self._greeting)}
+        connected = {channel.address for channel in (*self._by_channel, *self._greeting, *self._parting)}
         neighbor = self._roles.next_dial(self._now(), connected)
         if neighbor is None:
             return False
@@ -378,7 +379,7 @@ class BleTransport:
             if link is not None:
                 link.end("it refused the link")
             elif channel not in self._by_channel:
-                self._spawn(channel.disconnect())
+                self._disconnect(channel)
 
     async def _ask_names_again(self) -> None:
         """Whoever we dialed may go by another id by now, and be no stranger."""
@@ -438,7 +439,7 @@ class BleTransport:
         self._wake.set()
 
     def _link_over(self, link: BleLink, reason: str) -> None:
-        self._spawn(link.channel.disconnect())
+        self._disconnect(link.channel)
         if link in self._links:
             del self._links[link]
             self._by_channel.pop(link.channel, None)
@@ -449,10 +450,19 @@ class BleTransport:
             self._wake.set()
         log.debug("Bluetooth link over", extra={"link": link.remote, "reason": reason})
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work, name="ble disconnect")
+    def _disconnect(self, channel: Channel) -> None:
+        task = asyncio.get_running_loop().create_task(self._part(channel), name="ble disconnect")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _part(self, channel: Channel) -> None:
+        """BlueZ takes 2 to 3 s to disconnect, and who dials meanwhile gets a connection that ends at once."""
+        self._parting[channel] = None
+        try:
+            await channel.disconnect()
+        finally:
+            del self._parting[channel]
+            self._wake.set()
 
     # PeripheralUser
 
@@ -463,14 +473,14 @@ class BleTransport:
         self._advertised = None  # most adapters stop to advertise when somebody connects
         self._wake.set()
         if len(self._greeting) >= GREETING_MAX or self._closed:
-            self._spawn(channel.disconnect())
+            self._disconnect(channel)
             return
         loop = asyncio.get_running_loop()
         self._greeting[channel] = loop.call_later(GREETING_S, self._no_hello, channel)
 
     def _no_hello(self, channel: Channel) -> None:
         if self._greeting.pop(channel, None) is not None:
-            self._spawn(channel.disconnect())
+            self._disconnect(channel)
             self._wake.set()
 
     def control(self, channel: Channel, octets: bytes) -> None:
@@ -493,7 +503,7 @@ class BleTransport:
         full = len(accepted) >= ACCEPTED_MAX or not self._hellos.take(self._now())
         taken = self._radio.tags and any(other.tag == tag for other in accepted)
         if full or taken or theirs.short_id == self._roles.own_id:
-            self._spawn(channel.disconnect())
+            self._disconnect(channel)
             raise Refused("no room for another link")
         try:
             made = self._link(self._radio, channel, theirs, initiator=False, tag=tag if self._radio.tags else None)

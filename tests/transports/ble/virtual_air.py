@@ -118,7 +118,7 @@ class VirtualAir(link.LocalLink):
             mirror = receiver.le_connections.get(sender_address)
             if mirror is not None and mirror.self_address == receiver_address:
                 sender = self._other_end(receiver, mirror)
-                if sender is None or self.together(sender, receiver):
+                if sender is not None and self.together(sender, receiver):
                     asyncio.get_running_loop().call_soon(self._control, receiver, sender_address, packet)
 
     @staticmethod
