@@ -30,6 +30,13 @@ class BeaconKey:
         both = b"".join(name.encode() + b"\0" + salt for name, salt in sorted((one, other)))
         self._key = hashlib.blake2b(both, digest_size=32, person=_PERSON_KEY).digest()
 
+    @classmethod
+    def of_network(cls, network_key: bytes) -> BeaconKey:
+        """For beacons that are broadcast: the same for all who have the key of the network."""
+        made = cls(("", b""), ("", b""))
+        made._key = hashlib.blake2b(network_key, digest_size=32, person=_PERSON_KEY).digest()
+        return made
+
     def tag(self, room_id: str) -> bytes:
         """4 octets that stand for the room."""
         room = room_id.encode()

@@ -160,6 +160,8 @@ class Receive:
     more: bool
     asked: tuple[str, ...]
     """What had been wanted, if this is the answer."""
+    overheard: bool = False
+    """It was broadcast in the name of the peer, by whomever: only whole events count, and say nothing of the peer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +193,27 @@ class ReadOutbox:
 
     after: int
     octets_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Broadcast:
+    """An event is owed to the peer, and perhaps to others that hear the same broadcasts.
+
+    Answer: `broadcast_done` when it was on the air, or `broadcast_declined`, with its ID.
+    """
+
+    room_id: str
+    event_id: str
+    pdu: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerHears:
+    """The peer says which network's broadcasts it reads, and what counter its next one has. No answer."""
+
+    network_id: bytes
+    epoch: int
+    next_counter: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +283,8 @@ Effect: TypeAlias = (
     | Changed
     | NobodyHas
     | ReadOutbox
+    | Broadcast
+    | PeerHears
     | ForgetOwed
     | ForgetRoom
     | StoreItems

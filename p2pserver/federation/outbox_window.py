@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from p2pserver.federation.channel import Channel
-from p2pserver.federation.effects import ForgetOwed, OwedItem, ReadOutbox
+from p2pserver.federation.effects import Broadcast, ForgetOwed, OwedItem, ReadOutbox
 from p2pserver.link.limits import Priority
 from p2pserver.wire.messages import (
     ITEM_OCTETS_MAX,
@@ -21,6 +21,9 @@ from p2pserver.wire.messages import (
     pdu_octets,
 )
 
+BROADCASTS_MAX = 2
+"""So often an event is broadcast before whoever has not acknowledged it gets it alone."""
+
 
 @dataclass(slots=True)
 class _Sent:
@@ -30,18 +33,32 @@ class _Sent:
     at: float
     counts: bool = True
     """It is part of the window; no longer, once it is overdue."""
+    repair_at: float | None = None
+    """It was broadcast: when it is sent again, if it is not acknowledged."""
 
 
 class OutboxWindow:
-    """The sending side of the outbox. `is_settling(room_id, now)`: events of that room wait, for they may be held."""
+    """The sending side of the outbox. `is_settling(room_id, now)`: events of that room wait, for they may be held.
 
-    def __init__(self, channel: Channel, is_settling: Callable[[str, float], bool]) -> None:
+    `knows_room(room_id)`: the room is an old one. The first event of a new one is our join, which gives the right to
+    ask: it goes at once and to each peer alone.
+    """
+
+    def __init__(
+        self, channel: Channel, is_settling: Callable[[str, float], bool], knows_room: Callable[[str], bool]
+    ) -> None:
         self._channel = channel
         self._is_settling = is_settling
+        self._knows_room = knows_room
         self._cursor = 0
         self._reading = False
         self._more = False
         """There may be rows beyond the cursor."""
+        self._catching_up = True
+        """What is read was owed before the contact."""
+        self._broadcast_octets = 0
+        self._broadcasts: dict[int, int] = {}
+        """How often an item was broadcast; BROADCASTS_MAX, if it must not be."""
         self._held_back: int | None = None
         """The lowest number that waits for its room to settle."""
         self._sent: dict[int, _Sent] = {}
@@ -61,6 +78,31 @@ class OutboxWindow:
                 self._drop(number)
         self._cursor = 0
         self._held_back = None
+        self._more = True
+        self._catching_up = True
+        self._broadcasts.clear()
+
+    def share_medium(self, octets_max: int) -> None:
+        """From now on events of up to so many octets are broadcast, for somebody else hears them too; 0: none."""
+        self._broadcast_octets = octets_max
+
+    def broadcast_done(self, event_id: str, repair_at: float) -> None:
+        """It was on the air; if it is not acknowledged by then, it is sent again."""
+        number = self._number_of.get(event_id)
+        if number is not None:
+            self._sent[number].repair_at = repair_at
+
+    def broadcast_declined(self, event_id: str) -> None:
+        """Nobody else lacks it, or it cannot be broadcast: it is pushed."""
+        number = self._number_of.get(event_id)
+        if number is not None:
+            self._broadcasts[number] = BROADCASTS_MAX
+            self._send_again(number)
+
+    def _send_again(self, number: int) -> None:
+        self._forget()  # before the page is read again, so that nothing in it is sent for nothing
+        self._drop(number)
+        self._cursor = min(self._cursor, number - 1)
         self._more = True
 
     def grew(self) -> None:
@@ -108,6 +150,9 @@ class OutboxWindow:
             if octets is None:
                 continue
             assert item.room_id is not None
+            if self._is_for_all(item, octets):
+                self._broadcast(item, octets, now)
+                continue
             full = batch_octets + octets > self._channel.limits.push_octets or len(batch) >= PDUS_MAX
             if batch and (item.room_id != batch_room or full):
                 self._flush(batch_room, batch)
@@ -117,6 +162,7 @@ class OutboxWindow:
             batch_octets += octets
             self._remember(item, octets, now)
         self._flush(batch_room, batch)
+        self._catching_up = self._catching_up and more
         return list(rooms)
 
     def stored(self, event_ids: Iterable[str], now: float) -> bool:
@@ -127,6 +173,7 @@ class OutboxWindow:
             if number is not None:
                 sent_here = True
                 self._drop(number)
+                self._broadcasts.pop(number, None)
             self._done_events.append(event_id)
         self._forget_soon(now)
         return sent_here
@@ -143,19 +190,23 @@ class OutboxWindow:
         for number, sent in list(self._sent.items()):
             if sent.room_id == room_id and sent.event_id is not None:
                 self._drop(number)
+                self._broadcasts.pop(number, None)
 
     # Time
 
     def next_deadline(self) -> float | None:
+        times = [self._forget_at, *(sent.repair_at for sent in self._sent.values())]
         overdue = next((sent.at for sent in self._sent.values() if sent.counts), None)
-        if overdue is None:
-            return self._forget_at
-        overdue += self._channel.timers.resend_s
-        return overdue if self._forget_at is None else min(overdue, self._forget_at)
+        if overdue is not None:
+            times.append(overdue + self._channel.timers.resend_s)
+        return min((at for at in times if at is not None), default=None)
 
     def handle_timeout(self, now: float) -> None:
         if self._forget_at is not None and now >= self._forget_at:
             self._forget()
+        for number, sent in list(self._sent.items()):
+            if sent.repair_at is not None and sent.repair_at <= now:
+                self._send_again(number)
         for sent in self._sent.values():
             if sent.counts:
                 if now - sent.at < self._channel.timers.resend_s:
@@ -165,6 +216,20 @@ class OutboxWindow:
                 self._count -= 1
 
     # Parts
+
+    def _is_for_all(self, item: OwedItem, octets: int) -> bool:
+        """Whether an event that is to be sent now should be broadcast."""
+        assert item.room_id is not None
+        is_new = not self._catching_up and self._broadcasts.get(item.number, 0) < BROADCASTS_MAX
+        fits = octets <= self._broadcast_octets and item.payload.get("room_id") == item.room_id
+        return is_new and fits and self._knows_room(item.room_id)
+
+    def _broadcast(self, item: OwedItem, octets: int, now: float) -> None:
+        assert item.room_id is not None
+        assert item.event_id is not None
+        self._broadcasts[item.number] = self._broadcasts.get(item.number, 0) + 1
+        self._remember(item, octets, now)
+        self._channel.emit(Broadcast(item.room_id, item.event_id, item.payload))
 
     def _check_pdu(self, item: OwedItem, now: float) -> int | None:
         """The size of a PDU that is to be sent now; None, if it is not."""

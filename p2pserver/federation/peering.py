@@ -23,6 +23,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import Any
 
+from p2pserver.errors import Verdict
 from p2pserver.federation.beacons import BeaconKey
 from p2pserver.federation.channel import Channel
 from p2pserver.federation.effects import (
@@ -33,6 +34,7 @@ from p2pserver.federation.effects import (
     Leave,
     OwedItem,
     PduResult,
+    PeerHears,
     ReadHave,
     ReadLeaves,
     ReadMissing,
@@ -55,6 +57,7 @@ from p2pserver.wire.messages import (
     PDUS_MAX,
     Beacons,
     Digests,
+    Hears,
     Hello,
     Item,
     ItemsStored,
@@ -128,13 +131,20 @@ class Peering:
         self._item_number = -1
         self._offers: dict[str, dict[str, None]] = {}
         self._offer_at: float | None = None
-        self._outbox = OutboxWindow(self._channel, self._is_settling)
+        self._acks: dict[str, dict[str, None]] = {}
+        """By room, events that were overheard and are to be acknowledged."""
+        self._ack_at: float | None = None
+        self._ack_spread_s = 0.0
+        self._outbox = OutboxWindow(self._channel, self._is_settling, self._knows_room)
         self._questions = Questions(self._channel)
         self._rooms = Reconciliation(self._channel, settled=self._outbox.settled, room_equal=self._outbox.room_equal)
         self.server_name: str | None = None
 
     def _is_settling(self, room_id: str, now: float) -> bool:
         return self._rooms.is_settling(room_id, now)
+
+    def _knows_room(self, room_id: str) -> bool:
+        return self._rooms.knows(room_id)
 
     # The node asks
 
@@ -184,7 +194,7 @@ class Peering:
 
     def next_deadline(self) -> float | None:
         """When `handle_timeout` and `may_receive` should be called again, in seconds."""
-        times = [self._rooms.next_deadline(), self._outbox.next_deadline(), self._offer_at]
+        times = [self._rooms.next_deadline(), self._outbox.next_deadline(), self._offer_at, self._ack_at]
         if self._credits < 0.0:
             times.append(self._credits_at - self._credits / self._limits.credits_per_s)
         return min((at for at in times if at is not None), default=None)
@@ -195,6 +205,8 @@ class Peering:
         self._rooms.handle_timeout(now)
         if self._offer_at is not None and now >= self._offer_at:
             self._send_offers()
+        if self._ack_at is not None and now >= self._ack_at:
+            self._send_acks()
         self._pump(now)
 
     # Contact
@@ -251,13 +263,32 @@ class Peering:
         if self._offer_at is None:
             self._offer_at = now + self._rng.uniform(*self._timers.offer_s)
 
-    def compare_soon(self, room_id: str, now: float) -> None:
-        """A room grew by an exchange with somebody else."""
-        self._rooms.compare_soon(room_id, now + self._rng.uniform(*self._timers.offer_s))
+    def compare_soon(self, room_id: str, now: float, *, within_s: float | None = None) -> None:
+        """A room grew by an exchange with somebody else, or (then `within_s` is given) the peer may stand elsewhere."""
+        jitter_s = self._timers.offer_s if within_s is None else (0.0, within_s)
+        self._rooms.compare_soon(room_id, now + self._rng.uniform(*jitter_s))
 
     def want(self, room_id: str, event_ids: Iterable[str]) -> None:
         """Somebody else was asked for these events in vain."""
         self._rooms.want(room_id, event_ids)
+
+    def share_medium(self, octets_max: int) -> None:
+        """The peer and others hear what is broadcast: events of up to so many octets are broadcast; 0: none."""
+        self._outbox.share_medium(octets_max)
+
+    def tell_hears(self, network_id: bytes, epoch: int, next_counter: int) -> None:
+        """Tells the peer what we read and send on the medium that we share."""
+        if self._channel.talking:
+            self._channel.say(Hears(network_id, epoch, next_counter), Priority.STATE)
+
+    def overheard(self, room_id: str, pdu: Mapping[str, Any], *, ack_within_s: float) -> None:
+        """An event was broadcast in the name of the peer, perhaps by somebody else.
+
+        `ack_within_s`: over so long the acknowledgements of all who heard it are spread.
+        """
+        if self._channel.talking and len(self._acks) < EVENT_IDS_MAX:
+            self._ack_spread_s = ack_within_s
+            self._rooms.overheard(room_id, (pdu,))
 
     def ask(self, name: str, body: bytes) -> int | None:
         """Asks the peer; its answer comes as `Answered` or `Unanswered`. None: not now.
@@ -292,6 +323,23 @@ class Peering:
     ) -> None:
         """The events are durable: never call this before."""
         self._rooms.received(effect, results, missing, lacking, now)
+        if effect.overheard:
+            self._acknowledge_soon(effect.room_id, results, now)
+
+    def _acknowledge_soon(self, room_id: str, results: Sequence[PduResult], now: float) -> None:
+        """All who heard a broadcast would answer at once; a random wait lets one after the other, and joins answers."""
+        for result in results:
+            is_held = result.verdict is not None and result.verdict is not Verdict.DROPPED
+            if is_held and result.event_id is not None and is_canonical_event_id(result.event_id):
+                self._acks.setdefault(room_id, {})[result.event_id] = None
+        if self._acks and self._ack_at is None:
+            self._ack_at = now + self._rng.uniform(0.0, self._ack_spread_s)
+
+    def _send_acks(self) -> None:
+        self._ack_at = None
+        acks, self._acks = self._acks, {}
+        for room_id, event_ids in acks.items() if self._channel.talking else ():
+            self._rooms.say_stored(room_id, tuple(event_ids))
 
     def missing_read(
         self,
@@ -319,6 +367,15 @@ class Peering:
 
     def room_forgotten(self, effect: ForgetRoom) -> None:
         self._rooms.room_forgotten(effect)
+
+    def broadcast_done(self, event_id: str, now: float, *, wait_s: float) -> None:
+        """An event was on the air. Who has not acknowledged it after so long is sent it again."""
+        self._outbox.broadcast_done(event_id, now + wait_s)
+
+    def broadcast_declined(self, event_id: str, now: float) -> None:
+        """An event was not broadcast: it is pushed to the peer."""
+        self._outbox.broadcast_declined(event_id)
+        self._pump(now)
 
     def outbox_read(self, items: Sequence[OwedItem], now: float, *, more: bool) -> None:
         """A page of the outbox; `more`: there may be rows behind it."""
@@ -394,6 +451,8 @@ class Peering:
                 self._wants.append(message)
             case Lacking():
                 self._rooms.lacking(message, now)
+            case Hears():
+                self._channel.emit(PeerHears(message.network_id, message.epoch, message.next_counter))
             case Item():
                 self._item(message)
             case ItemsStored():

@@ -7,8 +7,9 @@ brings nothing is repeated ever more slowly, so that a liar costs one small exch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from p2pserver.errors import Verdict
 from p2pserver.federation.beacons import BeaconKey
@@ -132,6 +133,10 @@ class Reconciliation:
         exchange = self._rooms.get(room_id)
         return exchange is not None and exchange.settling_until > now
 
+    def knows(self, room_id: str) -> bool:
+        """Whether the room was held when rooms were last read: the peer does not wait for our join."""
+        return room_id in self._rooms
+
     def _touched(self, room_id: str) -> _RoomExchange | None:
         """The exchange of a room, about to change; None for a room that this server is not in."""
         exchange = self._rooms.get(room_id)
@@ -229,6 +234,7 @@ class Reconciliation:
             elif self._key.digest(view.room_id, view.leaves) == digest:
                 self._equal(exchange, view)
                 equal.append(view)
+                self._want(view.room_id, view.wanted)
             else:
                 self._keep_settling(exchange, now)
                 self._tell_leaves(view, answer=False, now=now)
@@ -413,6 +419,10 @@ class Reconciliation:
         is_answer = bool(asked)
         self._channel.emit(Receive(message.room_id, message.pdus, is_answer, is_answer and message.more, asked))
 
+    def overheard(self, room_id: str, pdus: tuple[Mapping[str, Any], ...]) -> None:
+        """Events that somebody broadcast in the name of the peer."""
+        self._channel.emit(Receive(room_id, pdus, in_answer=False, more=False, asked=(), overheard=True))
+
     def received(
         self, effect: Receive, results: Sequence[PduResult], missing: Sequence[str], lacking: Sequence[str], now: float
     ) -> None:
@@ -421,10 +431,11 @@ class Reconciliation:
         final = [result for result in results if result.event_id is not None and result.verdict is not None]
         ids = [result.event_id for result in final if result.event_id is not None]
         ids = [event_id for event_id in dict.fromkeys(ids) if is_canonical_event_id(event_id)]
+        if effect.overheard:
+            self._overheard_judged(effect, final, missing)
+            return
         self._channel.known.add(ids)
-        for start in range(0, len(ids), EVENT_IDS_MAX):
-            part = tuple(ids[start : start + EVENT_IDS_MAX])
-            self._channel.say(Stored(effect.room_id, part), Priority.RECEIPT)
+        self.say_stored(effect.room_id, ids)
         judged = tuple(
             result.event_id
             for result in final
@@ -454,6 +465,19 @@ class Reconciliation:
             exchange.compare_at = now + self._channel.timers.recheck_s
         else:
             exchange.compare_at = now + self._channel.timers.quiet_s
+
+    def say_stored(self, room_id: str, event_ids: Sequence[str]) -> None:
+        for start in range(0, len(event_ids), EVENT_IDS_MAX):
+            part = tuple(event_ids[start : start + EVENT_IDS_MAX])
+            self._channel.say(Stored(room_id, part), Priority.RECEIPT)
+
+    def _overheard_judged(self, effect: Receive, final: Sequence[PduResult], missing: Sequence[str]) -> None:
+        """That the peer holds them is not known, and nobody waits for an exchange: only new events go on from here."""
+        held = [(result.event_id, result.new) for result in final if result.verdict is not Verdict.DROPPED]
+        new = tuple(event_id for event_id, is_new in held if is_new and event_id is not None)
+        if new:
+            self._channel.emit(Forward(effect.room_id, new))
+        self.want(effect.room_id, missing)
 
     def _answer_judged(
         self, effect: Receive, exchange: _RoomExchange, is_progress: bool, lacking: Sequence[str]

@@ -310,8 +310,3 @@ class Listener:
         others.remove(sender)
         if not others:
             del self._by_handle[sender.handle]
-
-
-def octets_on_air(octets: int, octets_max: int) -> int:
-    """About how many octets the datagrams of a message have together."""
-    return octets + fragments_of(octets, octets_max) * (1 + HANDLE_OCTETS + 4 + TAG_OCTETS + _FRAGMENT_OCTETS)

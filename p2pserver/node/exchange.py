@@ -38,6 +38,10 @@ others get half of the writer at least, and soon."""
 class Surroundings(Protocol):
     """What one exchange may ask of the others: the mesh of all sessions."""
 
+    def broadcast(self, session: Session, effect: fx.Broadcast) -> None: ...
+
+    def peer_hears(self, session: Session, effect: fx.PeerHears) -> None: ...
+
     def greeted(self, session: Session, effect: fx.Greeted) -> None: ...
 
     def leave(self, session: Session, reason: str) -> None: ...
@@ -93,6 +97,10 @@ class Exchange:
             case fx.ReadOutbox():
                 items, more = await self._database.read(lambda tx: self._owed(tx, server, effect))
                 peering.outbox_read(items, self._clock(), more=more)
+            case fx.Broadcast():
+                self._mesh.broadcast(session, effect)
+            case fx.PeerHears():
+                self._mesh.peer_hears(session, effect)
             case fx.ForgetOwed():
                 await self._database.write(lambda tx: _forget(tx, server, effect))
             case fx.ForgetRoom():
@@ -240,7 +248,12 @@ class Exchange:
 
         def write(tx: Tx, pdus: Sequence[Mapping[str, Any]]) -> tuple[ReceiveReport, list[str], int, float]:
             began_s = self._clock()
-            part = self._rooms.receive(tx, room_id=effect.room_id, raws=pdus, source=server, backfill=effect.in_answer)
+            if effect.overheard:
+                part = self._rooms.receive_overheard(tx, room_id=effect.room_id, raws=pdus)
+            else:
+                part = self._rooms.receive(
+                    tx, room_id=effect.room_id, raws=pdus, source=server, backfill=effect.in_answer
+                )
             missing = dict.fromkeys((*report.missing, *part.missing))
             most = self._rooms.context.limits.wanted_at_once
             part.missing = not_held_whole(tx, tuple(missing), or_parked=True)[:most]

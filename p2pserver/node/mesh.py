@@ -24,9 +24,11 @@ from p2pserver.node.identity import Identity
 from p2pserver.node.peer_events import PeerConnected, PeerEvent, PeerLost, PeerRefused
 from p2pserver.node.pipes import Pipe
 from p2pserver.node.session import Session
+from p2pserver.node.shared_medium import SharedMedium
 from p2pserver.node.timers import NodeTimers
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.database import Database
+from p2pserver.store.networks import networks_in_use
 from p2pserver.store.peers import (
     all_peers_lost,
     blocked_keys,
@@ -36,7 +38,7 @@ from p2pserver.store.peers import (
     peers_seen,
 )
 from p2pserver.wire.messages import SALT_OCTETS, WireError, decode_json_object
-from transports.contract import INSTANCE_ID_OCTETS, Link, LinkDown, Transport, TransportStatus
+from transports.contract import INSTANCE_ID_OCTETS, Link, LinkDown, Transport, TransportStatus, medium_of
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +98,8 @@ class Mesh:
         self._session_tasks: dict[Session, list[asyncio.Task[None]]] = {}
         self._by_name: dict[str, Session] = {}
         self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._media: dict[Transport, SharedMedium] = {}
+        self._medium_of: dict[Pipe, SharedMedium] = {}
         self._in_flight: dict[str, tuple[bytes, float]] = {}
         self._ended: dict[bytes, int] = {}
         """By key, our epoch of the last conversation that we gave up."""
@@ -134,9 +138,30 @@ class Mesh:
         instance_id = self._random_bytes(INSTANCE_ID_OCTETS)
         for transport in self._transports:
             await transport.start(instance_id)
+            await self._share(transport)
             self.spawn(self._accept(transport), name=f"accept {transport.kind}")
         self.spawn(self._watch_blocks(), name="blocks")
+        self.spawn(self._watch_networks(), name="networks")
         self.spawn(self._watch_seen(), name="seen")
+
+    async def _share(self, transport: Transport) -> None:
+        """Hears and speaks on the transport's medium, if it has one."""
+        medium = medium_of(transport)
+        if medium is None:
+            return
+        shared = SharedMedium(
+            medium,
+            kind=transport.kind,
+            own_key=self._identity.signer.verify_key,
+            database=self._database,
+            neighborhood=self,
+            clock=self._clock,
+            rng=self._rng,
+            line=self._lines.setdefault(id(transport), line_for(medium.profile)),
+        )
+        await shared.use_networks(await self._database.read(networks_in_use))
+        self._media[transport] = shared
+        self.spawn(shared.run(), name=f"medium {transport.kind}")
 
     async def stop(self) -> None:
         """Says goodbye to everybody; nothing of this object runs afterwards."""
@@ -179,14 +204,15 @@ class Mesh:
             log.error("a task of the mesh failed", exc_info=error, extra={"task": task.get_name()})
 
     def status(self) -> list[TransportStatus]:
-        """What the transports say, and what has to wait for airtime."""
+        """What the transports say, what has to wait for airtime, and what is heard of other keys."""
         now = self._clock()
         told = []
         for transport in self._transports:
             status = transport.status()
-            line = self._lines.get(id(transport))
+            line, medium = self._lines.get(id(transport)), self._media.get(transport)
             note = line.budget.note(now) if line is not None and line.budget is not None else None
-            told.append(status if note is None else replace(status, notes=(*status.notes, note)))
+            notes = (*(() if note is None else (note,)), *(() if medium is None else medium.notes()))
+            told.append(replace(status, notes=(*status.notes, *notes)) if notes else status)
         return told
 
     def _slowest_bit_rate(self) -> int | None:
@@ -241,6 +267,9 @@ class Mesh:
             pacer=pacer_for(link.profile, self._line_of(link, transport)),
         )
         pipe = Pipe(link, endpoint, self, clock=self._clock)
+        medium = self._media.get(transport)
+        if medium is not None:
+            self._medium_of[pipe] = medium
         self._pipes[pipe] = asyncio.create_task(self._run_pipe(pipe), name=f"pipe {link.remote}")
 
     def _line_of(self, link: Link, transport: Transport) -> Line | None:
@@ -258,6 +287,7 @@ class Mesh:
             log.exception("a pipe failed", extra={"link": pipe.link.remote})
         finally:
             self._pipes.pop(pipe, None)
+            self._medium_of.pop(pipe, None)
 
     def pipe_authenticated(self, pipe: Pipe, peer_key: bytes, epoch: int) -> None:
         """The other side proved its key: its conversation goes over this pipe, or over the one there is."""
@@ -288,6 +318,7 @@ class Mesh:
         session.add_pipe(pipe, facts)
         if session.server_name is not None:
             self._connected(session, session.server_name)
+        self._pipes_changed(session)
 
     def pipe_active(self, pipe: Pipe) -> None:
         session = self._sessions.get(pipe.peer_key) if pipe.peer_key is not None else None
@@ -305,6 +336,7 @@ class Mesh:
         session.remove_pipe(pipe)
         if session.active is None and was_active:
             self._lost(session, reason)
+        self._pipes_changed(session)
         self._prune()
 
     def _close_later(self, pipe: Pipe) -> None:
@@ -413,6 +445,49 @@ class Mesh:
         self._connected(session, name)
         watcher = asyncio.create_task(self._watch_outbox(session, name), name=f"outbox {name[:8]}")
         self._session_tasks[session].append(watcher)
+        self._pipes_changed(session)
+
+    # Shared media
+
+    def _medium(self, session: Session) -> SharedMedium | None:
+        """The medium over which the peer is talked to now."""
+        return None if session.active is None else self._medium_of.get(session.active)
+
+    def _pipes_changed(self, session: Session) -> None:
+        medium = self._medium(session)
+        if medium is None:
+            session.peering.share_medium(0)
+        else:
+            medium.introduce(session)
+        for each in self._media.values():
+            each.count_sharers()
+
+    def session_of(self, key: bytes) -> Session | None:
+        return self._sessions.get(key)
+
+    def sessions_on(self, medium: SharedMedium) -> list[Session]:
+        return [session for session in self._by_name.values() if self._medium(session) is medium]
+
+    def broadcast(self, session: Session, effect: fx.Broadcast) -> None:
+        """Once for all on the medium, or not at all."""
+        medium = self._medium(session)
+        if medium is None:
+            session.peering.broadcast_declined(effect.event_id, self._clock())
+        else:
+            medium.request(session, effect)
+
+    def peer_hears(self, session: Session, effect: fx.PeerHears) -> None:
+        medium = self._medium(session)
+        if medium is not None:
+            medium.peer_hears(session, effect)
+
+    async def _watch_networks(self) -> None:
+        """Another process may have changed the keys."""
+        while self._media:
+            await asyncio.sleep(self._timers.blocks_s)
+            networks = await self._database.read(networks_in_use)
+            for medium in self._media.values():
+                await medium.use_networks(networks)
 
     def _connected(self, session: Session, name: str) -> None:
         if self._by_name.get(name) is not session:
@@ -441,18 +516,31 @@ class Mesh:
         return any(other is not session for other in self._by_name.values())
 
     def forward(self, source: Session, room_id: str, event_ids: Sequence[str], members: Iterable[str]) -> None:
-        """Offers events, that came from one peer, to the other member servers in reach."""
+        """Offers events, that came from one peer, to the other member servers in reach: not to those on a medium that
+        it shares with them, who hear of it there."""
         new = self._forwarded.add(event_ids)
         for event_id in event_ids:
             self._in_flight.pop(event_id, None)
-        for session in self._others(source, members) if new else ():
+        for session in self._beyond_medium(source, room_id, members) if new else ():
             session.peering.offer(room_id, new, self._clock())
             session.wake()
 
     def changed(self, source: Session, room_id: str, members: Iterable[str]) -> None:
-        for session in self._others(source, members):
+        for session in self._beyond_medium(source, room_id, members):
             session.peering.compare_soon(room_id, self._clock())
             session.wake()
+
+    def _beyond_medium(self, source: Session, room_id: str, members: Iterable[str]) -> list[Session]:
+        """The other members in reach, but for those on a medium that they share with `source`: a beacon tells them."""
+        medium = self._medium(source)
+        if medium is None:
+            return self._others(source, members)
+        medium.grew(room_id)
+        return [
+            session
+            for session in self._others(source, members)
+            if self._medium(session) is not medium or not medium.is_shared_by(source, session)
+        ]
 
     def want_elsewhere(self, source: Session, room_id: str, event_ids: Sequence[str], members: Iterable[str]) -> None:
         """Asks the other member servers in reach, and nobody else: strangers need not hear of the room."""

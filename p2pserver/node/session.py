@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from p2pserver.errors import PeerUnreachable
-from p2pserver.federation.effects import Answered, Effect, Unanswered
+from p2pserver.federation.effects import Answered, Effect, PeerHears, Unanswered
 from p2pserver.federation.limits import FAST_BIT_RATE
 from p2pserver.federation.peering import Peering
 from p2pserver.link import Conversation
@@ -57,6 +57,8 @@ class Session:
         self.last_link = ""
         self.agent = ""
         """The peer's software, as it says."""
+        self.hears: PeerHears | None = None
+        """What the peer said that it reads on the medium that it shares with us."""
         self.idle_since = clock()
         self.pdus_per_unit = PDUS_PER_UNIT_MAX
         """How many of the peer's events are judged in one unit of work; fewer, if they are dear."""

@@ -24,7 +24,7 @@ from p2pserver.rooms.values import RoomDigest
 from p2pserver.store.accounts import register_user
 from p2pserver.store.devices import log_in_device
 from p2pserver.store.inline import InlineDatabase, SimulatedDisk
-from transports.sim import LinkConditions, SimNetwork
+from transports.sim import ChannelConditions, LinkConditions, SimNetwork
 
 WALL_START_MS = 1_790_000_000_000
 """The wall clock of all simulated nodes at virtual time 0."""
@@ -75,11 +75,12 @@ class SimulatedMesh:
         commit_delay_s: float = COMMIT_DELAY_S,
         timers: NodeTimers | None = None,
         shared: SharedVerdicts | None = None,
+        channel: ChannelConditions | None = None,
     ) -> None:
         """`timers`: of every node; None: those of a node on a LAN. `shared`: pure verdicts that the nodes share; the
-        caller puts it `in_use`."""
+        caller puts it `in_use`. `channel`: one half-duplex radio channel in place of a link for each pair."""
         self.rng = random.Random(seed)
-        self.network = SimNetwork(seed=seed, conditions=conditions or LinkConditions())
+        self.network = SimNetwork(seed=seed, conditions=conditions or LinkConditions(), shared=channel)
         self._commit_delay_s = commit_delay_s
         self._timers = timers
         self._shared = shared

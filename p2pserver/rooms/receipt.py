@@ -223,6 +223,32 @@ class Intake:
         return row
 
 
+def receive_overheard(context: RoomContext, tx: Tx, room_id: str, raws: Iterable[object]) -> ReceiveReport:
+    """Judges PDUs that came with no word of who brought them.
+
+    A copy whose content was changed is not even kept as a redacted one: it would be acknowledged in the place of the
+    genuine copy, which is still to come from somebody with a name.
+    """
+    report = ReceiveReport()
+    for raw in raws:
+        room = rooms.room(tx, room_id)
+        if room is None:
+            break
+        try:
+            event = check_on_receipt(raw, room.rules, context.keys)
+        except PduDropped as drop:
+            report.results.append(Receipt(event_id=None, verdict=Verdict.DROPPED, reason=drop.reason))
+            continue
+        if event.redacted_copy:
+            report.results.append(Receipt(event_id=None, verdict=Verdict.DROPPED, reason="its content was changed"))
+            continue
+        part = Intake(context, tx, room_id).take_all([raw], server_of(event.sender), backfill=False)
+        report.results += part.results
+        report.released += part.released
+        report.missing += part.missing
+    return report
+
+
 def is_placed(receipt: Receipt) -> bool:
     """Whether the event is in the graph now."""
     return receipt.verdict is not None and receipt.verdict is not Verdict.DROPPED

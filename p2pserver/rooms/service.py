@@ -25,7 +25,7 @@ from p2pserver.rooms import (
     visibility,
 )
 from p2pserver.rooms.context import RoomContext
-from p2pserver.rooms.receipt import Intake
+from p2pserver.rooms.receipt import Intake, receive_overheard
 from p2pserver.rooms.values import ReceiveReport, RoomDigest, RoomLimits, Standing
 from p2pserver.store import events as event_rows
 from p2pserver.store import memberships, rooms
@@ -151,6 +151,10 @@ class Rooms:
             return ReceiveReport(results=invites.take_back(self.context, tx, room_id, raws))
         invites.take_back(self.context, tx, room_id, raws)
         return Intake(self.context, tx, room_id).take_all(raws, source, backfill=backfill)
+
+    def receive_overheard(self, tx: Tx, *, room_id: str, raws: Sequence[object]) -> ReceiveReport:
+        """Judges PDUs that nobody in particular brought: whole ones only, on account of the servers that signed."""
+        return receive_overheard(self.context, tx, room_id, raws)
 
     def leaves(self, tx: Tx, room_id: str) -> list[str]:
         return event_rows.leaves(tx, room_id)

@@ -45,6 +45,8 @@ SALT_OCTETS: Final = 8
 TAG_OCTETS: Final = 4
 DIGEST_OCTETS: Final = 8
 NUMBER_MAX: Final = 2**53 - 1
+NETWORK_ID_OCTETS: Final = 8
+EPOCH_MAX: Final = 2**32 - 1
 ITEM_KINDS: Final = ("edu", "invite")
 
 _HASH_OCTETS = 32
@@ -202,6 +204,16 @@ class Response:
     more: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Hears:
+    """On a shared medium: the sender reads what is broadcast under this network's epoch and the one before, and its own
+    next datagram there has this counter."""
+
+    network_id: bytes
+    epoch: int
+    next_counter: int
+
+
 Message: TypeAlias = (
     Hello
     | Beacons
@@ -216,6 +228,7 @@ Message: TypeAlias = (
     | Request
     | Response
     | Digests
+    | Hears
 )
 
 
@@ -378,6 +391,7 @@ _FIELDS_OF: dict[type, Callable[[Any], Sequence[Any]]] = {
     Request: _request_out,
     Response: lambda m: [m.number, m.ok, m.part, m.more],
     Digests: lambda m: [b"".join(room.tag + room.leaves + room.sec + room.current for room in m.rooms)],
+    Hears: lambda m: [m.network_id, m.epoch, m.next_counter],
 }
 
 
@@ -548,6 +562,11 @@ def _response(fields: list[Cbor]) -> Response:
     return Response(_number(fields[0]), _flag(fields[1]), part, _flag(fields[3]))
 
 
+def _hears(fields: list[Cbor]) -> Hears:
+    network_id = _octets(fields[0], NETWORK_ID_OCTETS, octets_min=NETWORK_ID_OCTETS)
+    return Hears(network_id, _number(fields[1], EPOCH_MAX), _number(fields[2]))
+
+
 _READER_OF: dict[int, tuple[Callable[[list[Cbor]], Message], int]] = {
     1: (_hello, 6),
     2: (_beacons, 1),
@@ -562,5 +581,6 @@ _READER_OF: dict[int, tuple[Callable[[list[Cbor]], Message], int]] = {
     11: (_request, 3),
     12: (_response, 4),
     13: (_digests, 1),
+    14: (_hears, 3),
 }
 _NUMBER_OF: dict[type, int] = dict(zip(_FIELDS_OF, _READER_OF, strict=True))
