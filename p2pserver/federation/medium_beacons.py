@@ -1,8 +1,8 @@
 """When a node tells all who share a medium where it stands in a room, so that who missed a broadcast asks for it.
 
-A while after a room grew one beacon is broadcast, by whoever drew the shortest wait: the others, who would say the
-same, keep silent. Who stands elsewhere compares with the sender, pairwise. A beacon is a hint: a forged one costs a
-comparison.
+A while after a room grew one beacon is broadcast, by whoever of those that heard it drew the shortest wait: the others,
+who would say the same, keep silent. Who stands elsewhere compares with the sender, pairwise. A beacon is a hint: a
+forged one costs a comparison.
 """
 
 from __future__ import annotations

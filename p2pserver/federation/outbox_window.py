@@ -33,8 +33,9 @@ class _Sent:
     at: float
     counts: bool = True
     """It is part of the window; no longer, once it is overdue."""
+    is_broadcast: bool = False
     repair_at: float | None = None
-    """It was broadcast: when it is sent again, if it is not acknowledged."""
+    """Once it was broadcast: when it is sent again, if it is not acknowledged."""
 
 
 class OutboxWindow:
@@ -89,13 +90,13 @@ class OutboxWindow:
     def broadcast_done(self, event_id: str, repair_at: float) -> None:
         """It was on the air; if it is not acknowledged by then, it is sent again."""
         number = self._number_of.get(event_id)
-        if number is not None:
+        if number is not None and self._sent[number].is_broadcast:
             self._sent[number].repair_at = repair_at
 
     def broadcast_declined(self, event_id: str) -> None:
         """Nobody else lacks it, or it cannot be broadcast: it is pushed."""
         number = self._number_of.get(event_id)
-        if number is not None:
+        if number is not None and self._sent[number].is_broadcast:
             self._broadcasts[number] = BROADCASTS_MAX
             self._send_again(number)
 
@@ -207,13 +208,15 @@ class OutboxWindow:
         for number, sent in list(self._sent.items()):
             if sent.repair_at is not None and sent.repair_at <= now:
                 self._send_again(number)
-        for sent in self._sent.values():
+        for number, sent in list(self._sent.items()):
             if sent.counts:
                 if now - sent.at < self._channel.timers.resend_s:
                     break
                 sent.counts = False
                 self._octets -= sent.octets
                 self._count -= 1
+                if sent.is_broadcast and sent.repair_at is None:
+                    self._send_again(number)  # nobody told what became of its broadcast
 
     # Parts
 
@@ -229,6 +232,7 @@ class OutboxWindow:
         assert item.event_id is not None
         self._broadcasts[item.number] = self._broadcasts.get(item.number, 0) + 1
         self._remember(item, octets, now)
+        self._sent[item.number].is_broadcast = True
         self._channel.emit(Broadcast(item.room_id, item.event_id, item.payload))
 
     def _check_pdu(self, item: OwedItem, now: float) -> int | None:

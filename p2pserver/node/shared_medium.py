@@ -100,6 +100,7 @@ class SharedMedium:
         self._beacons = MediumBeacons(rng)
         self._beacon_key = BeaconKey.of_network(b"")
         self._sharers = 0
+        self._is_over = False
         self._wake = asyncio.Event()
         self._credits, self._credits_at = HEARD_AT_ONCE, clock()
 
@@ -115,7 +116,7 @@ class SharedMedium:
 
     async def use_networks(self, networks: tuple[NetworkKey, ...]) -> None:
         """Sends under the first of these epochs and reads all of them. Reserves counters before any is used."""
-        if networks == self._networks:
+        if networks == self._networks or self._is_over:
             return
         octets_max = self._octets_max()
         if octets_max < DATAGRAM_OCTETS_MIN:
@@ -166,7 +167,10 @@ class SharedMedium:
         return self._is_heard_by(one) and self._is_heard_by(other)
 
     def grew(self, room_id: str) -> None:
-        """Events of the room went over the medium: a beacon will tell who missed them."""
+        """Events of the room came over the medium: a beacon will tell those who missed them.
+
+        Who sent them needs none: whom it reaches acknowledges, and whom it does not reach would not hear the beacon.
+        """
         if self._sharers >= 2:
             self._beacons.grew(room_id, self._clock(), wait_s=self._beacon_wait_s())
             self._wake.set()
@@ -202,6 +206,9 @@ class SharedMedium:
 
     def request(self, session: Session, effect: Broadcast) -> None:
         """A peering has an event that others may lack too."""
+        if self._broadcaster is None:
+            session.peering.broadcast_declined(effect.event_id, self._clock())
+            return
         left_s = self._gathering.ask(session, effect, self._clock())
         if left_s is not None:
             session.peering.broadcast_done(effect.event_id, self._clock(), wait_s=left_s)
@@ -209,10 +216,16 @@ class SharedMedium:
         self._wake.set()
 
     async def run(self) -> None:
-        """Hears and speaks until the transport is closed."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._hear(), name=f"hear {self.kind}")
-            tasks.create_task(self._speak(), name=f"speak {self.kind}")
+        """Hears and speaks until the transport is closed. Should it fail, everything goes pairwise."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._hear(), name=f"hear {self.kind}")
+                tasks.create_task(self._speak(), name=f"speak {self.kind}")
+        finally:
+            self._is_over, self._broadcaster = True, None
+            self.count_sharers()
+            for gathered in self._gathering.clear():
+                self._decline(gathered)
 
     async def _speak(self) -> None:
         loop = asyncio.get_running_loop()
@@ -256,7 +269,6 @@ class SharedMedium:
         for session in gathered.peers:
             session.peering.broadcast_done(gathered.effect.event_id, now, wait_s=wait_s)
             session.wake()
-        self.grew(gathered.effect.room_id)
         return True
 
     async def _say_beacons(self, due: Mapping[str, bytes | None]) -> None:
