@@ -32,6 +32,8 @@ LOOSE_INTEGER_MAX = 2**64 - 1
 NESTING_MAX = 100
 """How many lists and objects may lie inside each other. The specification has no limit; recursion has."""
 
+_STRINGS = frozenset((str,))
+_SCALARS = frozenset((str, bool, type(None)))
 _DIGITS_MAX = len(str(-LOOSE_INTEGER_MAX))
 _QUOTED = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _NOT_A_BRACKET = re.compile(rb"[^\[\]{}]++")
@@ -81,30 +83,34 @@ def encode_checked(value: object, *, loose: bool = False) -> bytes:
         raise NotCanonical("lone surrogate") from error
 
 
-def check_canonical(value: object, *, values_max: int | None = None, loose: bool = False) -> None:
+def check_canonical(value: object, *, inside: int = 0, values_max: int | None = None, loose: bool = False) -> None:
     """Check types, integers and nesting of a value; with `values_max`, also that it holds no more values than that.
 
-    The count bounds the work on a value that did not come from a text of bounded size, such as one with shared parts.
+    `inside` is how many lists and objects it lies in already. The count bounds the work on a value that did not come
+    from a text of bounded size, such as one with shared parts.
 
     Raises: NotCanonical. Lone surrogates are found by `encode_checked`.
     """
     integer_max = LOOSE_INTEGER_MAX if loose else INTEGER_MAX
-    level: list[Any] = [[value]]
+    level: list[Any] = [value] if type(value) is dict or type(value) is list else [[value]]
     seen = 0
-    for _ in range(NESTING_MAX + 1):
+    for _ in range(NESTING_MAX - inside):
         deeper: list[Any] = []
         for container in level:
             seen += len(container)
+            if values_max is not None and seen > values_max:
+                raise NotCanonical("too many values")
             if type(container) is dict:
-                for key in container:
-                    if type(key) is not str:
-                        raise NotCanonical(f"a key is not a string but {type(key).__name__}")
+                if not _STRINGS.issuperset(map(type, container)):
+                    raise NotCanonical("a key is not a string")
                 members = container.values()
             else:
                 members = container
+            if _SCALARS.issuperset(map(type, members)):
+                continue
             for member in members:
                 kind = type(member)
-                if kind is str or member is None or kind is bool:
+                if kind in _SCALARS:
                     continue
                 if kind is int:
                     if not -integer_max <= member <= integer_max:
@@ -113,8 +119,6 @@ def check_canonical(value: object, *, values_max: int | None = None, loose: bool
                     deeper.append(member)
                 elif not (loose and kind is float and math.isfinite(member)):
                     raise NotCanonical(f"{kind.__name__} has no canonical form")
-            if values_max is not None and seen > values_max:
-                raise NotCanonical("too many values")
         if not deeper:
             return
         level = deeper

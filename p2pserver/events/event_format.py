@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from p2pserver.events.canonical import INTEGER_MAX
+from p2pserver.events.canonical import INTEGER_MAX, check_canonical
 from p2pserver.events.versions import EventIds, RoomVersionRules
 from p2pserver.identifiers import IDENTIFIER_OCTETS_MAX, is_chosen_event_id, is_room_id, is_user_id
 
@@ -24,12 +24,10 @@ HASHES_MAX = 8
 """Of one cited event, in versions 1 and 2."""
 
 _EVENT_ID_LENGTH = 44
-_EVENT_IDS = {
-    EventIds.HASH: re.compile(r"\$[A-Za-z0-9+/]{43}(?:\n\$[A-Za-z0-9+/]{43})*+"),
-    EventIds.HASH_URL_SAFE: re.compile(r"\$[A-Za-z0-9_-]{43}(?:\n\$[A-Za-z0-9_-]{43})*+"),
-}
+_CHOSEN, _HASH = EventIds.CHOSEN, EventIds.HASH
+_HASHES = re.compile(r"\$[A-Za-z0-9+/]{43}(?:\n\$[A-Za-z0-9+/]{43})*+").fullmatch
+_HASHES_URL_SAFE = re.compile(r"\$[A-Za-z0-9_-]{43}(?:\n\$[A-Za-z0-9_-]{43})*+").fullmatch
 _ROOM_ID_V12 = re.compile(r"![A-Za-z0-9_-]{43}")
-
 
 _FULLY_CHECKED = frozenset(
     {
@@ -44,6 +42,7 @@ _FULLY_CHECKED = frozenset(
         "signatures",
     }
 )
+_USUAL = _FULLY_CHECKED | {"content", "hashes"}
 
 
 class MalformedEvent(ValueError):
@@ -63,11 +62,14 @@ def check_fields(raw: Mapping[str, Any], rules: RoomVersionRules, *, limit_refer
     """
     get = raw.get
     event_type = get("type")
-    _short_string("type", event_type)
+    if type(event_type) is not str or len(event_type) > IDENTIFIER_OCTETS_MAX or not event_type.isascii():
+        _short_string("type", event_type)
     state_key = get("state_key")
     if state_key is not None or "state_key" in raw:
         _short_string("state_key", state_key)
-    if not _is_known_user_id(_short_string("sender", get("sender"))):
+    sender = get("sender")
+    if type(sender) is not str or len(sender) > IDENTIFIER_OCTETS_MAX or not _is_known_user_id(sender):
+        _short_string("sender", sender)
         raise MalformedEvent("sender is not a user ID")
 
     is_create = event_type == "m.room.create"
@@ -77,11 +79,14 @@ def check_fields(raw: Mapping[str, Any], rules: RoomVersionRules, *, limit_refer
         if "room_id" in raw:
             raise MalformedEvent("the create event gives the room ID and has none")
     else:
-        room_id = _short_string("room_id", get("room_id"))
-        if rules.room_id_is_create_hash:
-            if _ROOM_ID_V12.fullmatch(room_id) is None:
+        room_id = get("room_id")
+        if type(room_id) is not str or len(room_id) > IDENTIFIER_OCTETS_MAX:
+            _short_string("room_id", room_id)
+        elif rules.room_id_is_create_hash:
+            if not _is_known_room_id_of_12(room_id):
                 raise MalformedEvent("room_id is not the hash of a create event")
         elif ":" not in room_id or not _is_known_room_id(room_id):
+            _short_string("room_id", room_id)
             raise MalformedEvent("room_id is not a room ID")
 
     if type(get("content")) is not dict:
@@ -92,11 +97,15 @@ def check_fields(raw: Mapping[str, Any], rules: RoomVersionRules, *, limit_refer
     origin_server_ts = get("origin_server_ts")
     if type(origin_server_ts) is not int or not -INTEGER_MAX <= origin_server_ts <= INTEGER_MAX:
         raise MalformedEvent("origin_server_ts is not an integer in range")
-    check_references = _check_pairs if rules.event_ids is EventIds.CHOSEN else _check_references
-    check_references("prev_events", get("prev_events"), PREV_EVENTS_MAX if limit_references else None, rules)
-    check_references("auth_events", get("auth_events"), AUTH_EVENTS_MAX if limit_references else None, rules)
-    if rules.event_ids is EventIds.CHOSEN and not is_chosen_event_id(get("event_id")):
-        raise MalformedEvent("event_id is not an event ID with a server name")
+    prev_events = _counted("prev_events", get("prev_events"), PREV_EVENTS_MAX if limit_references else None)
+    auth_events = _counted("auth_events", get("auth_events"), AUTH_EVENTS_MAX if limit_references else None)
+    if rules.event_ids is _CHOSEN:
+        _check_pairs("prev_events", prev_events)
+        _check_pairs("auth_events", auth_events)
+        if not is_chosen_event_id(get("event_id")):
+            raise MalformedEvent("event_id is not an event ID with a server name")
+    else:
+        _check_hashes([*prev_events, *auth_events], rules)
 
     hashes = get("hashes")
     if type(hashes) is not dict or type(hashes.get("sha256")) is not str:
@@ -116,9 +125,16 @@ def check_fields(raw: Mapping[str, Any], rules: RoomVersionRules, *, limit_refer
                 raise MalformedEvent("a signature is not a string")
 
 
-def unchecked_fields(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of which `check_fields` does not know that they are JSON all the way down."""
-    return {key: value for key, value in raw.items() if key not in _FULLY_CHECKED}
+def check_json(raw: Mapping[str, Any], *, loose: bool) -> None:
+    """Check that what `check_fields` has passed is JSON all the way down (`check_canonical`).
+
+    Raises: NotCanonical.
+    """
+    if _USUAL.issuperset(raw) and len(raw["hashes"]) == 1:
+        check_canonical(raw["content"], inside=1, values_max=EVENT_OCTETS_MAX, loose=loose)
+    else:
+        unchecked = {key: value for key, value in raw.items() if key not in _FULLY_CHECKED}
+        check_canonical(unchecked, values_max=EVENT_OCTETS_MAX, loose=loose)
 
 
 def octets_of_identifier(text: str) -> int:
@@ -134,7 +150,7 @@ def _short_string(name: str, value: object) -> str:
     return value
 
 
-def _check_count(name: str, event_ids: object, most: int | None) -> list[Any]:
+def _counted(name: str, event_ids: object, most: int | None) -> list[Any]:
     if type(event_ids) is not list:
         raise MalformedEvent(f"{name} is not a list")
     if most is not None and len(event_ids) > most:
@@ -142,24 +158,24 @@ def _check_count(name: str, event_ids: object, most: int | None) -> list[Any]:
     return event_ids
 
 
-def _check_references(name: str, given: object, most: int | None, rules: RoomVersionRules) -> None:
+def _check_hashes(event_ids: list[Any], rules: RoomVersionRules) -> None:
     """A list of event IDs that are hashes."""
-    event_ids = _check_count(name, given, most)
     count = len(event_ids)
     if count == 0:
         return
     try:
         joined = "\n".join(event_ids)
     except TypeError:
-        raise MalformedEvent(f"{name} is not a list of strings") from None
+        raise MalformedEvent("prev_events and auth_events are not lists of strings") from None
+    matches = _HASHES if rules.event_ids is _HASH else _HASHES_URL_SAFE
     # As many newlines as the join put in, so that each entry is one event ID and none is two.
-    if len(joined) != count * (_EVENT_ID_LENGTH + 1) - 1 or _EVENT_IDS[rules.event_ids].fullmatch(joined) is None:
-        raise MalformedEvent(f"{name} holds something that is not an event ID")
+    if len(joined) != count * (_EVENT_ID_LENGTH + 1) - 1 or matches(joined) is None:
+        raise MalformedEvent("prev_events or auth_events holds something that is not an event ID")
 
 
-def _check_pairs(name: str, given: object, most: int | None, rules: RoomVersionRules) -> None:
+def _check_pairs(name: str, pairs: list[Any]) -> None:
     """A list of `[event ID, {algorithm: hash}]`, as versions 1 and 2 have it. Nothing compares the hashes."""
-    for pair in _check_count(name, given, most):
+    for pair in pairs:
         if type(pair) is not list or len(pair) != 2 or not is_chosen_event_id(pair[0]):
             raise MalformedEvent(f"{name} holds something that is not an event ID with its hashes")
         hashes = pair[1]
@@ -171,3 +187,8 @@ def _check_pairs(name: str, given: object, most: int | None, rules: RoomVersionR
 
 _is_known_user_id = lru_cache(maxsize=4096)(is_user_id)
 _is_known_room_id = lru_cache(maxsize=4096)(is_room_id)
+
+
+@lru_cache(maxsize=4096)
+def _is_known_room_id_of_12(text: str) -> bool:
+    return _ROOM_ID_V12.fullmatch(text) is not None

@@ -16,6 +16,7 @@ from p2pserver.events.redaction import redact
 from p2pserver.events.unpadded_base64 import encode_base64, encode_base64url
 from p2pserver.events.versions import EventIds, RoomVersionRules
 
+_CHOSEN, _HASH_URL_SAFE = EventIds.CHOSEN, EventIds.HASH_URL_SAFE
 _OUTSIDE_CONTENT_HASH = frozenset({"unsigned", "signatures", "hashes"})
 
 
@@ -42,7 +43,7 @@ def event_id_of(raw: Mapping[str, Any], rules: RoomVersionRules) -> str:
 
     Raises: KeyError, where an event of version 1 or 2 has no `event_id`.
     """
-    if rules.event_ids is EventIds.CHOSEN:
+    if rules.event_ids is _CHOSEN:
         event_id = raw["event_id"]
         if not isinstance(event_id, str):
             raise KeyError("event_id")
@@ -52,7 +53,7 @@ def event_id_of(raw: Mapping[str, Any], rules: RoomVersionRules) -> str:
 
 def spell_event_id(digest: bytes, rules: RoomVersionRules) -> str:
     """The event ID that a reference hash gives, in version 3 and later."""
-    if rules.event_ids is EventIds.HASH_URL_SAFE:
+    if rules.event_ids is _HASH_URL_SAFE:
         return "$" + encode_base64url(digest)
     return "$" + encode_base64(digest)
 

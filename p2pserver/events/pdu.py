@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from p2pserver.events.versions import RoomVersionRules
 from p2pserver.identifiers import server_of
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Pdu:
-    """One event that has passed the format check of its room version.
+    """One event that has passed the format check of its room version; never changed, as mypy sees to.
 
+    (The interpreter does not: a frozen dataclass of this size takes three times as long to make.)
     `raw` is the JSON object as it travels (hashes and signatures included, `unsigned` and, from version 3 on, the event
     ID left out); treat it as immutable. `redacted_copy` says that the content hash did not match and `raw` is
     therefore the redacted form ("Checks performed on receipt of a PDU", step 3). `prev_events` names each parent once,
@@ -21,19 +22,19 @@ class Pdu:
     plain event IDs in every room version.
     """
 
-    event_id: str
-    room_id: str
-    rules: RoomVersionRules
-    raw: Mapping[str, Any]
-    type: str
-    sender: str
-    state_key: str | None
-    content: Mapping[str, Any]
-    depth: int
-    origin_server_ts: int
-    prev_events: tuple[str, ...]
-    auth_events: tuple[str, ...]
-    redacted_copy: bool = False
+    event_id: Final[str]
+    room_id: Final[str]
+    rules: Final[RoomVersionRules]
+    raw: Final[Mapping[str, Any]]
+    type: Final[str]
+    sender: Final[str]
+    state_key: Final[str | None]
+    content: Final[Mapping[str, Any]]
+    depth: Final[int]
+    origin_server_ts: Final[int]
+    prev_events: Final[tuple[str, ...]]
+    auth_events: Final[tuple[str, ...]]
+    redacted_copy: Final[bool] = False
 
     @property
     def is_state(self) -> bool:

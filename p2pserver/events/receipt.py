@@ -9,8 +9,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from p2pserver.events.canonical import NotCanonical, check_canonical, encode_checked
-from p2pserver.events.event_format import EVENT_OCTETS_MAX, MalformedEvent, check_fields, unchecked_fields
+from p2pserver.events.canonical import NotCanonical, encode_checked
+from p2pserver.events.event_format import EVENT_OCTETS_MAX, MalformedEvent, check_fields, check_json
 from p2pserver.events.hashing import bound_event_id, event_id_of, spell_event_id
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.redaction import redact
@@ -19,6 +19,7 @@ from p2pserver.events.unpadded_base64 import decode_base64, encode_base64
 from p2pserver.events.versions import EventIds, RoomVersionRules
 from p2pserver.identifiers import is_user_id, public_key_of, server_of
 
+_CHOSEN = EventIds.CHOSEN
 ID_PART_END = 44
 """Of a `bound_event_id`: `$`, and the 43 characters that the redacted form gives."""
 
@@ -48,7 +49,7 @@ def check_on_receipt(obj: object, rules: RoomVersionRules, keys: KeyLookup, *, l
     try:
         check_fields(event, rules, limit_references=limit_references)
         loose = not rules.strict_json
-        check_canonical(unchecked_fields(event), values_max=EVENT_OCTETS_MAX, loose=loose)
+        check_json(event, loose=loose)
         hashed = _hashed_octets(event, loose=loose)
         _check_size(event, hashed)
         redacted = redact(event, rules)
@@ -62,7 +63,7 @@ def check_on_receipt(obj: object, rules: RoomVersionRules, keys: KeyLookup, *, l
         if not server_has_signed(signatures, server_name, protected, keys, valid_at_ms):
             raise PduDropped(f"no valid signature of {server_name}")
     is_whole = _hash_matches(event["hashes"]["sha256"], hashlib.sha256(hashed).digest())
-    if rules.event_ids is EventIds.CHOSEN:
+    if rules.event_ids is _CHOSEN:
         event_id = event["event_id"]
         is_whole = _check_binding(event, rules) and is_whole
     else:
@@ -93,20 +94,9 @@ def _hashed_octets(event: Mapping[str, Any], *, loose: bool) -> bytes:
 
 
 def _check_size(event: Mapping[str, Any], hashed: bytes) -> None:
-    """Encode only the two members that the hashed encoding lacks: `{A}` and `{B}` make `{A,B}`, one octet less.
-
-    Not even these where they are plainly short: Python's spelling of printable ASCII without backslashes is at least as
-    long as JSON's, but for quotation marks, which JSON doubles.
-    """
-    rest = {"hashes": event["hashes"], "signatures": event["signatures"]}
-    python_spelling = repr(rest)
-    if (
-        len(hashed) + 2 * len(python_spelling) <= EVENT_OCTETS_MAX
-        and "\\" not in python_spelling
-        and python_spelling.isascii()
-    ):
-        return
-    if len(hashed) + len(encode_checked(rest)) - 1 > EVENT_OCTETS_MAX:
+    """Encode only the two members that the hashed encoding lacks: `{A}` and `{B}` make `{A,B}`, one octet less."""
+    rest = encode_checked({"hashes": event["hashes"], "signatures": event["signatures"]})
+    if len(hashed) + len(rest) - 1 > EVENT_OCTETS_MAX:
         raise MalformedEvent(f"the event is over {EVENT_OCTETS_MAX} octets")
 
 
@@ -123,7 +113,7 @@ def _servers_that_must_sign(event: Mapping[str, Any], rules: RoomVersionRules) -
             if not is_user_id(authorizing_user):
                 raise PduDropped("join_authorised_via_users_server is not a user ID")
             servers.append(server_of(authorizing_user))
-    elif rules.event_ids is EventIds.CHOSEN:
+    elif rules.event_ids is _CHOSEN:
         servers.append(server_of(event["event_id"]))
     return servers if len(servers) == 1 or servers[0] != servers[1] else servers[:1]
 
@@ -158,7 +148,7 @@ def _pdu(raw: Mapping[str, Any], rules: RoomVersionRules, event_id: str, *, reda
     else:
         room_id = raw["room_id"]
     prev_events, auth_events = raw["prev_events"], raw["auth_events"]
-    if rules.event_ids is EventIds.CHOSEN:
+    if rules.event_ids is _CHOSEN:
         prev_events, auth_events = [each for each, _ in prev_events], [each for each, _ in auth_events]
     return Pdu(
         event_id=event_id,
@@ -171,7 +161,7 @@ def _pdu(raw: Mapping[str, Any], rules: RoomVersionRules, event_id: str, *, reda
         content=raw["content"],
         depth=raw["depth"],
         origin_server_ts=raw["origin_server_ts"],
-        prev_events=tuple(dict.fromkeys(prev_events)),
+        prev_events=tuple(prev_events) if len(prev_events) < 2 else tuple(dict.fromkeys(prev_events)),
         auth_events=tuple(auth_events),
         redacted_copy=redacted_copy,
     )

@@ -14,7 +14,7 @@ from p2pserver.events.versions import RoomVersionRules
 def redact(raw: Mapping[str, Any], rules: RoomVersionRules) -> dict[str, Any]:
     """The redacted form of an event, without `unsigned`; values are shared with `raw`, which is not changed."""
     kept = rules.redaction.top_level
-    redacted = {key: value for key, value in raw.items() if key in kept}
+    redacted = dict(raw) if kept.issuperset(raw) else {key: value for key, value in raw.items() if key in kept}
     redacted["content"] = redact_content(raw.get("type"), raw.get("content"), rules)
     return redacted
 
@@ -26,7 +26,10 @@ def redact_content(event_type: object, content: object, rules: RoomVersionRules)
     redaction = rules.redaction
     if redaction.whole_create and event_type == "m.room.create":
         return dict(content)
-    kept = {key: content[key] for key in redaction.content.get(event_type, ()) if key in content}
+    names = redaction.content.get(event_type)
+    if names is None:
+        return {}
+    kept = {key: content[key] for key in names if key in content}
     if redaction.signed_invite and event_type == "m.room.member":
         invite = content.get("third_party_invite")
         if isinstance(invite, dict):

@@ -6,19 +6,18 @@ Source: Matrix appendices, "Unpadded Base64".
 from __future__ import annotations
 
 import binascii
-import re
 
-_STANDARD = re.compile(r"[A-Za-z0-9+/]*")
+_TO_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 def encode_base64(octets: bytes) -> str:
     """Standard alphabet, no padding."""
-    return binascii.b2a_base64(octets, newline=False).rstrip(b"=").decode("ascii")
+    return binascii.b2a_base64(octets, newline=False).rstrip(b"=").decode()
 
 
 def encode_base64url(octets: bytes) -> str:
     """URL-safe alphabet, no padding."""
-    return encode_base64(octets).replace("+", "-").replace("/", "_")
+    return binascii.b2a_base64(octets, newline=False).rstrip(b"=").translate(_TO_URL_SAFE).decode()
 
 
 def decode_base64(text: str) -> bytes:
@@ -29,6 +28,4 @@ def decode_base64(text: str) -> bytes:
     digits = text.rstrip("=")
     if len(digits) % 4 == 1 or (len(digits) != len(text) and (len(text) % 4 or len(text) - len(digits) > 2)):
         raise ValueError("wrong length for base64")
-    if _STANDARD.fullmatch(digits) is None:
-        raise ValueError("a character outside the base64 alphabet")
-    return binascii.a2b_base64(digits + "=" * (-len(digits) % 4))
+    return binascii.a2b_base64(digits + "=" * (-len(digits) % 4), strict_mode=True)

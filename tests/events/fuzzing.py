@@ -267,7 +267,9 @@ def _delete_any(obj: dict[str, Any], rng: random.Random) -> None:
 
 def _add_key(obj: dict[str, Any], rng: random.Random) -> None:
     target = rng.choice([obj, *[value for value in obj.values() if isinstance(value, dict)]])
-    target[rng.choice(("x", "", "unsigned", "age_ts", "ed25519:2", "origin", "membership"))] = rng.choice(TWELVE_TYPES)
+    target[rng.choice(("x", "", "unsigned", "age_ts", "ed25519:2", "origin", "membership"))] = copy.deepcopy(
+        rng.choice(TWELVE_TYPES)
+    )
 
 
 def _change_a_little(obj: dict[str, Any], rng: random.Random) -> None:

@@ -99,7 +99,7 @@ def test_a_library_that_verifies_with_the_cofactor_makes_no_difference(monkeypat
     """A model of one: what it does not object to is every signature here."""
     good, key = forge(bytes(32), b"data")
     mixed, _ = forge(bytes(32), b"data", torsion_in_r=True)
-    monkeypatch.setattr(signing, "crypto_sign_open", lambda signed, verify_key: signed[64:])
+    monkeypatch.setattr(signing, "_opens", lambda _signed, _verify_key: True)
     signing._library_verifies_with_cofactor.cache_clear()
     try:
         assert signature_matches(good, b"data", key)
