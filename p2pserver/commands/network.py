@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-OPEN_LINES = (
-    "the open network: its key is public, so whoever is in reach can read what is broadcast on a shared radio,",
-    "but for what clients have encrypted. `p2pserver network create NAME` makes a network of your own.",
-)
-
 
 @click.group(short_help="The key of the nodes on a shared radio.")
 def network() -> None:
@@ -90,7 +85,9 @@ def show(config_file: Path | None, as_json: bool, **flags: Any) -> None:
             )
         )
     elif current.is_open:
-        click.echo("\n".join(OPEN_LINES))
+        from p2pserver.node.lines import lines_of_network
+
+        click.echo("\n".join(lines_of_network(current)))
     else:
         click.echo(current.name)
         also = "".join(f"; epoch {network.epoch} is still read" for network in older)

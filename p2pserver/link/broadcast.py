@@ -2,9 +2,10 @@
 
     0x40 + epoch mod 64 | handle 2 | counter varint | ciphertext | tag 8
 
-A message that does not fit one datagram goes in up to 16 with consecutive counters; if one of them is lost, the message
-is, and the pairwise conversations bring what it said. Whoever has the key can send in anybody's name, so what is heard
-here says nothing about who said it: only what proves itself may be believed. See docs/shared-medium.md.
+Encryption and tag are those of `sealing`, with a secret for each sender and epoch. A message that does not fit one
+datagram goes in up to 16 with consecutive counters; if one of them is lost, the message is, and the pairwise
+conversations bring what it said. Whoever has the key can send in anybody's name, so what is heard here says nothing
+about who said it: only what proves itself may be believed. See docs/shared-medium.md.
 
     broadcaster = Broadcaster(network, own_key, octets_max)
     broadcaster.use_counters(start, count)               # reserved in the store, durably, before
@@ -15,21 +16,19 @@ here says nothing about who said it: only what proves itself may be believed. Se
 
 from __future__ import annotations
 
-import hmac
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hmac import compare_digest
 from typing import Final, NamedTuple
-
-from nacl import bindings
 
 from p2pserver.link.errors import MessageSize, RemoteLinkError
 from p2pserver.link.frames import decode_varint, encode_varint
 from p2pserver.link.limits import COUNTER_MAX, REPLAY_WINDOW
 from p2pserver.link.network_key import HANDLE_OCTETS, NetworkKey
 from p2pserver.link.replay import ReplayWindow
+from p2pserver.link.sealing import TAG_OCTETS, Keys
 
-TAG_OCTETS: Final = 8
 FIRST_OCTET: Final = 0x40
 EPOCH_BITS: Final = 0x3F
 DATAGRAM_OCTETS_MIN: Final = 48
@@ -55,27 +54,6 @@ class Heard(NamedTuple):
     message: bytes
 
 
-def _nonce(counter: int) -> bytes:
-    return b"\0\0\0\0" + counter.to_bytes(8, "little")
-
-
-def _seal(key: bytes, counter: int, header: bytes, plaintext: bytes) -> bytes:
-    """ChaCha20-Poly1305 (RFC 8439) with the first 8 octets of the tag."""
-    sealed: bytes = bindings.crypto_aead_chacha20poly1305_ietf_encrypt(plaintext, header, _nonce(counter), key)
-    return sealed[: len(plaintext) + TAG_OCTETS]
-
-
-def _open(key: bytes, counter: int, header: bytes, sealed: bytes) -> bytes | None:
-    """The plaintext; None, if the tag is another.
-
-    The library checks whole tags only. ChaCha20 is its own inverse, so sealing the ciphertext gives the plaintext, and
-    sealing that the tag.
-    """
-    ciphertext = sealed[:-TAG_OCTETS]
-    plaintext = _seal(key, counter, header, ciphertext)[: len(ciphertext)]
-    return plaintext if hmac.compare_digest(_seal(key, counter, header, plaintext), sealed) else None
-
-
 def fragments_of(octets: int, octets_max: int) -> int:
     """How many datagrams of at most `octets_max` a message of so many octets takes."""
     whole = octets_max - _HEADER_OCTETS_MAX - TAG_OCTETS - 1
@@ -97,7 +75,7 @@ class Broadcaster:
     def __init__(self, network: NetworkKey, own_key: bytes, octets_max: int) -> None:
         """`octets_max`: of a datagram, at least DATAGRAM_OCTETS_MIN."""
         self.network = network
-        self._key = network.sender_key(own_key)
+        self._keys = Keys(network.sender_key(own_key))
         self._head = bytes([FIRST_OCTET | network.epoch & EPOCH_BITS]) + network.handle(own_key)
         self._octets_max = octets_max
         self._next = 0
@@ -134,14 +112,15 @@ class Broadcaster:
     def _datagram(self, plaintext: bytes) -> bytes:
         counter, self._next = self._next, self._next + 1
         header = self._head + encode_varint(counter)
-        return header + _seal(self._key, counter, header, plaintext)
+        ciphertext = self._keys.crypt(counter, plaintext)
+        return header + ciphertext + self._keys.tag(counter, header, ciphertext)
 
 
 @dataclass(slots=True)
 class _Sender:
     node_key: bytes
     handle: bytes
-    keys: dict[int, bytes]
+    keys: dict[int, Keys]
     """What it seals with, by epoch."""
     window: dict[int, ReplayWindow] = field(default_factory=dict)
     assemblies: dict[tuple[int, int], _Assembly] = field(default_factory=dict)
@@ -198,7 +177,7 @@ class Listener:
             sender = _Sender(
                 node_key,
                 self._networks[0].handle(node_key),
-                {network.epoch: network.sender_key(node_key) for network in self._networks},
+                {network.epoch: Keys(network.sender_key(node_key)) for network in self._networks},
             )
             self._by_handle.setdefault(sender.handle, []).append(sender)
         self._senders[node_key] = sender
@@ -249,12 +228,12 @@ class Listener:
         epoch_bits = datagram[0] & EPOCH_BITS
         senders = self._by_handle.get(datagram[1 : 1 + HANDLE_OCTETS], ())
         for sender in senders if len(sealed) > TAG_OCTETS else ():
-            for epoch, key in sender.keys.items():
+            for epoch, keys in sender.keys.items():
                 if epoch & EPOCH_BITS != epoch_bits:
                     continue
-                plaintext = _open(key, counter, header, sealed)
-                if plaintext is not None:
-                    return sender, epoch, counter, plaintext
+                ciphertext = sealed[:-TAG_OCTETS]
+                if compare_digest(keys.tag(counter, header, ciphertext), sealed[-TAG_OCTETS:]):
+                    return sender, epoch, counter, keys.crypt(counter, ciphertext)
         self.counts.strange += 1
         if senders and all(epoch_bits != network.epoch & EPOCH_BITS for network in self._networks):
             self._note_epoch(datagram[1 : 1 + HANDLE_OCTETS], epoch_bits)

@@ -13,6 +13,7 @@ import ifaddr
 
 from p2pserver.config import Config
 from p2pserver.graph_view.text import printable
+from p2pserver.link.network_key import NetworkKey
 from p2pserver.node.identity import Identity
 from p2pserver.node.peer_events import PeerConnected, PeerEvent, PeerLost, PeerRefused
 from transports.contract import ServiceState, TransportStatus
@@ -88,6 +89,19 @@ def lines_of_transport(status: TransportStatus) -> Iterator[str]:
         if service.state is ServiceState.FAILED:
             reason = f": {service.last_error}" if service.last_error else ""
             yield printable(f"{status.kind}: a node at {service.address} does not answer{reason}")
+
+
+def lines_of_network(network: NetworkKey) -> list[str]:
+    """What it means to broadcast in a network: its first line goes on after a word or two."""
+    if network.is_open:
+        return [
+            "the open network: its key is public, so whoever is in reach can read what is broadcast, but for what",
+            "clients have encrypted. `p2pserver network create NAME` makes a network of your own.",
+        ]
+    return [
+        f"the network {printable(network.name)!r}, epoch {network.epoch}: who has its key can read what is broadcast,",
+        "but for what clients have encrypted.",
+    ]
 
 
 def lines_of_peers(peers: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -17,6 +17,7 @@ from p2pserver.federation.limits import PeeringLimits
 from p2pserver.federation.peering import Peering
 from p2pserver.federation.recent_ids import RecentIds
 from p2pserver.link import Conversation, Line, LinkEndpoint, datagram_octets, line_for, pacer_for, timers_for
+from p2pserver.link.network_key import NetworkKey
 from p2pserver.mesh.neighbors import Neighbors, PipeFacts, newer_stays
 from p2pserver.node.exchange import Exchange, S2sHandler, error_of
 from p2pserver.node.healing import Healer
@@ -480,6 +481,11 @@ class Mesh:
         medium = self._medium(session)
         if medium is not None:
             medium.peer_hears(session, effect)
+
+    @property
+    def network(self) -> NetworkKey | None:
+        """What is broadcast under, on whatever medium; None, if no transport has one."""
+        return next((medium.network for medium in self._media.values() if medium.network is not None), None)
 
     async def _watch_networks(self) -> None:
         """Another process may have changed the keys."""

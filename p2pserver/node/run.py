@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from p2pserver.config import Config, ConfigError
 from p2pserver.node.http import HttpServer, write_ready_file
 from p2pserver.node.identity import Identity, IdentityError, load_identity, locked
-from p2pserver.node.lines import device_addresses, line_of, lines_of_transport, welcome
+from p2pserver.node.lines import device_addresses, line_of, lines_of_network, lines_of_transport, welcome
 from p2pserver.node.node import Node
 from p2pserver.store.database import SqliteDatabase
 from p2pserver.store.tx import Tx
@@ -141,6 +141,9 @@ async def _serve(
             device_addresses=device_addresses(config.listen_host),
         ):
             announce(line)
+        if node.mesh.network is not None:
+            for line in ("On shared radios, broadcasting in", *lines_of_network(node.mesh.network)):
+                announce(line)
         if config.ready_file is not None:
             write_ready_file(config.ready_file, client_url=http.url, server_name=identity.server_name)
             ready_written = True

@@ -108,6 +108,11 @@ class SharedMedium:
     def profile(self) -> LinkProfile:
         return self._medium.profile
 
+    @property
+    def network(self) -> NetworkKey | None:
+        """The epoch that is sent under; None, if nothing is broadcast here."""
+        return None if self._broadcaster is None else self._broadcaster.network
+
     def _octets_max(self) -> int:
         profile = self.profile
         return min(profile.broadcast_octets_max or 0, max(DATAGRAM_OCTETS_MIN, datagram_octets(profile)))

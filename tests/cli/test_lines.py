@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from p2pserver.config import Config
 from p2pserver.identifiers import server_name_of
+from p2pserver.link.network_key import OPEN_NETWORK
 from p2pserver.node.identity import load_identity
 from p2pserver.node.lines import (
     device_addresses,
     line_of,
+    lines_of_network,
     lines_of_peers,
     lines_of_rooms,
     lines_of_transport,
@@ -94,3 +97,10 @@ def test_beyond_loopback_other_devices_are_told_the_address_to_use(tmp_path: Pat
     )
     assert "On other devices of this network: http://192.168.1.7:8008" in lines
     assert "unencrypted" in " ".join(lines)
+
+
+def test_it_is_said_plainly_who_can_read_what_is_broadcast() -> None:
+    assert "its key is public" in lines_of_network(OPEN_NETWORK)[0]
+    assert "network create" in lines_of_network(OPEN_NETWORK)[1]
+    own = replace(OPEN_NETWORK, network_id=bytes(8), name="\x1b[2JVillage", epoch=3)
+    assert lines_of_network(own)[0].startswith("the network '\ufffd[2JVillage', epoch 3: who has its key can read")
