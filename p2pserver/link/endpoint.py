@@ -111,7 +111,7 @@ class LinkEndpoint:
         self._pacer = pacer or Pacer()
         self._recovery = Recovery(datagram_octets_max, self._timers)
         self._replay = ReplayWindow()
-        self._arrivals = Arrivals()
+        self._arrivals = Arrivals(self._timers.dead_after_s)
         self._sealer: Sealer | None = None
         self._opener: Opener | None = None
         self._conversation: Conversation | None = None

@@ -43,9 +43,11 @@ class ReplayWindow:
 class Arrivals:
     """What to acknowledge, and when."""
 
-    __slots__ = ("_arrived", "_highest_at", "_pending", "due_at", "highest")
+    __slots__ = ("_arrived", "_forget_s", "_highest_at", "_pending", "due_at", "highest")
 
-    def __init__(self) -> None:
+    def __init__(self, forget_s: float = float("inf")) -> None:
+        """What came before a silence of `forget_s` is not told again: whoever did not hear of it has asked since."""
+        self._forget_s = forget_s
         self._arrived = RangeSet()
         self._pending = 0
         self._highest_at = 0.0
@@ -72,6 +74,8 @@ class Arrivals:
             self.due_at = now if self._pending >= every else now + quiet_s
 
     def _note(self, counter: int, now: float) -> None:
+        if counter > self.highest and now - self._highest_at > self._forget_s:
+            self._arrived = RangeSet()
         self._arrived.add(counter, counter + 1)
         self._arrived.drop_lowest(ACK_RANGES_MAX)
         if counter > self.highest:

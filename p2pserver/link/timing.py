@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 from p2pserver.link.airtime import AirtimeBudget
+from p2pserver.link.frames import BITMAP_COUNTERS
 from p2pserver.link.limits import LinkTimers
 from p2pserver.link.pacing import Line, Pacer
+from p2pserver.link.recovery import BURSTS_IN_FLIGHT
 from transports.contract import LinkProfile
 
 FAST_BIT_RATE: Final = 64_000
 """From here on a timer may ask every few seconds; below it, what an idle link costs counts."""
 KEEPALIVE_BIT_RATE_MIN: Final = 1_200
 """Below this bit rate an idle pipe is not asked whether the peer is there."""
-SLOW_KEEPALIVE_S: Final = 900.0
-"""A PING and its acknowledgement have under 30 octets: 0.27 bit/s, and half as much again at 20 % loss."""
+SLOW_KEEPALIVE_S: Final = 1_200.0
+"""A PING and its acknowledgement have under 30 octets: under 0.2 bit/s, and 0.5 where a third of all is lost."""
 SLOW_DATAGRAM_OCTETS: Final = 255
 HANDSHAKE_MESSAGE_OCTETS: Final = 160
 HANDSHAKE_HEADER_OCTETS: Final = 9
@@ -97,7 +99,8 @@ def burst_datagrams(octets_max: int, full_s: float) -> int:
     """How many datagrams go out before the other side of a half-duplex line has its turn: four seconds, unless that is
     under 4 or over 32 datagrams, or more than one acknowledgement can tell of when many are lost."""
     ranges = (octets_max - ACK_OVERHEAD_OCTETS) // 2
-    return max(BURST_MIN, min(BURST_MAX, 2 * ranges, round(BURST_S / full_s)))
+    told = max(BITMAP_COUNTERS, 4 * ranges)
+    return max(BURST_MIN, min(BURST_MAX, told // BURSTS_IN_FLIGHT, round(BURST_S / full_s)))
 
 
 def line_for(profile: LinkProfile) -> Line:
