@@ -21,9 +21,9 @@ from p2pserver.config import Config
 
 
 class _Commands(click.Group):
-    """Groups with a file of their own are imported when they are used: `run` starts without them."""
+    """Commands with a file of their own are imported when they are used: `run` starts without them."""
 
-    GROUPS = ("debug", "network", "room")
+    GROUPS = ("debug", "doctor", "network", "room")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *self.GROUPS])
