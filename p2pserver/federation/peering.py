@@ -212,13 +212,10 @@ class Peering:
     # Contact
 
     def contact(self, now: float, *, clock_ms: int, bit_rate: int | None = None) -> None:
-        """A pipe to the peer is up, perhaps in place of another. `clock_ms`: our wall clock, since 1970; `bit_rate`: of
-        the pipe."""
+        """A pipe to the peer is up, and none was. `clock_ms`: our wall clock, since 1970; `bit_rate`: of the pipe."""
         if self._state is PeeringState.LEFT:
             return
-        self._timers = self._channel.timers = timers_on(bit_rate, self._lan_timers)
-        answer_octets = min(self._lan_answer_octets, answer_octets_on(bit_rate))
-        self._limits = self._channel.limits = replace(self._limits, answer_octets=answer_octets)
+        self.goes_over(bit_rate)
         self._channel.connected = True
         if not self._said_hello:
             self._said_hello = True
@@ -226,6 +223,12 @@ class Peering:
             self._channel.say(hello, Priority.ALERT)
         if self._beacon_key is not None:
             self._begin(now)
+
+    def goes_over(self, bit_rate: int | None) -> None:
+        """Most of what is said goes over a pipe of this bit rate from now on."""
+        self._timers = self._channel.timers = timers_on(bit_rate, self._lan_timers)
+        answer_octets = min(self._lan_answer_octets, answer_octets_on(bit_rate))
+        self._limits = self._channel.limits = replace(self._limits, answer_octets=answer_octets)
 
     def lost(self) -> None:
         """No pipe leads to the peer any more."""

@@ -1,28 +1,36 @@
-"""A conversation with one peer, over any number of pipes one after another.
+"""A conversation with one peer, over any number of pipes, side by side or one after another.
 
-It belongs to the peer and lives as long as the process. A pipe (`LinkEndpoint`) that is attached carries its
-fragments; when the pipe is lost, what was not acknowledged goes over the next one, and what the receiver already holds
-stays held. So while both processes live nothing is lost and nothing is delivered twice. A peer that restarted (another
-epoch) knows nothing of before: what it had not acknowledged is sent to it again as new.
+It belongs to the peer and lives as long as the process. Every pipe (`LinkEndpoint`) that is attached takes what the
+peer sends, and sends the classes that it carries. When a pipe is lost, what was not acknowledged goes over another, and
+what the receiver already holds stays held. So while both processes live nothing is lost and nothing is delivered twice.
+A peer that restarted (another epoch) knows nothing of before: what it had not acknowledged is sent to it again as new.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from p2pserver.link.frames import Fragment, Held
 from p2pserver.link.incoming import Incoming
-from p2pserver.link.limits import Priority
+from p2pserver.link.limits import ALL_CLASSES, Priority
 from p2pserver.link.outgoing import FragmentSent, Outgoing
+
+
+class Carrier(Protocol):
+    """A pipe, to the conversation that is attached to it."""
+
+    def displaced(self) -> None:
+        """The conversation has left by itself: the peer's process that the pipe leads to is over."""
 
 
 class Conversation:
     """What the application sends to one peer and receives from it, in whole messages.
 
-    After `send` and `received` the attached endpoint has something to transmit: call its `poll_transmit`.
+    After `send` and `received` the attached endpoints may have something to transmit: call their `poll_transmit`.
     """
 
-    __slots__ = ("_incoming", "_leave", "_outgoing", "_peer_epoch", "local_epoch")
+    __slots__ = ("_carriers", "_incoming", "_outgoing", "_peer_epoch", "local_epoch")
 
     def __init__(self, local_epoch: int) -> None:
         """`local_epoch` is the random 64-bit number of this process, the same for all conversations and endpoints."""
@@ -30,7 +38,7 @@ class Conversation:
         self._peer_epoch: int | None = None
         self._incoming = Incoming()
         self._outgoing = Outgoing()
-        self._leave: Callable[[], None] | None = None
+        self._carriers: list[Carrier] = []
 
     # For the application.
 
@@ -77,35 +85,34 @@ class Conversation:
     @property
     def attached(self) -> bool:
         """Whether a pipe carries this conversation now."""
-        return self._leave is not None
+        return bool(self._carriers)
 
-    # For the pipe.
+    # For the pipes.
 
-    def enter(self, peer_epoch: int, leave: Callable[[], None]) -> None:
-        """A pipe takes over; the one before, if any, is told by its `leave`."""
-        before, self._leave = self._leave, leave
-        self.allow(tuple(Priority))
-        if before is not None:
-            before()
+    def enter(self, carrier: Carrier, peer_epoch: int) -> None:
+        """One more pipe; those that lead to an earlier process of the peer are displaced."""
         restarted = self._peer_epoch is not None and self._peer_epoch != peer_epoch
         self._peer_epoch = peer_epoch
-        self._outgoing.pipe_changed(peer_restarted=restarted)
+        if restarted:
+            before, self._carriers = self._carriers, []
+            for other in before:
+                other.displaced()
+        self._outgoing.pipe_entered(peer_restarted=restarted, alone=not self._carriers)
         self._incoming.pipe_changed(peer_restarted=restarted)
+        self._carriers.append(carrier)
 
-    def left(self) -> None:
-        """The pipe is gone, or carries this conversation no more."""
-        self._leave = None
-        self._outgoing.pipe_changed(peer_restarted=False)
+    def leave(self, carrier: Carrier) -> None:
+        """The pipe is gone, or carries this conversation no more. It has given back what was on its way."""
+        self._carriers.remove(carrier)
+        self._incoming.pipe_changed(peer_restarted=False)
 
-    def has_fragments(self) -> bool:
-        return self._outgoing.has_fragments()
+    def has_fragments(self, classes: Sequence[Priority] = ALL_CLASSES) -> bool:
+        return self._outgoing.has_fragments(classes)
 
-    def allow(self, classes: tuple[Priority, ...]) -> None:
-        """Only these classes may be sent now: from ALERT to the last for which there is airtime."""
-        self._outgoing.allowed = classes
-
-    def take_fragments(self, octets: int, datagram_octets_max: int) -> tuple[bytes, list[FragmentSent]]:
-        return self._outgoing.take(octets, datagram_octets_max)
+    def take_fragments(
+        self, octets: int, datagram_octets_max: int, classes: Sequence[Priority]
+    ) -> tuple[bytes, list[FragmentSent]]:
+        return self._outgoing.take(octets, datagram_octets_max, classes)
 
     def fragments_acknowledged(self, fragments: Sequence[FragmentSent]) -> None:
         for fragment in fragments:

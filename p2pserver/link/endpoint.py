@@ -6,7 +6,7 @@ clock or raises for what the other side sends. The layout of datagrams and the r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from p2pserver.link.conversation import Conversation
@@ -28,6 +28,7 @@ from p2pserver.link.frames import (
 from p2pserver.link.handshake import SECOND, THIRD, Handshake
 from p2pserver.link.limits import (
     ACK_LATE_MAX,
+    ALL_CLASSES,
     BAD_DATAGRAMS_MAX,
     COUNTER_MAX,
     DATAGRAM_OCTETS_MAX,
@@ -115,6 +116,12 @@ class LinkEndpoint:
         self._sealer: Sealer | None = None
         self._opener: Opener | None = None
         self._conversation: Conversation | None = None
+        self._classes: Sequence[Priority] = ALL_CLASSES
+        """What the owner wants to go over this pipe."""
+        self._budget_classes: Sequence[Priority] = ALL_CLASSES
+        """What there is airtime for."""
+        self._sendable: Sequence[Priority] = ALL_CLASSES
+        """Both."""
         self._peer: Introduction | None = None
         self._peer_key = b""
         self._events: list[LinkEvent] = []
@@ -152,7 +159,7 @@ class LinkEndpoint:
     # The conversation
 
     def attach(self, conversation: Conversation) -> None:
-        """Carry this peer's conversation from now on; the pipe that carried it before carries it no more.
+        """Carry this peer's conversation from now on, all classes of it; so do other pipes that it is attached to.
 
         Raises: LocalLinkError, if the peer is not known (yet), or the conversation is of another epoch of ours.
         """
@@ -163,14 +170,54 @@ class LinkEndpoint:
         if conversation is self._conversation:
             return
         self.detach()
-        conversation.enter(self._peer.epoch, self._displaced)
+        conversation.enter(self, self._peer.epoch)
         self._conversation = conversation
+        self._classes = ALL_CLASSES
+        self._narrow()
 
     def detach(self) -> None:
-        """Carry no conversation; what the peer did not acknowledge waits for the next pipe."""
+        """Carry no conversation; what the peer did not acknowledge goes over another pipe."""
         if self._conversation is not None:
-            self._conversation.left()
-            self._displaced()
+            self._give_up(self._recovery.in_flight)
+            self._conversation.leave(self)
+            self.displaced()
+
+    def carry(self, classes: Sequence[Priority], *, give_back: bool) -> None:
+        """Send messages of these classes alone, in this order; receive all.
+
+        `give_back`: what is on its way of the others may be sent again over another pipe at once.
+        """
+        gone = frozenset(self._classes) - frozenset(classes)
+        self._classes = tuple(classes)
+        self._narrow()
+        if gone and give_back and self._conversation is not None:
+            for datagram in self._recovery.in_flight:
+                fresh = gone - datagram.given_back
+                self._conversation.fragments_lost([sent for sent in datagram.fragments if sent.priority in fresh])
+                datagram.given_back |= fresh
+
+    @property
+    def classes(self) -> Sequence[Priority]:
+        """What it sends."""
+        return self._classes
+
+    @property
+    def timeouts(self) -> int:
+        """How often in a row nothing was acknowledged in time; at least 1 until the peer has confirmed the pipe."""
+        return max(self._recovery.timeouts, int(self._state is PipeState.UNCONFIRMED))
+
+    @property
+    def round_trip_s(self) -> float:
+        """The shortest of late; before any was measured, what the timers assume."""
+        trip = self._recovery.trip
+        return trip.smoothed if trip.best is None else trip.best
+
+    def _narrow(self) -> None:
+        self._sendable = tuple(priority for priority in self._classes if priority in self._budget_classes)
+
+    def displaced(self) -> None:
+        self._conversation = None
+        self._recovery.forget()
 
     def close(self, reason: str, now: float) -> None:
         """Say goodbye and end. The datagram that says it comes out of the next `poll_transmit`."""
@@ -359,7 +406,10 @@ class LinkEndpoint:
     def _give_up(self, datagrams: list[SentDatagram]) -> None:
         if self._conversation is not None:
             for datagram in datagrams:
-                self._conversation.fragments_lost(datagram.fragments)
+                given_back = datagram.given_back
+                self._conversation.fragments_lost(
+                    [sent for sent in datagram.fragments if sent.priority not in given_back]
+                )
                 if datagram.credit:
                     self._conversation.credit_lost()
                 if datagram.held:
@@ -371,18 +421,24 @@ class LinkEndpoint:
         if self._ping_due:
             return True
         conversation = self._conversation
-        return conversation is not None and (
-            conversation.has_to_tell or conversation.credit_due() is not None or conversation.has_fragments()
+        classes = self._sendable
+        return (
+            conversation is not None
+            and bool(classes)
+            and (
+                conversation.has_to_tell or conversation.credit_due() is not None or conversation.has_fragments(classes)
+            )
         )
 
     def _may_speak(self, now: float) -> bool:
-        """Whether the airtime budget lets anything be sent; tells the conversation which classes it lets."""
+        """Whether the airtime budget lets anything be sent, and of which classes."""
         classes, self._budget_grows_at = self._pacer.classes(self._octets_max, now)
         if not classes:
             assert self._budget_grows_at is not None
             self._silent_until = self._budget_grows_at
-        if self._conversation is not None:
-            self._conversation.allow(classes)
+        if classes != self._budget_classes:
+            self._budget_classes = classes
+            self._narrow()
         return bool(classes)
 
     def _sends_on(self) -> bool:
@@ -419,7 +475,7 @@ class LinkEndpoint:
         fragments: list[FragmentSent] = []
         held: tuple[Priority, ...] = ()
         credit: int | None = None
-        if self._conversation is not None:
+        if self._conversation is not None and self._sendable:
             if self._conversation.has_to_tell:
                 told, held = self._conversation.tell_held(room)
                 room -= len(told)
@@ -434,8 +490,8 @@ class LinkEndpoint:
                     frames += limit
                     self._conversation.credit_sent(credit)
             if not (turns and ping_due and self._recovery.window_is_full):
-                octets, fragments = self._conversation.take_fragments(room, self._octets_max)
-            more = self._conversation.has_fragments()
+                octets, fragments = self._conversation.take_fragments(room, self._octets_max, self._sendable)
+            more = self._conversation.has_fragments(self._sendable)
             if turns and (self._pacer.ends_burst if more else len(octets) > self._octets_max // 2):
                 ping_due = True
             frames += octets
@@ -489,10 +545,6 @@ class LinkEndpoint:
         return max(self._heard_at + self._timers.dead_after_s, since + answer_s, self._silent_until + answer_s)
 
     # The end
-
-    def _displaced(self) -> None:
-        self._conversation = None
-        self._recovery.forget()
 
     def _step(self, happened: PipeInput, reason: str = "") -> None:
         after = TRANSITIONS.get((self._state, happened))

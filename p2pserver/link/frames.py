@@ -19,16 +19,19 @@ CREDIT = 0x03
 GOODBYE = 0x04
 HELD = 0x05
 ACK_BITMAP = 0x06
+FRAGMENT_WHOLE = 0x10
+FRAGMENT_WHOLE_HAS_LENGTH = 0x08
 SKIPPABLE = 0x20
 """Frames from here to FRAGMENT carry their length and are skipped by who does not know them."""
 FRAGMENT = 0x40
 FRAGMENT_HAS_LENGTH = 0x10
 FRAGMENT_WIDE = 0x08
 
-NARROW_BITS, WIDE_BITS = 19, 27
+NARROW_BITS, WIDE_BITS, WHOLE_BITS = 19, 27, 62
+HELD_POSITION_BITS = 40
+HELD_OCTETS_MIN = 3 + HELD_POSITION_BITS // 8
 ACK_COUNTER_BITS = 16
 BITMAP_COUNTERS = 32
-HELD_POSITION_BITS = 24
 HELD_RANGES_MAX = 31
 CREDIT_UNIT_OCTETS = 1_024
 REASON_OCTETS_MAX = 40
@@ -65,7 +68,7 @@ class Held(NamedTuple):
     priority: int
     """The class that the rest is about; with an empty mask the rest means nothing."""
     front: int
-    """The lowest 24 bits of the number of octets that are held without a gap."""
+    """The lowest 40 bits of the number of octets that are held without a gap."""
     ranges: tuple[tuple[int, int], ...]
     """[start, end) of what is held behind, in octets behind `front`, ascending."""
 
@@ -175,22 +178,27 @@ def encode_held(
     at = front
     for start, end in ranges[:HELD_RANGES_MAX]:
         part = encode_varint(start - at - 1) + encode_varint(end - start - 1)
-        if 6 + len(out) + len(part) > octets_max:
+        if HELD_OCTETS_MIN + len(out) + len(part) > octets_max:
             break
         out += part
         at = end
         count += 1
-    if octets_max < 6:
+    if octets_max < HELD_OCTETS_MIN:
         return None
-    return bytes((HELD, mask, priority << 5 | count)) + (front & 0xFFFFFF).to_bytes(3, "big") + bytes(out)
+    low = front & ((1 << HELD_POSITION_BITS) - 1)
+    return bytes((HELD, mask, priority << 5 | count)) + low.to_bytes(HELD_POSITION_BITS // 8, "big") + bytes(out)
 
 
-def fragment_header_octets(bits: int) -> int:
+def fragment_header_octets(bits: int, position: int) -> int:
+    if bits == WHOLE_BITS:
+        return 1 + varint_octets(position)
     return 3 if bits == NARROW_BITS else 4
 
 
 def encode_fragment(priority: int, position: int, bits: int, data: bytes, *, with_length: bool) -> bytes:
-    """A fragment without its length must be the last frame of its datagram. `bits` is NARROW_BITS or WIDE_BITS."""
+    """A fragment without its length must be the last frame of its datagram. `bits`: narrow, wide or whole."""
+    if bits == WHOLE_BITS:
+        return _encode_whole_fragment(priority, position, data, with_length=with_length)
     low = position & ((1 << bits) - 1)
     kind = FRAGMENT + (priority << 5) | low >> (bits - 3)
     if bits == NARROW_BITS:
@@ -203,6 +211,12 @@ def encode_fragment(priority: int, position: int, bits: int, data: bytes, *, wit
     return b"".join((bytes((kind,)), tail, data))
 
 
+def _encode_whole_fragment(priority: int, position: int, data: bytes, *, with_length: bool) -> bytes:
+    kind = FRAGMENT_WHOLE | priority | (FRAGMENT_WHOLE_HAS_LENGTH if with_length else 0)
+    length = encode_varint(len(data)) if with_length else b""
+    return b"".join((bytes((kind,)), encode_varint(position), length, data))
+
+
 def decode_frames(payload: bytes, next_counter: int = 0) -> list[Frame]:
     """All frames of a datagram. `next_counter`: that of the datagram we send next, which acknowledgements refer to.
 
@@ -213,8 +227,9 @@ def decode_frames(payload: bytes, next_counter: int = 0) -> list[Frame]:
     while at < len(payload):
         kind = payload[at]
         at += 1
-        if kind >= FRAGMENT:
-            fragment, at = _decode_fragment(kind, payload, at)
+        if kind >= FRAGMENT or FRAGMENT_WHOLE <= kind < SKIPPABLE:
+            decode = _decode_fragment if kind >= FRAGMENT else _decode_whole_fragment
+            fragment, at = decode(kind, payload, at)
             frames.append(fragment)
         elif kind in (ACK, ACK_BITMAP):
             ack, at = _decode_ack(kind, payload, at, next_counter)
@@ -284,6 +299,20 @@ def _decode_held(payload: bytes, at: int) -> tuple[Held, int]:
         start, end = end + gap + 1, end + gap + 1 + length + 1
         ranges.append((start, end))
     return Held(mask, priority, front, tuple(ranges)), at
+
+
+def _decode_whole_fragment(kind: int, payload: bytes, at: int) -> tuple[Fragment, int]:
+    priority = kind & 0x07
+    if priority >= len(Priority):
+        raise RemoteLinkError("no such class")
+    position, at = decode_varint(payload, at)
+    if kind & FRAGMENT_WHOLE_HAS_LENGTH:
+        data, at = _decode_octets(payload, at)
+    else:
+        data, at = payload[at:], len(payload)
+    if not data:
+        raise RemoteLinkError("an empty fragment")
+    return Fragment(priority, position, WHOLE_BITS, data), at
 
 
 def _decode_ack(kind: int, payload: bytes, at: int, next_counter: int) -> tuple[Ack, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Final
 
 DATAGRAM_OCTETS_MIN = 20
 """The smallest datagram size that a pipe may have: what Bluetooth LE carries with its least MTU."""
@@ -55,6 +56,9 @@ class Priority(IntEnum):
     RECEIPT = 3
     MEDIA = 4
     PRESENCE = 5
+
+
+ALL_CLASSES: Final = tuple(Priority)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

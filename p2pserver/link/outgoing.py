@@ -9,12 +9,14 @@ another with other sizes.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from p2pserver.link.errors import MessageSize, QueueFull, RemoteLinkError
 from p2pserver.link.frames import (
     HELD_POSITION_BITS,
     NARROW_BITS,
+    WHOLE_BITS,
     WIDE_BITS,
     Held,
     encode_fragment,
@@ -41,7 +43,7 @@ _FORGET_EVERY = 64
 
 
 class FragmentSent(NamedTuple):
-    """What a datagram carried of a class; `generation` tells the pipe it went over from later ones."""
+    """What a datagram carried of a class; `generation` tells the peer's process it went to from later ones."""
 
     generation: int
     priority: int
@@ -150,11 +152,12 @@ class Outgoing:
     __slots__ = (
         "_classes",
         "_delivered",
+        "_entered",
         "_limit",
         "_message_count",
         "_next_handle",
+        "_positions_whole",
         "_started",
-        "allowed",
         "generation",
         "queued_octets",
     )
@@ -166,8 +169,9 @@ class Outgoing:
         self._delivered: list[int] = []
         self._started = 0
         self._limit = CREDIT_OCTETS
-        self.allowed: tuple[Priority, ...] = tuple(Priority)
-        """The classes that may be sent now: from the most urgent to the last for which there is airtime."""
+        self._entered = False
+        self._positions_whole = False
+        """Not the first pipe: a late datagram of another may arrive after any number of octets."""
         self.queued_octets = 0
         self.generation = 0
 
@@ -191,15 +195,19 @@ class Outgoing:
         drained, self._delivered = self._delivered, []
         return drained
 
-    def pipe_changed(self, *, peer_restarted: bool) -> None:
-        """What went over earlier pipes and was not acknowledged waits for the peer to tell what it holds.
+    def pipe_entered(self, *, peer_restarted: bool, alone: bool) -> None:
+        """A pipe more. If it is `alone`, what was not acknowledged waits for the peer to tell what it holds.
 
         To a restarted peer everything is sent again, as new messages from 0 on.
         """
-        self.generation += 1
+        self._positions_whole = self._entered and not peer_restarted
+        self._entered = True
         if peer_restarted:
+            self.generation += 1
             self._started = 0
             self._limit = CREDIT_OCTETS
+        elif not alone:
+            return
         for index, old in enumerate(self._classes):
             if peer_restarted:
                 self._classes[index] = fresh = _Class()
@@ -232,25 +240,28 @@ class Outgoing:
     def credit_received(self, limit_octets: int) -> None:
         self._limit = max(self._limit, limit_octets)
 
-    def has_fragments(self) -> bool:
+    def has_fragments(self, classes: Sequence[Priority]) -> bool:
         """Whether `take` would give something, if there is room for it."""
-        for priority, queue in zip(self.allowed, self._classes, strict=False):
+        for priority in classes:
+            queue = self._classes[priority]
             if len(queue.to_send) or queue.sent_to < queue.started_to:
                 return True
             if queue.started < len(queue.messages) and queue.messages[queue.started].charge() <= self._credit(priority):
                 return True
         return False
 
-    def take(self, octets: int, datagram_octets_max: int) -> tuple[bytes, list[FragmentSent]]:
-        """Fragments for the end of a datagram that has `octets` left, the most urgent first."""
+    def take(
+        self, octets: int, datagram_octets_max: int, classes: Sequence[Priority]
+    ) -> tuple[bytes, list[FragmentSent]]:
+        """Fragments of these classes for the end of a datagram that has `octets` left, the most urgent first."""
         parts: list[tuple[Priority, int, int, int]] = []
         left = octets
-        for priority in self.allowed:
+        for priority in classes:
             while (span := self._next(priority, left)) is not None:
                 start, end = span
                 queue = self._classes[priority]
-                bits = _position_bits(queue, datagram_octets_max)
-                room = left - fragment_header_octets(bits)
+                bits = WHOLE_BITS if self._positions_whole else _position_bits(queue, datagram_octets_max)
+                room = left - fragment_header_octets(bits, start)
                 length = end - start
                 if room < (min(length, FRAGMENT_OCTETS_LEAST) if parts else 1):
                     return self._encoded(parts)

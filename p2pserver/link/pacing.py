@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from p2pserver.link.airtime import AirtimeBudget
-from p2pserver.link.limits import Priority
+from p2pserver.link.limits import ALL_CLASSES, Priority
 
-ALL_CLASSES: Final = tuple(Priority)
 LEAD_S: Final = 0.01
 """How much earlier than the line is free the next datagram is handed over: timers and event loops are late."""
 

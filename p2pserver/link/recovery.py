@@ -41,6 +41,8 @@ class SentDatagram:
     """Whether it asks for an answer at once."""
     held: tuple[Priority, ...] = ()
     """The classes of which it told what is held."""
+    given_back: frozenset[int] = frozenset()
+    """Classes whose fragments went again over another pipe already, while this datagram was on its way."""
 
 
 class RoundTrip:
@@ -122,11 +124,11 @@ class Recovery:
         "_lost_due_at",
         "_reorder",
         "_sent",
-        "_timeouts",
         "_timers",
         "highest_acknowledged",
         "in_flight_octets",
         "probes",
+        "timeouts",
         "trip",
         "unanswered_since",
         "window",
@@ -139,7 +141,8 @@ class Recovery:
         self._sent: dict[int, SentDatagram] = {}
         self._given_up: dict[int, SentDatagram] = {}
         self._reorder = timers.reorder_datagrams
-        self._timeouts = 0
+        self.timeouts = 0
+        """In a row, since something was acknowledged."""
         self._last_sent_at = 0.0
         self._asked = False
         self._lost_due_at: float | None = None
@@ -197,7 +200,7 @@ class Recovery:
                     self._heard_of_until = datagram.sent_at + ack_delay_s - TAIL_MARGIN_S
         self.highest_acknowledged = max(self.highest_acknowledged, highest)
         if fresh:
-            self._timeouts = 0
+            self.timeouts = 0
             self.probes = 0
             self.unanswered_since = now if self._sent else None
             self.window.acknowledged(octets, self.in_flight_octets + octets, self.trip)
@@ -236,7 +239,7 @@ class Recovery:
             self._give_up(datagram)
         if oldest:
             self.window.lost(oldest[-1].sent_at, self.trip, now)
-        self._timeouts += 1
+        self.timeouts += 1
         self._last_sent_at = now
         self.probes = 2
         return oldest
@@ -246,6 +249,10 @@ class Recovery:
         if self._lost_due_at is not None and (timeout_at is None or self._lost_due_at < timeout_at):
             return self._lost_due_at
         return timeout_at
+
+    @property
+    def in_flight(self) -> list[SentDatagram]:
+        return list(self._sent.values())
 
     def forget(self) -> None:
         """Nothing that was sent so far matters any more."""
@@ -265,7 +272,7 @@ class Recovery:
         timers = self._timers
         wait_s = 0.0 if self._asked else timers.ack_delay_s
         patience = max(self.trip.timeout + wait_s, timers.timeout_min_s)
-        doublings = min(max(self._timeouts - timers.timeouts_alike, 0), 16)
+        doublings = min(max(self.timeouts - timers.timeouts_alike, 0), 16)
         backed_off: float = min(patience * 2**doublings, max(timers.timeout_max_s, patience))
         return self._last_sent_at + backed_off
 

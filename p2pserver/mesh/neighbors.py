@@ -5,7 +5,7 @@ Pure: keys, times and decisions; the pipes themselves are the node's. One key ha
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,17 +19,15 @@ NAMES_MAX: Final = 16_384
 class PipeFacts:
     """What the choice between two pipes to one node depends on."""
 
-    kind: str
-    """The transport's kind."""
+    transport: int
+    """Which of the node's transports it is of."""
     initiated_here: bool
     since: float
     """When the peer was authenticated on it, in seconds."""
-    bit_rate: int | None = None
-    """None: fast."""
 
 
 def newer_stays(own_key: bytes, peer_key: bytes, *, old: PipeFacts, new: PipeFacts) -> bool:
-    """Whether, of two pipes of one kind, the newer stays. Both ends decide alike.
+    """Whether, of two pipes of one transport, the newer stays. Both ends decide alike.
 
     When both nodes dial at once, the pipe stays whose initiator has the smaller key. When one node dials again, or long
     after, the older pipe is dead and it knows: the newer stays.
@@ -37,17 +35,6 @@ def newer_stays(own_key: bytes, peer_key: bytes, *, old: PipeFacts, new: PipeFac
     if new.since - old.since > TOGETHER_S or new.initiated_here == old.initiated_here:
         return True
     return new.initiated_here == (own_key < peer_key)
-
-
-def best(pipes: Mapping[int, PipeFacts]) -> int | None:
-    """The handle of the pipe to talk over: the fastest, of equally fast ones the newest; None where there is none."""
-    if not pipes:
-        return None
-    return max(pipes, key=lambda handle: (_speed(pipes[handle]), pipes[handle].since, handle))
-
-
-def _speed(pipe: PipeFacts) -> float:
-    return float("inf") if pipe.bit_rate is None else float(pipe.bit_rate)
 
 
 class Neighbors:

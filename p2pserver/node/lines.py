@@ -13,6 +13,7 @@ import ifaddr
 
 from p2pserver.config import Config
 from p2pserver.graph_view.text import printable
+from p2pserver.link import Priority
 from p2pserver.link.network_key import NetworkKey
 from p2pserver.node.identity import Identity
 from p2pserver.node.peer_events import PeerConnected, PeerEvent, PeerLost, PeerRefused
@@ -105,7 +106,7 @@ def lines_of_network(network: NetworkKey) -> list[str]:
 
 
 def lines_of_peers(peers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Two lines for each row of `store.peers.list_peers`."""
+    """Two lines for each row of `store.peers.list_peers`, and one more for each link where there are several."""
     for peer in peers:
         yield peer["server_name"]
         facts = []
@@ -120,6 +121,15 @@ def lines_of_peers(peers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if peer["blocked"]:
             facts.append("blocked")
         yield printable("  " + ", ".join(facts))
+        links = peer.get("links", []) if peer["connected"] else []
+        for link in links if len(links) > 1 else ():
+            yield printable(f"  {link['link']}: {_what_it_carries(link['carries'])}")
+
+
+def _what_it_carries(classes: Sequence[str]) -> str:
+    if len(classes) == len(Priority):
+        return "carries everything"
+    return f"carries {', '.join(classes)}" if classes else "stands by"
 
 
 def lines_of_rooms(rooms: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -33,6 +33,7 @@ from p2pserver.store.networks import networks_in_use
 from p2pserver.store.peers import (
     all_peers_lost,
     blocked_keys,
+    note_links,
     peer_connected,
     peer_lost,
     peer_names,
@@ -51,6 +52,7 @@ SESSION_KEPT_S = 600.0
 PENALTY_S = 60.0
 DUPLICATE_CLOSED_AFTER_S = 1.0
 """The other side may still be about to move the conversation to the pipe that stays."""
+LINKS_NOTED_AFTER_S = 1.0
 ENDED_MAX = 1024
 IN_FLIGHT_MAX = 8192
 IN_FLIGHT_S = 5.0
@@ -267,7 +269,7 @@ class Mesh:
             timers=self._timers.link or timers_for(link.profile),
             pacer=pacer_for(link.profile, self._line_of(link, transport)),
         )
-        pipe = Pipe(link, endpoint, self, clock=self._clock)
+        pipe = Pipe(link, endpoint, self, clock=self._clock, transport=self._transports.index(transport))
         medium = self._media.get(transport)
         if medium is not None:
             self._medium_of[pipe] = medium
@@ -291,7 +293,7 @@ class Mesh:
             self._medium_of.pop(pipe, None)
 
     def pipe_authenticated(self, pipe: Pipe, peer_key: bytes, epoch: int) -> None:
-        """The other side proved its key: its conversation goes over this pipe, or over the one there is."""
+        """The other side proved its key: its conversation goes over this pipe, too; of one transport one pipe stays."""
         session = self._sessions.get(peer_key)
         if session is not None and (
             session.epoch != epoch or session.conversation.local_epoch != pipe.endpoint.local_epoch
@@ -303,20 +305,14 @@ class Mesh:
             return
         if session is None:
             session = self._new_session(peer_key, epoch, pipe.endpoint.local_epoch)
-        profile = pipe.link.profile
-        facts = PipeFacts(
-            kind=profile.kind, initiated_here=pipe.initiator, since=self._clock(), bit_rate=profile.bit_rate
-        )
-        for other, other_facts in list(session.pipes.items()):
-            if other_facts.kind != facts.kind:
-                continue
-            if not newer_stays(self._neighbors.own_key, peer_key, old=other_facts, new=facts):
-                self._close_later(pipe)
-                return
-            session.add_pipe(pipe, facts)
-            session.remove_pipe(other)
-            self._close_later(other)
+        facts = PipeFacts(transport=pipe.transport, initiated_here=pipe.initiator, since=self._clock())
         session.add_pipe(pipe, facts)
+        for other, other_facts in session.pipes.all():
+            if other is not pipe and other_facts.transport == facts.transport:
+                newer = newer_stays(self._neighbors.own_key, peer_key, old=other_facts, new=facts)
+                surplus = other if newer else pipe
+                session.retire_pipe(surplus)
+                self._close_later(surplus)
         if session.server_name is not None:
             self._connected(session, session.server_name)
         self._pipes_changed(session)
@@ -324,7 +320,12 @@ class Mesh:
     def pipe_active(self, pipe: Pipe) -> None:
         session = self._sessions.get(pipe.peer_key) if pipe.peer_key is not None else None
         if session is not None:
-            session.pipe_active()
+            session.pipe_active(pipe)
+
+    def pipe_standing_changed(self, pipe: Pipe) -> None:
+        session = self._sessions.get(pipe.peer_key) if pipe.peer_key is not None else None
+        if session is not None and pipe in session.pipes:
+            session.choose_pipes()
 
     def pipe_over(self, pipe: Pipe, reason: str) -> None:
         if pipe.peer_key is None:
@@ -369,6 +370,7 @@ class Mesh:
             execute=self.exchange.execute,
             clock=self._clock,
             wall_ms=self._wall_ms,
+            chosen_anew=self._pipes_changed,
         )
         self._sessions[key] = session
         name = key.hex()[:8]
@@ -400,8 +402,7 @@ class Mesh:
             if session.conversation.local_epoch == self._epoch:
                 self._epoch = self._draw_epoch()
         session.peering.lost()
-        for pipe in list(session.pipes):
-            session.pipes.pop(pipe)
+        for pipe in session.pipes.clear():
             pipe.close(reason)
         session.active = None
         self._lost(session, reason)
@@ -416,6 +417,7 @@ class Mesh:
         if name is None or self._by_name.get(name) is not session:
             return
         del self._by_name[name]
+        session.links_noted = []
         if not self._stopping:
             self._tell(PeerLost(name, reason))
         self.spawn(self._note_lost(session.key), name="note lost")
@@ -455,6 +457,7 @@ class Mesh:
         return None if session.active is None else self._medium_of.get(session.active)
 
     def _pipes_changed(self, session: Session) -> None:
+        self._note_links_soon(session)
         medium = self._medium(session)
         if medium is None:
             session.peering.share_medium(0)
@@ -500,6 +503,21 @@ class Mesh:
             self._by_name[name] = session
             self._tell(PeerConnected(name, session.last_link, session.agent))
             self.spawn(self._note_connected(session, name), name="note connected")
+            self._note_links_soon(session)
+
+    def _note_links_soon(self, session: Session) -> None:
+        """Notes for people what leads to the peer: soon, and once for changes that follow each other."""
+        if session.server_name is not None and not session.links_noted_soon:
+            session.links_noted_soon = True
+            self.spawn(self._note_links(session), name="note links")
+
+    async def _note_links(self, session: Session) -> None:
+        await asyncio.sleep(LINKS_NOTED_AFTER_S)
+        session.links_noted_soon = False
+        links = [(link, [priority.name.lower() for priority in carries]) for link, carries in session.pipes.links()]
+        if links and links != session.links_noted and self._sessions.get(session.key) is session:
+            session.links_noted = links
+            await self._database.write(lambda tx: note_links(tx, session.key, links))
 
     async def _note_connected(self, session: Session, name: str) -> None:
         now_ms = self._wall_ms()

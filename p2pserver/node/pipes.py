@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from p2pserver.link import Conversation, LinkEndpoint, PeerAuthenticated, PipeDead
+from p2pserver.link import Conversation, LinkEndpoint, PeerAuthenticated, PipeDead, Priority
 from transports.contract import Link, LinkDown
 
 log = logging.getLogger(__name__)
 
 TIMER_GRAIN_S = 0.001
+BLOCKED_S = 1.0
+BLOCKED_TIMEOUTS = 3
+"""A pipe whose link takes nothing for so long counts as one that had so many timeouts."""
 
 
 class PipeOwner(Protocol):
@@ -25,6 +28,9 @@ class PipeOwner(Protocol):
     def pipe_active(self, pipe: Pipe) -> None:
         """The conversation may have messages to hand out, or room for more."""
 
+    def pipe_standing_changed(self, pipe: Pipe) -> None:
+        """`timeouts` has changed: the pipe began to fail, or does not any more."""
+
     def pipe_over(self, pipe: Pipe, reason: str) -> None:
         """The last word of a pipe; once for each."""
 
@@ -32,7 +38,11 @@ class PipeOwner(Protocol):
 class Pipe:
     """One link from its birth until it is down. `run` is its whole life."""
 
-    def __init__(self, link: Link, endpoint: LinkEndpoint, owner: PipeOwner, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, link: Link, endpoint: LinkEndpoint, owner: PipeOwner, *, clock: Callable[[], float], transport: int = 0
+    ) -> None:
+        """`transport`: the number of the node's transport that the link is of."""
+        self.transport = transport
         self.link = link
         self.endpoint = endpoint
         self.peer_key: bytes | None = None
@@ -41,6 +51,8 @@ class Pipe:
         self._clock = clock
         self._wake = asyncio.Event()
         self._over: str | None = None
+        self._blocked = False
+        self._timeouts_told = 0
 
     @property
     def initiator(self) -> bool:
@@ -50,6 +62,15 @@ class Pipe:
         self.conversation = conversation
         self.endpoint.attach(conversation)
         self.wake()
+
+    def carry(self, classes: Sequence[Priority], *, give_back: bool) -> None:
+        """What to send on this pipe; see `LinkEndpoint.carry`."""
+        self.endpoint.carry(classes, give_back=give_back)
+
+    @property
+    def timeouts(self) -> int:
+        """How often in a row the peer did not answer in time. A link that takes no more datagrams counts as failing."""
+        return self.endpoint.timeouts + (BLOCKED_TIMEOUTS if self._blocked else 0)
 
     def wake(self) -> None:
         """The conversation has something new to send, or has made room."""
@@ -82,6 +103,7 @@ class Pipe:
             while True:
                 self.endpoint.datagram_received(await self.link.receive(), self._clock())
                 self._tell()
+                self._tell_standing()
                 self._wake.set()
                 if self.conversation is not None:
                     self._owner.pipe_active(self)
@@ -98,10 +120,11 @@ class Pipe:
             now = self._clock()
             if deadline is not None and deadline <= now:
                 self.endpoint.handle_timeout(now)
+                self._tell_standing()
             datagrams = self.endpoint.poll_transmit(now)
             self._tell()
-            for datagram in datagrams:
-                await self.link.send(datagram)
+            if datagrams:
+                await self._hand_over(datagrams)
             if self._over is not None:
                 return self._over
             deadline = self.endpoint.next_deadline()
@@ -116,6 +139,32 @@ class Pipe:
             finally:
                 if timer is not None:
                     timer.cancel()
+
+    async def _hand_over(self, datagrams: Sequence[bytes]) -> None:
+        """Raises: LinkDown."""
+        watch = asyncio.get_running_loop().call_later(BLOCKED_S, self._note_blocked)
+        try:
+            for datagram in datagrams:
+                await self.link.send(datagram)
+        finally:
+            watch.cancel()
+            if self._blocked:
+                self._blocked = False
+                self._tell_standing()
+
+    def _note_blocked(self) -> None:
+        """A link that knows its speed is handed no more than it carries; one that does not may be dead."""
+        if self.link.profile.bit_rate is None:
+            self._blocked = True
+            self._tell_standing()
+
+    def _tell_standing(self) -> None:
+        """The owner hears of the first timeouts, and of their end."""
+        timeouts = min(self.timeouts, BLOCKED_TIMEOUTS)
+        if timeouts != self._timeouts_told:
+            self._timeouts_told = timeouts
+            if self.peer_key is not None:
+                self._owner.pipe_standing_changed(self)
 
     def _tell(self) -> None:
         """Tells the owner what the endpoint has to say; notes its end."""

@@ -13,8 +13,9 @@ from p2pserver.federation.effects import Answered, Effect, PeerHears, Unanswered
 from p2pserver.federation.limits import FAST_BIT_RATE
 from p2pserver.federation.peering import Peering
 from p2pserver.link import Conversation
-from p2pserver.mesh.neighbors import PipeFacts, best
+from p2pserver.mesh.neighbors import PipeFacts
 from p2pserver.node.pipes import Pipe
+from p2pserver.node.pipes_of_peer import PipesOfPeer
 from p2pserver.wire.messages import WireError, encode_json
 
 log = logging.getLogger(__name__)
@@ -46,15 +47,21 @@ class Session:
         execute: Execute,
         clock: Callable[[], float],
         wall_ms: Callable[[], int],
+        chosen_anew: Callable[[Session], None],
     ) -> None:
+        """`chosen_anew` hears when other pipes than before were chosen for what is sent, though none came or went."""
         self.key = key
         self.epoch = epoch
         """The random number of the peer's process."""
         self.conversation = conversation
         self.peering = peering
-        self.pipes: dict[Pipe, PipeFacts] = {}
+        self.pipes = PipesOfPeer(conversation, clock)
         self.active: Pipe | None = None
+        """The pipe that most goes over; None, if there is none at all."""
         self.last_link = ""
+        self.links_noted: list[tuple[str, list[str]]] = []
+        """What was last written down of the links, for people."""
+        self.links_noted_soon = False
         self.agent = ""
         """The peer's software, as it says."""
         self.hears: PeerHears | None = None
@@ -65,6 +72,7 @@ class Session:
         self._execute = execute
         self._clock = clock
         self._wall_ms = wall_ms
+        self._chosen_anew = chosen_anew
         self._inbox: deque[bytes] = deque()
         self._held_back = False
         """The link's queue was full when we last had something to say."""
@@ -78,36 +86,47 @@ class Session:
     def wake(self) -> None:
         self._wake.set()
 
-    def pipe_active(self) -> None:
+    def pipe_active(self, pipe: Pipe) -> None:
         """Wakes the session if something arrived, or if what waits to be sent may find room now."""
         if self.conversation.has_received or self._held_back:
             self._wake.set()
+        self.pipes.wake_others(pipe)
 
     # Pipes
 
     def add_pipe(self, pipe: Pipe, facts: PipeFacts) -> None:
-        self.pipes[pipe] = facts
-        self._choose()
+        self.pipes.add(pipe, facts)
+        self._pipes_changed()
+
+    def retire_pipe(self, pipe: Pipe) -> None:
+        self.pipes.retire(pipe)
+        self._pipes_changed()
 
     def remove_pipe(self, pipe: Pipe) -> None:
-        if self.pipes.pop(pipe, None) is not None:
-            self._choose()
+        if pipe in self.pipes:
+            self.pipes.remove(pipe)
+            self._pipes_changed()
 
-    def _choose(self) -> None:
-        """Talks over the best pipe there is."""
-        handles = dict(enumerate(self.pipes))
-        handle = best({number: self.pipes[pipe] for number, pipe in handles.items()})
-        chosen = None if handle is None else handles[handle]
-        if chosen is self.active:
-            return
-        self.active = chosen
-        if chosen is None:
-            self.idle_since = self._clock()
-            self.peering.lost()
+    def choose_pipes(self) -> None:
+        before = self.pipes.links()
+        self.pipes.choose()
+        self._pipes_changed()
+        if self.pipes.links() != before:
+            self._chosen_anew(self)
+
+    def _pipes_changed(self) -> None:
+        before, self.active = self.active, self.pipes.main
+        if self.active is None:
+            if before is not None:
+                self.idle_since = self._clock()
+                self.peering.lost()
         else:
-            self.last_link = chosen.link.remote
-            chosen.attach(self.conversation)
-            self.peering.contact(self._clock(), clock_ms=self._wall_ms(), bit_rate=self.pipes[chosen].bit_rate)
+            self.last_link, bit_rate = self.active.link.remote, self.active.link.profile.bit_rate
+            if before is None:
+                self.peering.contact(self._clock(), clock_ms=self._wall_ms(), bit_rate=bit_rate)
+            elif before is not self.active:
+                self.peering.goes_over(bit_rate)
+            self.pipes.wake()
         self.wake()
 
     # Questions
@@ -145,7 +164,7 @@ class Session:
 
     def _stalled_s(self) -> float:
         """How long nothing may move on a slow link, though both sides are there; 0 on a fast one."""
-        bit_rate = None if self.active is None else self.pipes[self.active].bit_rate
+        bit_rate = None if self.active is None else self.active.link.profile.bit_rate
         return 0.0 if bit_rate is None or bit_rate >= FAST_BIT_RATE else STALLED_OCTETS * 8 / bit_rate
 
     def answered(self, effect: Answered | Unanswered) -> None:
@@ -171,7 +190,7 @@ class Session:
             self._wake.clear()
             while await self._step():
                 pass
-            deadline = self.peering.next_deadline()
+            deadline = min((at for at in (self.peering.next_deadline(), self.pipes.recheck_at) if at), default=None)
             timer = None
             if deadline is not None:
                 timer = loop.call_later(max(deadline - self._clock(), TIMER_GRAIN_S), self._wake.set)
@@ -187,6 +206,8 @@ class Session:
         deadline = self.peering.next_deadline()
         if deadline is not None and deadline <= now:
             self.peering.handle_timeout(now)
+        if self.pipes.recheck_at is not None and self.pipes.recheck_at <= now:
+            self.choose_pipes()
         heard = self._listen()
         said = self._say()
         effects = self.peering.effects()
@@ -199,8 +220,8 @@ class Session:
         for _ in range(MESSAGES_AT_ONCE):
             if not self._inbox:
                 self._inbox.extend(self.conversation.received())
-                if self._inbox and self.active is not None:
-                    self.active.wake()  # the peer may send as much again
+                if self._inbox:
+                    self.pipes.wake()  # the peer may send as much again
             now = self._clock()
             if not self._inbox or not self.peering.may_receive(now):
                 break
@@ -215,6 +236,6 @@ class Session:
         for data, priority in messages:
             self.conversation.send(data, priority)
         self._held_back = self.conversation.queued_octets >= LINK_QUEUE_OCTETS
-        if messages and self.active is not None:
-            self.active.wake()
+        if messages:
+            self.pipes.wake()
         return bool(messages)

@@ -76,10 +76,13 @@ class SimulatedMesh:
         timers: NodeTimers | None = None,
         shared: SharedVerdicts | None = None,
         channel: ChannelConditions | None = None,
+        more_networks: Sequence[SimNetwork] = (),
     ) -> None:
         """`timers`: of every node; None: those of a node on a LAN. `shared`: pure verdicts that the nodes share; the
-        caller puts it `in_use`. `channel`: one half-duplex radio channel in place of a link for each pair."""
+        caller puts it `in_use`. `channel`: one half-duplex radio channel in place of a link for each pair.
+        `more_networks`: that every node is on besides the one that is made here."""
         self.rng = random.Random(seed)
+        self.more_networks = more_networks
         self.network = SimNetwork(seed=seed, conditions=conditions or LinkConditions(), shared=channel)
         self._commit_delay_s = commit_delay_s
         self._timers = timers
@@ -105,8 +108,10 @@ class SimulatedMesh:
         """Starts a node that is down, on what its disk holds."""
         simulated = self.nodes[name]
         simulated.starts += 1
-        network = self.network
-        transport = network.restart(name) if name in network.crashed else network.transport(name)
+        transports = [
+            network.restart(name) if name in network.crashed else network.transport(name)
+            for network in (self.network, *self.more_networks)
+        ]
         rng = random.Random(f"{simulated.seed} {simulated.starts}")
         simulated.database = InlineDatabase(simulated.disk, commit_delay_s=self._commit_delay_s)
         if simulated.sabotage is not None:
@@ -118,7 +123,7 @@ class SimulatedMesh:
             Config(data_dir=Path("/nonexistent"), transports=(), rate_limits=False),
             identity=simulated.identity,
             database=simulated.database,
-            transports=[transport],
+            transports=transports,
             wall_ms=lambda: WALL_START_MS + int(loop.time() * 1000),
             monotonic_s=loop.time,
             rng=rng,
@@ -134,7 +139,8 @@ class SimulatedMesh:
         simulated = self.nodes[name]
         node, database = simulated.running, simulated.database
         assert database is not None
-        self.network.crash(name)
+        for network in (self.network, *self.more_networks):
+            network.crash(name)
         database.crash()
         simulated.node = simulated.database = None
         await node.abort()

@@ -29,17 +29,28 @@ def peer_connected(tx: Tx, key: bytes, *, server_name: str, agent: str, link: st
     )
 
 
+def note_links(tx: Tx, key: bytes, links: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """The links that lead to a node at this moment, and the classes of messages that go over each."""
+    tx.execute("DELETE FROM peer_links WHERE key = ?", (key,))
+    tx.many(
+        "INSERT OR REPLACE INTO peer_links (key, place, link, carries) VALUES (?, ?, ?, ?)",
+        [(key, place, link, " ".join(carries)) for place, (link, carries) in enumerate(links)],
+    )
+
+
 def peers_seen(tx: Tx, keys: Collection[bytes], *, now_ms: int) -> None:
     """These nodes are connected at this moment."""
     tx.many("UPDATE peers SET last_seen_ms = ? WHERE key = ?", [(now_ms, key) for key in keys])
 
 
 def peer_lost(tx: Tx, key: bytes, *, now_ms: int) -> None:
+    tx.execute("DELETE FROM peer_links WHERE key = ?", (key,))
     tx.execute("UPDATE peers SET connected = 0, last_seen_ms = ? WHERE key = ?", (now_ms, key))
 
 
 def all_peers_lost(tx: Tx) -> None:
     """At a start: whatever was connected belongs to the run before."""
+    tx.execute("DELETE FROM peer_links")
     tx.execute("UPDATE peers SET connected = 0 WHERE connected = 1")
 
 
@@ -74,7 +85,11 @@ def met_among(tx: Tx, server_names: Collection[str]) -> set[str]:
 
 
 def list_peers(tx: Tx) -> list[dict[str, Any]]:
-    """For the operator, connected ones first: server_name, link, connected, last_seen, queued, blocked, agent."""
+    """For the operator, connected ones first: server_name, link, links (link and what it carries, of a connected one),
+    connected, last_seen, queued, blocked, agent."""
+    links: dict[bytes, list[dict[str, Any]]] = {}
+    for key, link, carries in tx.all("SELECT key, link, carries FROM peer_links ORDER BY key, place"):
+        links.setdefault(key, []).append({"link": link, "carries": carries.split()})
     rows = tx.all(
         """
         SELECT p.key, p.server_name, p.agent, p.link, p.connected, p.last_seen_ms, b.key IS NOT NULL,
@@ -87,19 +102,21 @@ def list_peers(tx: Tx) -> list[dict[str, Any]]:
         {
             "server_name": name,
             "link": link,
+            "links": links.get(key, []) if connected else [],
             "connected": bool(connected),
             "last_seen": _time(last_seen_ms),
             "queued": queued,
             "blocked": bool(blocked),
             "agent": agent,
         }
-        for _, name, agent, link, connected, last_seen_ms, blocked, queued in rows
+        for key, name, agent, link, connected, last_seen_ms, blocked, queued in rows
     ]
     keys = {row[0] for row in rows}
-    never_met = [
+    never_met: list[dict[str, Any]] = [
         {
             "server_name": server_name_of(key),
             "link": None,
+            "links": [],
             "connected": False,
             "last_seen": None,
             "queued": 0,

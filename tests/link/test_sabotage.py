@@ -35,8 +35,10 @@ def check() -> list[str]:
     )
     faults = Faults(loss=0.2, duplication=0.2, delay_s=0.01, jitter_s=0.02)
     for octets_max in (1_000, 300):
-        world.lay_pipe(octets_max, faults)
+        pipe = world.lay_pipe(octets_max, faults)
         world.run(0.3)
+        for end in pipe.ends:
+            end.detach()
     world.lay_pipe(700, faults)
     world.run(120, lambda: not any(node.conversation.queued_octets for node in world.nodes))
     problems = transfer_problems(carol, dave, down) + transfer_problems(dave, carol, up)

@@ -6,13 +6,13 @@ import itertools
 
 import pytest
 
-from p2pserver.mesh.neighbors import Neighbors, PipeFacts, best, newer_stays
+from p2pserver.mesh.neighbors import Neighbors, PipeFacts, newer_stays
 
 SMALL, LARGE = b"\x01" * 32, b"\x02" * 32
 
 
-def facts(*, here: bool, since: float = 0.0, kind: str = "lan", bit_rate: int | None = None) -> PipeFacts:
-    return PipeFacts(kind=kind, initiated_here=here, since=since, bit_rate=bit_rate)
+def facts(*, here: bool, since: float = 0.0) -> PipeFacts:
+    return PipeFacts(transport=0, initiated_here=here, since=since)
 
 
 @pytest.mark.parametrize(
@@ -36,18 +36,6 @@ def test_of_two_dials_at_once_the_order_of_arrival_does_not_matter() -> None:
     by_large_goes = newer_stays(LARGE, SMALL, old=facts(here=False), new=facts(here=True, since=0.1))
     assert by_small_stays
     assert not by_large_goes
-
-
-def test_the_fastest_link_is_talked_over() -> None:
-    pipes = {
-        1: facts(here=True, kind="ble", bit_rate=100_000),
-        2: facts(here=True, kind="lan"),
-        3: facts(here=True, kind="serial", bit_rate=1_200, since=5.0),
-    }
-    assert best(pipes) == 2
-    del pipes[2]
-    assert best(pipes) == 1
-    assert best({}) is None
 
 
 def test_a_key_keeps_its_first_name() -> None:

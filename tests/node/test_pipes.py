@@ -52,6 +52,9 @@ class End:
     def pipe_active(self, pipe: Pipe) -> None:
         self.messages += self.conversation.received()
 
+    def pipe_standing_changed(self, pipe: Pipe) -> None:
+        pass
+
     def pipe_over(self, pipe: Pipe, reason: str) -> None:
         self.reasons.append(reason)
 

@@ -77,9 +77,9 @@ class LinkConditions:
         """How long one datagram is under way, once it is on the wire."""
         return max(0.0, self.delay_ms_mean + rng.uniform(-self.jitter_ms, self.jitter_ms)) / 1000
 
-    def profile(self) -> LinkProfile:
+    def profile(self, kind: str = "sim") -> LinkProfile:
         return LinkProfile(
-            kind="sim",
+            kind=kind,
             addressed_octets_max=self.datagram_octets_max,
             broadcast_octets_max=None,
             bit_rate=self.bit_rate,
@@ -111,7 +111,7 @@ class SimLink:
     def __init__(self, wire: _Wire, owner: SimTransport, remote_host: str, *, initiator: bool, hint: bytes) -> None:
         self.profile = wire.pair.profile()
         self.initiator = initiator
-        self.remote = f"sim {remote_host}"
+        self.remote = f"{self.profile.kind} {remote_host}"
         self.peer_hint: bytes | None = hint
         self._wire = wire
         self.owner = owner
@@ -283,7 +283,7 @@ class _Pair:
 
     def profile(self) -> LinkProfile:
         channel = self.network.channel
-        return self.conditions.profile() if channel is None else channel.conditions.profile()
+        return self.conditions.profile(self.network.kind) if channel is None else channel.conditions.profile()
 
     def in_reach(self) -> bool:
         return self.up and self.network.same_group(*self.hosts)
@@ -381,9 +381,8 @@ class _Pair:
 class SimTransport:
     """A host's transport; implements `transports.contract.Transport`. Made by `SimNetwork.transport`."""
 
-    kind = "sim"
-
     def __init__(self, network: SimNetwork, host: str) -> None:
+        self.kind = network.kind
         self.host = host
         self.instance_id = b""
         self.closed = False
@@ -412,7 +411,7 @@ class SimTransport:
 
     def status(self) -> TransportStatus:
         return TransportStatus(
-            kind=self.kind, listening=(f"sim {self.host}",), services=self._network.services_seen_by(self)
+            kind=self.kind, listening=(f"{self.kind} {self.host}",), services=self._network.services_seen_by(self)
         )
 
     async def close(self) -> None:
@@ -446,6 +445,7 @@ class SimNetwork:
     discovery_ms    how long it takes until one of two hosts in reach dials the other: from, to
     both_dial       how often both dial at once: a probability from 0 to 1
     down_after_s    when the ends of a link out of reach are told that it is down; None: never, they must notice
+    kind            what its transports and links call themselves: a node may be on several networks
     shared          all hosts are on one half-duplex channel: its conditions stand in place of those of the pairs
     """
 
@@ -455,6 +455,7 @@ class SimNetwork:
     discovery_ms: tuple[float, float] = (20.0, 500.0)
     both_dial: float = 0.25
     down_after_s: float | None = None
+    kind: str = "sim"
     shared: ChannelConditions | None = None
     counts: SimCounts = field(default_factory=SimCounts)
     running: dict[str, SimTransport] = field(default_factory=dict)
@@ -570,7 +571,7 @@ class SimNetwork:
             if pair.transports() is not None and pair.in_reach():
                 state = ServiceState.WAITING if pair.wants_link(transport.host) else ServiceState.LINKED
                 hint = self.running[other].instance_id
-                services.append(DiscoveredService(address=f"sim {other}", hint=hint, state=state))
+                services.append(DiscoveredService(address=f"{transport.kind} {other}", hint=hint, state=state))
         return tuple(services)
 
     def _pair(self, first: str, second: str) -> _Pair:

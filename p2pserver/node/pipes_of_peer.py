@@ -1,0 +1,119 @@
+"""The pipes that lead to one peer, side by side, and which of them sends what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from p2pserver.link import Conversation, Priority
+from p2pserver.mesh.neighbors import PipeFacts
+from p2pserver.mesh.sharing import PATIENCE_ELSE, Standing, Trust, shares
+from p2pserver.node.pipes import Pipe
+
+MAIN: Final = Priority.STATE
+"""The pipe that carries this class is the one that a peer is said to be connected over."""
+
+
+@dataclass(slots=True)
+class _Known:
+    facts: PipeFacts
+    trust: Trust = field(default_factory=Trust)
+    failing: bool = False
+
+
+class PipesOfPeer:
+    """All are attached to the conversation, so that each takes what the peer sends on it; each class is sent on one."""
+
+    def __init__(self, conversation: Conversation, clock: Callable[[], float]) -> None:
+        self._conversation = conversation
+        self._clock = clock
+        self._known: dict[Pipe, _Known] = {}
+        self._shares: dict[Priority, Pipe] = {}
+        self.recheck_at: float | None = None
+        """When to `choose` again, though nothing happened."""
+
+    def __contains__(self, pipe: Pipe) -> bool:
+        return pipe in self._known
+
+    def all(self) -> list[tuple[Pipe, PipeFacts]]:
+        return [(pipe, known.facts) for pipe, known in self._known.items()]
+
+    @property
+    def main(self) -> Pipe | None:
+        return self._shares.get(MAIN)
+
+    def links(self) -> list[tuple[str, list[Priority]]]:
+        """For people: each link, and the classes that go over it from here; the main one first."""
+        main = self.main
+        ordered = sorted(self._known, key=lambda pipe: (pipe is not main, pipe.link.remote))
+        return [(pipe.link.remote, [of for of, on in self._shares.items() if on is pipe]) for pipe in ordered]
+
+    def add(self, pipe: Pipe, facts: PipeFacts) -> None:
+        self._known[pipe] = _Known(facts)
+        pipe.attach(self._conversation)
+        self.choose()
+
+    def retire(self, pipe: Pipe) -> None:
+        """Until it ends, it sends nothing new, takes what the peer still sends on it, and waits for answers."""
+        if self._known.pop(pipe, None) is not None:
+            pipe.carry((), give_back=False)
+            self.choose()
+
+    def remove(self, pipe: Pipe) -> None:
+        """It is over."""
+        if self._known.pop(pipe, None) is not None:
+            self.choose()
+
+    def clear(self) -> list[Pipe]:
+        """Forgets all; those that were there."""
+        pipes = list(self._known)
+        self._known.clear()
+        self._shares.clear()
+        self.recheck_at = None
+        return pipes
+
+    def choose(self) -> None:
+        """Gives each class to the pipe that is best for it now."""
+        now = self._clock()
+        pipes = dict(enumerate(self._known))
+        handles = {pipe: handle for handle, pipe in pipes.items()}
+        standings = {handle: self._standing(pipe, now) for handle, pipe in pipes.items()}
+        before = {priority: handles[pipe] for priority, pipe in self._shares.items() if pipe in handles}
+        chosen = shares(standings, before)
+        self._shares = {priority: pipes[handle] for priority, handle in chosen.items()}
+        for handle, pipe in pipes.items():
+            pipe.carry(
+                [priority for priority, its in chosen.items() if its == handle],
+                give_back=standings[handle].timeouts > 0,
+            )
+        untils = (known.trust.distrusted_until(now) for known in self._known.values())
+        self.recheck_at = min((until for until in untils if until is not None), default=None)
+
+    def wake(self) -> None:
+        """There is something new to send, or room for more of what the peer sends."""
+        for pipe in set(self._shares.values()):
+            pipe.wake()
+
+    def wake_others(self, pipe: Pipe) -> None:
+        """What `pipe` lost may have become the task of another."""
+        if len(self._known) > 1:
+            for other in set(self._shares.values()):
+                if other is not pipe and self._conversation.has_fragments(other.endpoint.classes):
+                    other.wake()
+
+    def _standing(self, pipe: Pipe, now: float) -> Standing:
+        known, profile = self._known[pipe], pipe.link.profile
+        timeouts = pipe.timeouts
+        failing = timeouts >= PATIENCE_ELSE
+        if failing and not known.failing:
+            known.trust.failed(now)
+        known.failing = failing
+        return Standing(
+            bit_rate=profile.bit_rate,
+            metered=profile.airtime_ms_per_hour is not None,
+            round_trip_s=pipe.endpoint.round_trip_s,
+            timeouts=timeouts,
+            distrusted=known.trust.distrusted_until(now) is not None,
+            since=known.facts.since,
+        )
