@@ -151,16 +151,20 @@ def peers(config_file: Path | None, as_json: bool, **flags: Any) -> None:
 @_json_option
 @setting_options(["data_dir"])
 def rooms(config_file: Path | None, as_json: bool, **flags: Any) -> None:
-    """Shows the rooms held here.
+    """Shows the rooms held here, and those that are being joined.
 
-    For each: name, ID, version, members, events, width of the graph, whether the history is complete.
+    For each: name, ID, version, members, events, width of the graph, whether the history is complete. For a
+    room that is being joined: how much of it is here, and how long the rest will take.
     """
-    from p2pserver.node.lines import lines_of_rooms
+    from p2pserver.node.lines import lines_of_joins, lines_of_rooms
+    from p2pserver.store.pending_joins import list_joins
     from p2pserver.store.room_list import list_rooms
 
     config = load_config(config_file, flags)
-    rows = on_database(config, list_rooms)
-    _show(rows, lines_of_rooms(rows), as_json=as_json, empty="no room yet")
+    rows, joins = on_database(config, lambda tx: (list_rooms(tx), list_joins(tx)))
+    lines = [*lines_of_rooms(rows), *lines_of_joins(joins)]
+    shown = [*rows, *({**join, "history": "joining"} for join in joins)]
+    _show(shown, lines, as_json=as_json, empty="no room yet")
 
 
 @cli.command()

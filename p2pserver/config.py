@@ -89,7 +89,8 @@ OPTIONS: tuple[Option, ...] = (
         metavar="KIND[:PARAMETERS]",
         default_text="lan",
         many=True,
-        help="A way to reach other nodes; may be repeated. `lan`, `lan:listen=HOST:PORT,peer=HOST:PORT`, `none`.",
+        help="A way to reach other nodes; may be repeated. `lan`, `lan:listen=HOST:PORT,peer=HOST:PORT`, "
+        "`serial:/dev/ttyUSB0?baud=9600`, `none`.",
     ),
     Option(
         name="default_room_version",

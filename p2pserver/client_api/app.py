@@ -26,6 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from p2pserver.client_api.authentication import authenticate
 from p2pserver.client_api.interactive_auth import InteractiveAuth
+from p2pserver.client_api.join_progress import JoinProgress
 from p2pserver.client_api.joining import Joins, retry_pending_joins
 from p2pserver.client_api.lazy_members import LazyMembers
 from p2pserver.client_api.password_checks import PasswordChecks
@@ -74,7 +75,9 @@ class ClientApi:
         wall_ms: Callable[[], int],
         monotonic_s: Callable[[], float] = time.monotonic,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+        tell_join: Callable[[JoinProgress], None] = lambda progress: None,
     ) -> None:
+        """`tell_join` hears of joins that take long, every few seconds."""
         self.database = database
         self.rooms = rooms
         self.remote = remote
@@ -86,6 +89,7 @@ class ClientApi:
         self.passwords = PasswordChecks()
         self.lazy_members = LazyMembers()
         self.joins = Joins()
+        self.tell_join = tell_join
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waiting: set[asyncio.Task[Any]] = set()
         self._closing = False

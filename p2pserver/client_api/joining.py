@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from p2pserver.client_api.join_progress import JoinProgress, Meter
 from p2pserver.client_api.member_events import is_resident, profile_content, send_member_event
 from p2pserver.errors import BadState, Forbidden, InvalidParam, MatrixError, NotFound, PeerUnreachable
 from p2pserver.events.versions import ROOM_VERSIONS
@@ -25,6 +27,7 @@ from p2pserver.store.pending_joins import (
     PendingJoin,
     drop_pending_join,
     drop_pending_joins_before,
+    note_progress,
     pending_join,
     pending_joins,
     put_pending_join,
@@ -53,6 +56,8 @@ class Joins:
 
     def __init__(self) -> None:
         self.running: dict[tuple[str, str], asyncio.Task[str]] = {}
+        self.progress: dict[tuple[str, str], JoinProgress] = {}
+        """How far the answers of those have come of which a part has arrived."""
 
     async def attempt(self, api: ClientApi, user_id: str, room_id: str) -> str:
         """Tries a pending join once; a second call while the first runs waits for the same result.
@@ -69,6 +74,7 @@ class Joins:
 
     def _done(self, key: tuple[str, str], task: asyncio.Task[str]) -> None:
         del self.running[key]
+        self.progress.pop(key, None)
         if not task.cancelled():
             task.exception()
 
@@ -116,7 +122,15 @@ async def join_room(api: ClientApi, *, user_id: str, room_id: str, via: Iterable
         async with asyncio.timeout(ANSWER_S):
             return await api.joins.attempt(api, user_id, room_id)
     except TimeoutError as error:
-        raise PeerUnreachable("the room's servers are slow; the join goes on in the background") from error
+        so_far = _so_far(api.joins.progress.get((user_id, room_id)))
+        raise PeerUnreachable(f"the room's servers are slow; the join goes on in the background{so_far}") from error
+
+
+def _so_far(progress: JoinProgress | None) -> str:
+    """What a client that waits can be told."""
+    if progress is None or progress.seconds_left is None:
+        return ""
+    return f": {progress.percent} % is here, about {progress.seconds_left:.0f} s left"
 
 
 async def retry_pending_joins(api: ClientApi) -> None:
@@ -171,12 +185,15 @@ async def _join_through_others(api: ClientApi, user_id: str, room_id: str) -> st
         if server not in connected:
             unreachable = True
             continue
+        meter = Meter(asyncio.get_running_loop().time())
+        follow = partial(_follow, api, join, server, meter)
         try:
             offer = await api.remote.ask(
                 server,
                 "join",
                 {"room_id": room_id, "user_id": user_id, "versions": list(ROOM_VERSIONS)},
                 timeout_s=ASK_S,
+                progress=follow,
             )
             await api.database.write(lambda tx, offer=offer, server=server: _accept(api, tx, join, offer, server))  # type: ignore[misc]
         except PeerUnreachable:
@@ -185,11 +202,38 @@ async def _join_through_others(api: ClientApi, user_id: str, room_id: str) -> st
             if refused.errcode in _CONCLUSIVE or error.errcode == "M_NOT_FOUND":
                 error = refused
         else:
+            if meter.has_told:
+                api.tell_join(JoinProgress(user_id, room_id, server, 0, 0, None))
             return room_id
     if unreachable:
         raise PeerUnreachable("no server that knows the room can be asked now; the join goes on in the background")
     await api.database.write(lambda tx: drop_pending_join(tx, user_id, room_id))
     raise error
+
+
+def _follow(api: ClientApi, join: PendingJoin, server: str, meter: Meter, octets: int, octets_all: int) -> None:
+    """A part of the answer arrived: whoever waits may want to know how long it will take."""
+    now_s = asyncio.get_running_loop().time()
+    left_s = meter.seconds_left(octets, octets_all, now_s)
+    progress = JoinProgress(join.user_id, join.room_id, server, octets, octets_all, left_s)
+    api.joins.progress[join.user_id, join.room_id] = progress
+    if meter.is_worth_telling(left_s, now_s):
+        api.tell_join(progress)
+        api.spawn(_note(api, progress), name="note-join-progress")
+
+
+async def _note(api: ClientApi, progress: JoinProgress) -> None:
+    await api.database.write(
+        lambda tx: note_progress(
+            tx,
+            progress.user_id,
+            progress.room_id,
+            source=progress.server,
+            octets=progress.octets,
+            octets_all=progress.octets_all,
+            seconds_left=round(progress.seconds_left or 0.0),
+        )
+    )
 
 
 def _accept(api: ClientApi, tx: Tx, join: PendingJoin, offer: dict[str, Any], resident: str) -> None:

@@ -261,6 +261,15 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerArriving:
+    """So much of the answer to a question of ours is here, and so much is still to come, as the peer says."""
+
+    number: int
+    octets: int
+    left: int
+
+
+@dataclass(frozen=True, slots=True)
 class Unanswered:
     """A question of ours will not be answered: the peer is gone, or said too much."""
 
@@ -289,6 +298,7 @@ Effect: TypeAlias = (
     | ForgetRoom
     | StoreItems
     | Serve
+    | AnswerArriving
     | Answered
     | Unanswered
 )

@@ -20,6 +20,7 @@ from p2pserver.wire.messages import (
     is_canonical_event_id,
     pdu_octets,
 )
+from p2pserver.wire.packing import pack
 
 BROADCASTS_MAX = 2
 """So often an event is broadcast before whoever has not acknowledged it gets it alone."""
@@ -264,6 +265,7 @@ class OutboxWindow:
             self._done_numbers.append(item.number)
             self._forget_soon(now)
             return
+        payload = pack(payload)
         self._remember(item, len(payload), now)
         for start in range(0, len(payload), PART_OCTETS_MAX):
             part = payload[start : start + PART_OCTETS_MAX]

@@ -75,6 +75,7 @@ from p2pserver.wire.messages import (
     is_canonical_event_id,
     pdu_octets,
 )
+from p2pserver.wire.packing import unpack
 
 
 class PeeringState(Enum):
@@ -475,8 +476,11 @@ class Peering:
         if len(self._item_parts) > ITEM_OCTETS_MAX:
             self._leave("sent an item that is too large")
         elif not message.more:
-            self._items.append((message.number, message.kind, bytes(self._item_parts)))
-            self._item_parts = bytearray()
+            parts, self._item_parts = bytes(self._item_parts), bytearray()
+            try:
+                self._items.append((message.number, message.kind, unpack(parts, ITEM_OCTETS_MAX)))
+            except WireError as error:
+                self._leave(f"sent an item that cannot be read: {error}")
 
     # Parts
 

@@ -6,9 +6,15 @@ from collections import deque
 from dataclasses import dataclass
 
 from p2pserver.federation.channel import Channel
-from p2pserver.federation.effects import Answered, Serve, Unanswered
+from p2pserver.federation.effects import AnswerArriving, Answered, Serve, Unanswered
 from p2pserver.link.limits import Priority
-from p2pserver.wire.messages import PART_OCTETS_MAX, Request, Response, encode_json
+from p2pserver.wire.messages import PART_OCTETS_MAX, Request, Response, WireError, encode_json
+from p2pserver.wire.packing import pack, unpack
+
+PARTS_LEAST = 32
+"""A large answer goes in so many parts at least, so that whoever waits sees it come."""
+PART_OCTETS_LEAST = 512
+"""A part costs about ten octets beyond its own."""
 
 
 @dataclass(slots=True)
@@ -58,9 +64,16 @@ class Questions:
             self._channel.emit(Unanswered(message.number))
             return
         collected += message.part
-        if not message.more:
-            del self._open[message.number]
-            self._channel.emit(Answered(message.number, message.ok, bytes(collected)))
+        if message.left:
+            self._channel.emit(AnswerArriving(message.number, len(collected), message.left))
+            return
+        del self._open[message.number]
+        try:
+            body = unpack(bytes(collected), self._channel.limits.response_octets)
+        except WireError:
+            self._channel.emit(Unanswered(message.number))
+        else:
+            self._channel.emit(Answered(message.number, message.ok, body))
 
     def lost(self) -> None:
         """The peer is gone: nothing that is open will be waited for."""
@@ -78,24 +91,26 @@ class Questions:
     def request(self, message: Request) -> None:
         if message.number in self._serving or len(self._serving) >= self._channel.limits.serving:
             refusal = {"errcode": "M_LIMIT_EXCEEDED", "error": "too many questions at once", "retry_after_ms": 1000}
-            self._channel.say(Response(message.number, False, encode_json(refusal), False), Priority.STATE)
+            self._channel.say(Response(message.number, False, encode_json(refusal), 0), Priority.STATE)
             return
         self._serving.add(message.number)
         self._channel.emit(Serve(message.number, message.name, message.body))
 
     def served(self, number: int, ok: bool, body: bytes) -> None:
         self._serving.discard(number)
-        self._answers.append(_Answering(number, ok, body))
-        self._answer_octets += len(body)
+        packed = pack(body)
+        self._answers.append(_Answering(number, ok, packed))
+        self._answer_octets += len(packed)
 
     def pump(self) -> None:
         """Sends parts of answers while there is room."""
         while self._answers and self._channel.talking and not self._channel.is_full:
             answer = self._answers[0]
-            part = answer.body[answer.at : answer.at + PART_OCTETS_MAX]
+            size = min(max(PART_OCTETS_LEAST, len(answer.body) // PARTS_LEAST), PART_OCTETS_MAX)
+            part = answer.body[answer.at : answer.at + size]
             answer.at += len(part)
-            more = answer.at < len(answer.body)
-            self._channel.say(Response(answer.number, answer.ok, part, more), Priority.STATE)
-            if not more:
+            left = len(answer.body) - answer.at
+            self._channel.say(Response(answer.number, answer.ok, part, left), Priority.STATE)
+            if not left:
                 self._answers.popleft()
                 self._answer_octets -= len(answer.body)

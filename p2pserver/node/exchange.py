@@ -138,6 +138,8 @@ class Exchange:
                 await self._nobody_has(session, effect)
             case fx.Serve():
                 self._mesh.spawn(self._serve(session, effect), name=f"serve {effect.name}")
+            case fx.AnswerArriving():
+                session.answer_arriving(effect)
             case fx.Answered() | fx.Unanswered():
                 session.answered(effect)
             case fx.Greeted():

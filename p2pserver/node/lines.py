@@ -16,7 +16,7 @@ from p2pserver.graph_view.text import printable
 from p2pserver.link import Priority
 from p2pserver.link.network_key import NetworkKey
 from p2pserver.node.identity import Identity
-from p2pserver.node.peer_events import PeerConnected, PeerEvent, PeerLost, PeerRefused
+from p2pserver.node.peer_events import JoinUnderWay, PeerConnected, PeerEvent, PeerLost, PeerRefused
 from transports.contract import ServiceState, TransportStatus
 
 NAME_CHARACTERS_MAX = 200
@@ -80,6 +80,31 @@ def line_of(event: PeerEvent) -> str:
             return printable(f"lost {event.server_name}: {event.reason}")
         case PeerRefused():
             return printable(f"refused {event.who}: {event.reason}")
+        case JoinUnderWay(room_id, _, percent, octets, seconds_left):
+            if seconds_left is None:
+                return printable(f"joined {room_id}")
+            left = _duration(seconds_left)
+            return printable(f"joining {room_id}: {percent} % of {octets:,} octets, about {left} left")
+
+
+def _duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7_200 else f"{seconds / 3_600:.0f} h"
+
+
+def lines_of_joins(joins: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Two lines for each row of `store.pending_joins.list_joins`."""
+    for join in joins:
+        yield printable(f"joining for {join['user_id']}")
+        yield printable(f"  {join['room_id']}")
+        if join["octets_all"]:
+            percent = 100 * join["octets"] // join["octets_all"]
+            left = _duration(join["seconds_left"])
+            yield printable(f"  {percent} % of {join['octets_all']:,} octets, about {left} left, from {join['source']}")
+        else:
+            yield "  nothing has arrived yet"
 
 
 def lines_of_transport(status: TransportStatus) -> Iterator[str]:

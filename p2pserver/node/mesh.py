@@ -24,7 +24,7 @@ from p2pserver.node.healing import Healer
 from p2pserver.node.identity import Identity
 from p2pserver.node.peer_events import PeerConnected, PeerEvent, PeerLost, PeerRefused
 from p2pserver.node.pipes import Pipe
-from p2pserver.node.session import Session
+from p2pserver.node.session import Progress, Session
 from p2pserver.node.shared_medium import SharedMedium
 from p2pserver.node.timers import NodeTimers
 from p2pserver.rooms.service import Rooms
@@ -229,7 +229,9 @@ class Mesh:
         """Names of the servers with an authenticated conversation at this moment."""
         return [name for name, session in self._by_name.items() if session.peering.talking]
 
-    async def ask(self, server: str, name: str, body: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+    async def ask(
+        self, server: str, name: str, body: dict[str, Any], *, timeout_s: float, progress: Progress | None = None
+    ) -> dict[str, Any]:
         """The answer of a server to one of the questions of `p2pserver.rooms.s2s`.
 
         Raises: PeerUnreachable, at once when the server is not connected, or at the timeout; whatever MatrixError the
@@ -238,7 +240,7 @@ class Mesh:
         session = self._by_name.get(server)
         if session is None or not session.peering.talking:
             raise PeerUnreachable(f"{server} cannot be reached now")
-        ok, text = await session.ask(name, body, timeout_s=timeout_s)
+        ok, text = await session.ask(name, body, timeout_s=timeout_s, progress=progress)
         try:
             answer = decode_json_object(text)
         except WireError as error:

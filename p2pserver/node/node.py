@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Sequence
 
 from p2pserver.client_api.app import ClientApi, ClientApiConfig
+from p2pserver.client_api.join_progress import JoinProgress
 from p2pserver.config import Config
 from p2pserver.events.signing import SelfCertifyingKeys
 from p2pserver.meg.clock import HybridClock
 from p2pserver.node.identity import Identity
 from p2pserver.node.mesh import Mesh
-from p2pserver.node.peer_events import PeerEvent
+from p2pserver.node.peer_events import JoinUnderWay, PeerEvent
 from p2pserver.node.timers import NodeTimers
 from p2pserver.rooms.s2s import s2s_handlers
 from p2pserver.rooms.service import Rooms
@@ -27,6 +28,10 @@ BUILD_MS = 1_784_000_000_000
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _join_event(progress: JoinProgress) -> PeerEvent:
+    return JoinUnderWay(progress.room_id, progress.server, progress.percent, progress.octets_all, progress.seconds_left)
 
 
 class Node:
@@ -46,7 +51,7 @@ class Node:
         tell: Callable[[PeerEvent], None] | None = None,
         timers: NodeTimers | None = None,
     ) -> None:
-        """`tell` hears of nodes that come and go."""
+        """`tell` hears of nodes that come and go, and of joins that take long."""
         rng = rng or random.Random(random_bytes(16))
         self.config = config
         self.identity = identity
@@ -89,6 +94,7 @@ class Node:
             wall_ms=wall_ms,
             monotonic_s=monotonic_s,
             random_bytes=random_bytes,
+            tell_join=lambda progress: tell(_join_event(progress)) if tell is not None else None,
         )
 
     def _neighbor_clock(self, server_name: str, clock_ms: int) -> None:

@@ -27,4 +27,15 @@ class PeerRefused:
     reason: str
 
 
-PeerEvent: TypeAlias = PeerConnected | PeerLost | PeerRefused
+@dataclass(frozen=True, slots=True)
+class JoinUnderWay:
+    """A join that takes long: so many percent of `octets` are here. `seconds_left` is None once the room is joined."""
+
+    room_id: str
+    server_name: str
+    percent: int
+    octets: int
+    seconds_left: float | None
+
+
+PeerEvent: TypeAlias = PeerConnected | PeerLost | PeerRefused | JoinUnderWay

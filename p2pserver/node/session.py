@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from p2pserver.errors import PeerUnreachable
-from p2pserver.federation.effects import Answered, Effect, PeerHears, Unanswered
+from p2pserver.federation.effects import AnswerArriving, Answered, Effect, PeerHears, Unanswered
 from p2pserver.federation.limits import FAST_BIT_RATE
 from p2pserver.federation.peering import Peering
 from p2pserver.link import Conversation
@@ -32,6 +32,8 @@ STALLED_OCTETS = 5_000
 ANSWER_MAX_S = 4 * 3600.0
 
 Execute = Callable[["Session", list[Effect]], Awaitable[None]]
+Progress = Callable[[int, int], None]
+"""Hears how many octets of an answer are here, and how many it has in all."""
 
 
 class Session:
@@ -78,6 +80,7 @@ class Session:
         """The link's queue was full when we last had something to say."""
         self._wake = asyncio.Event()
         self._answers: dict[int, asyncio.Future[tuple[bool, bytes]]] = {}
+        self._progress: dict[int, Progress] = {}
 
     @property
     def server_name(self) -> str | None:
@@ -131,8 +134,11 @@ class Session:
 
     # Questions
 
-    async def ask(self, name: str, body: dict[str, Any], *, timeout_s: float) -> tuple[bool, bytes]:
+    async def ask(
+        self, name: str, body: dict[str, Any], *, timeout_s: float, progress: Progress | None = None
+    ) -> tuple[bool, bytes]:
         """(whether it is an answer, JSON text). On a slow link `timeout_s` is for a time in which nothing moves.
+        `progress` hears of each part of a large answer.
 
         Raises: PeerUnreachable, at once when the peer cannot be asked, or when no answer came in time.
         """
@@ -144,6 +150,8 @@ class Session:
             raise PeerUnreachable("the server cannot be asked now")
         answer: asyncio.Future[tuple[bool, bytes]] = asyncio.get_running_loop().create_future()
         self._answers[number] = answer
+        if progress is not None:
+            self._progress[number] = progress
         self.wake()
         try:
             give_up_at = self._clock() + ANSWER_MAX_S
@@ -156,6 +164,7 @@ class Session:
             return answer.result()
         finally:
             self._answers.pop(number, None)
+            self._progress.pop(number, None)
             self.peering.cancel(number)
 
     def _moved(self) -> tuple[int, int]:
@@ -166,6 +175,11 @@ class Session:
         """How long nothing may move on a slow link, though both sides are there; 0 on a fast one."""
         bit_rate = None if self.active is None else self.active.link.profile.bit_rate
         return 0.0 if bit_rate is None or bit_rate >= FAST_BIT_RATE else STALLED_OCTETS * 8 / bit_rate
+
+    def answer_arriving(self, effect: AnswerArriving) -> None:
+        progress = self._progress.get(effect.number)
+        if progress is not None:
+            progress(effect.octets, effect.octets + effect.left)
 
     def answered(self, effect: Answered | Unanswered) -> None:
         answer = self._answers.get(effect.number)

@@ -40,6 +40,25 @@ def put_pending_join(
     tx.notify(TOPIC)
 
 
+def note_progress(
+    tx: Tx, user_id: str, room_id: str, *, source: str, octets: int, octets_all: int, seconds_left: int
+) -> None:
+    """Remembers how far the answer of `source` has come; nothing, if the join is not pending any more."""
+    tx.execute(
+        "UPDATE pending_joins SET source = ?, octets = ?, octets_all = ?, seconds_left = ?"
+        " WHERE user_id = ? AND room_id = ?",
+        (source, octets, octets_all, seconds_left, user_id, room_id),
+    )
+
+
+def list_joins(tx: Tx) -> list[dict[str, Any]]:
+    """For the operator, one row per pending join: room_id, user_id, requested_ms, and how far it has come: source,
+    octets, octets_all, seconds_left, which are None while nothing has arrived."""
+    names = ("room_id", "user_id", "requested_ms", "source", "octets", "octets_all", "seconds_left")
+    rows = tx.all(f"SELECT {', '.join(names)} FROM pending_joins ORDER BY requested_ms")
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
 def drop_pending_join(tx: Tx, user_id: str, room_id: str) -> None:
     tx.execute("DELETE FROM pending_joins WHERE user_id = ? AND room_id = ?", (user_id, room_id))
 

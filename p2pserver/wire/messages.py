@@ -193,7 +193,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A part of the answer, in order; `more` until the last. Joined, `part` is the JSON text of an object.
+    """A part of the answer, in order; `left` octets follow. Joined and unpacked it is the JSON text of an object.
 
     ok: True for an answer, False for a Matrix error object.
     """
@@ -201,7 +201,7 @@ class Response:
     number: int
     ok: bool
     part: bytes
-    more: bool
+    left: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,7 +389,7 @@ _FIELDS_OF: dict[type, Callable[[Any], Sequence[Any]]] = {
     Item: lambda m: [m.number, m.kind, m.part, m.more],
     ItemsStored: lambda m: [list(m.numbers)],
     Request: _request_out,
-    Response: lambda m: [m.number, m.ok, m.part, m.more],
+    Response: lambda m: [m.number, m.ok, m.part, m.left],
     Digests: lambda m: [b"".join(room.tag + room.leaves + room.sec + room.current for room in m.rooms)],
     Hears: lambda m: [m.network_id, m.epoch, m.next_counter],
 }
@@ -559,7 +559,7 @@ def _request(fields: list[Cbor]) -> Request:
 
 def _response(fields: list[Cbor]) -> Response:
     part = _octets(fields[2], PART_OCTETS_MAX)
-    return Response(_number(fields[0]), _flag(fields[1]), part, _flag(fields[3]))
+    return Response(_number(fields[0]), _flag(fields[1]), part, _number(fields[3]))
 
 
 def _hears(fields: list[Cbor]) -> Hears:

@@ -28,7 +28,9 @@ class NobodyThere:
     def connected(self) -> list[str]:
         return []
 
-    async def ask(self, server: str, name: str, body: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+    async def ask(
+        self, server: str, name: str, body: dict[str, Any], *, timeout_s: float, progress: Any = None
+    ) -> dict[str, Any]:
         raise PeerUnreachable(f"{server} is not connected")
 
 

@@ -29,7 +29,9 @@ class Wire:
     def connected(self) -> list[str]:
         return [self.other.server_name] if self.plugged else []
 
-    async def ask(self, server: str, name: str, body: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+    async def ask(
+        self, server: str, name: str, body: dict[str, Any], *, timeout_s: float, progress: Any = None
+    ) -> dict[str, Any]:
         if not self.plugged or server != self.other.server_name:
             raise PeerUnreachable(f"{server} is not connected")
         self.asked.append(name)

@@ -23,7 +23,9 @@ class Neighbors:
     def connected(self) -> list[str]:
         return sorted({server for server, _ in self.answers} | set(self.silent))
 
-    async def ask(self, server: str, name: str, body: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+    async def ask(
+        self, server: str, name: str, body: dict[str, Any], *, timeout_s: float, progress: Any = None
+    ) -> dict[str, Any]:
         if server in self.silent:
             await asyncio.sleep(timeout_s)
             raise PeerUnreachable("slow")

@@ -262,7 +262,7 @@ async def test_an_answer_about_another_room_is_no_answer() -> None:
             )
         )
 
-        async def lie(server: str, name: str, body: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+        async def lie(server: str, name: str, body: dict[str, Any], *, timeout_s: float, **_: Any) -> dict[str, Any]:
             return offer
 
         south.api.remote.ask = lie  # type: ignore[method-assign]

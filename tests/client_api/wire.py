@@ -102,7 +102,9 @@ class Door:
     def connected(self) -> list[str]:
         return sorted(name for name in self.wire.nodes if self.wire.reaches(self.here, name))
 
-    async def ask(self, server: str, name: str, body: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+    async def ask(
+        self, server: str, name: str, body: dict[str, Any], *, timeout_s: float, progress: Any = None
+    ) -> dict[str, Any]:
         self.wire.asked.append((self.here, server, name))
         if not self.wire.reaches(self.here, server):
             raise PeerUnreachable(f"{server} is not connected")

@@ -111,7 +111,7 @@ class Driver:
     async def invite(self, room: str, user: str) -> None:
         await self.persist(lambda: self.client.room_invite(room, user))
 
-    async def wait_invite(self, room: str, seconds: float = 30) -> str:
+    async def wait_invite(self, room: str, seconds: float = 60) -> str:
         await self.until(lambda: room in self.client.invited_rooms, seconds, "the invite did not arrive")
         return room
 
