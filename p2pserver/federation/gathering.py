@@ -13,12 +13,18 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from p2pserver.federation.effects import Broadcast
+from p2pserver.federation.recent_ids import RecentIds
 
 P = TypeVar("P", bound=Hashable)
 
 GATHER_S: Final = 0.1
 """How long after the first peering the others are waited for: all were woken by the same commit."""
 LATELY_MAX: Final = 1024
+MISSES_KEPT: Final = 0.8
+"""What a broadcast before counts beside the last one."""
+PARITY_FROM: Final = 0.2
+PARITY_UNTIL: Final = 0.02
+"""With parity fewer are missed: it stays until nearly none are."""
 
 
 @dataclass(slots=True)
@@ -69,3 +75,29 @@ class Gathering(Generic[P]):
         """Everything that waits, though it is not due."""
         waiting, self._waiting = list(self._waiting.values()), {}
         return waiting
+
+
+class Misses:
+    """How many of the neighbors that an event was broadcast for did not acknowledge it, lately: whether parity pays."""
+
+    def __init__(self) -> None:
+        self._sent = 0.0
+        self._missed = 0.0
+        self._lately = RecentIds(LATELY_MAX)
+        self.need_parity = False
+
+    def sent(self, event_id: str, peers: int) -> None:
+        self._decide()
+        self._sent = self._sent * MISSES_KEPT + peers
+        self._missed *= MISSES_KEPT
+        self._lately.add((event_id,))
+
+    def asked_again(self, event_id: str) -> None:
+        """A peering asks for a broadcast: for the second time, if there was one."""
+        if event_id in self._lately:
+            self._missed += 1.0
+
+    def _decide(self) -> None:
+        if self._sent:
+            missed = self._missed / self._sent
+            self.need_parity = missed > (PARITY_UNTIL if self.need_parity else PARITY_FROM)

@@ -3,9 +3,10 @@
     0x40 + epoch mod 64 | handle 2 | counter varint | ciphertext | tag 8
 
 Encryption and tag are those of `sealing`, with a secret for each sender and epoch. A message that does not fit one
-datagram goes in up to 16 with consecutive counters; if one of them is lost, the message is, and the pairwise
-conversations bring what it said. Whoever has the key can send in anybody's name, so what is heard here says nothing
-about who said it: only what proves itself may be believed. See docs/shared-medium.md.
+datagram goes in up to 16 with consecutive counters, and perhaps a parity that stands in for any one of them; if more
+are lost, the message is, and the pairwise conversations bring what it said. Whoever has the key can send in anybody's
+name, so what is heard here says nothing about who said it: only what proves itself may be believed. See
+docs/shared-medium.md.
 
     broadcaster = Broadcaster(network, own_key, octets_max)
     broadcaster.use_counters(start, count)               # reserved in the store, durably, before
@@ -17,7 +18,7 @@ about who said it: only what proves itself may be believed. See docs/shared-medi
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hmac import compare_digest
 from typing import Final, NamedTuple
@@ -45,6 +46,9 @@ ASSEMBLY_S: Final = 300.0
 STRANGERS_NOTED_MAX: Final = 16
 _HEADER_OCTETS_MAX = 1 + HANDLE_OCTETS + 8
 _FRAGMENT_OCTETS = 2
+_LENGTH_OCTETS = 2
+"""Of a part, within the parity."""
+_DONE_MAX = 8
 
 
 class Heard(NamedTuple):
@@ -54,19 +58,29 @@ class Heard(NamedTuple):
     message: bytes
 
 
+def _part_octets_max(octets_max: int) -> int:
+    """Of a fragment; a parity over such parts fits a datagram too."""
+    return octets_max - _HEADER_OCTETS_MAX - TAG_OCTETS - _FRAGMENT_OCTETS - _LENGTH_OCTETS
+
+
 def fragments_of(octets: int, octets_max: int) -> int:
-    """How many datagrams of at most `octets_max` a message of so many octets takes."""
-    whole = octets_max - _HEADER_OCTETS_MAX - TAG_OCTETS - 1
-    if octets <= whole:
+    """How many datagrams of at most `octets_max` a message of so many octets takes, without parity."""
+    if octets <= octets_max - _HEADER_OCTETS_MAX - TAG_OCTETS - 1:
         return 1
-    return -(-octets // (whole + 1 - _FRAGMENT_OCTETS))
+    return -(-octets // _part_octets_max(octets_max))
 
 
 def message_octets_max(octets_max: int) -> int:
     """The largest message that can be broadcast in datagrams of at most `octets_max`; 0: none."""
-    if octets_max < DATAGRAM_OCTETS_MIN:
-        return 0
-    return FRAGMENTS_MAX * (octets_max - _HEADER_OCTETS_MAX - TAG_OCTETS - _FRAGMENT_OCTETS)
+    return FRAGMENTS_MAX * _part_octets_max(octets_max) if octets_max >= DATAGRAM_OCTETS_MIN else 0
+
+
+def _sum(parts: Iterable[bytes], part_octets: int) -> bytes:
+    """XOR of the parts, each with its length before it and zeros behind it."""
+    total = 0
+    for part in parts:
+        total ^= int.from_bytes(len(part).to_bytes(_LENGTH_OCTETS, "big") + part.ljust(part_octets, b"\0"), "big")
+    return total.to_bytes(_LENGTH_OCTETS + part_octets, "big")
 
 
 class Broadcaster:
@@ -92,22 +106,25 @@ class Broadcaster:
         """What the next datagram will have, unless another block is taken before."""
         return self._next
 
-    def seal(self, message: bytes) -> list[bytes] | None:
+    def seal(self, message: bytes, *, parity: bool = False) -> list[bytes] | None:
         """The datagrams of a message; None, if there are not enough counters for it.
+
+        `parity`: one more fragment, where there are several, that stands in for any one of them.
 
         Raises: MessageSize.
         """
         if not 1 <= len(message) <= message_octets_max(self._octets_max):
             raise MessageSize(f"{len(message)} octets cannot be broadcast in datagrams of {self._octets_max}")
         count = fragments_of(len(message), self._octets_max)
-        if self._next + count > self._end:
+        if self._next + count + parity > self._end:
             return None
         if count == 1:
             return [self._datagram(b"\0" + message)]
-        part = -(-len(message) // count)
-        return [
-            self._datagram(bytes([count, index]) + message[index * part : (index + 1) * part]) for index in range(count)
-        ]
+        size = -(-len(message) // count)
+        parts = [message[index * size : (index + 1) * size] for index in range(count)]
+        if parity:
+            parts.append(_sum(parts, size))
+        return [self._datagram(bytes([count, index]) + part) for index, part in enumerate(parts)]
 
     def _datagram(self, plaintext: bytes) -> bytes:
         counter, self._next = self._next, self._next + 1
@@ -125,6 +142,8 @@ class _Sender:
     window: dict[int, ReplayWindow] = field(default_factory=dict)
     assemblies: dict[tuple[int, int], _Assembly] = field(default_factory=dict)
     """By epoch and the counter of the first fragment."""
+    done: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=_DONE_MAX))
+    """Messages that were whole before all of their fragments were here."""
 
 
 @dataclass(slots=True)
@@ -132,6 +151,27 @@ class _Assembly:
     count: int
     began_at: float
     parts: dict[int, bytes] = field(default_factory=dict)
+    """By index; the parity has the index behind the last."""
+
+    def message(self) -> bytes | None:
+        """The whole message, if it is known; empty, if a forger made a parity that fits nothing."""
+        missing = [index for index in range(self.count) if index not in self.parts]
+        parity = self.parts.get(self.count)
+        if not missing:
+            return b"".join(self.parts[index] for index in range(self.count))
+        if len(missing) > 1 or parity is None:
+            return None
+        others = [part for index, part in self.parts.items() if index < self.count]
+        octets = len(parity) - _LENGTH_OCTETS
+        if octets < max(map(len, others)):
+            return b""
+        rest = int.from_bytes(_sum(others, octets), "big") ^ int.from_bytes(parity, "big")
+        found = rest.to_bytes(len(parity), "big")
+        length = int.from_bytes(found[:_LENGTH_OCTETS], "big")
+        if length > octets:
+            return b""
+        self.parts[missing[0]] = found[_LENGTH_OCTETS : _LENGTH_OCTETS + length]
+        return b"".join(self.parts[index] for index in range(self.count))
 
 
 @dataclass(slots=True)
@@ -250,9 +290,11 @@ class Listener:
         if len(plaintext) <= _FRAGMENT_OCTETS:
             return None
         count, index = plaintext[0], plaintext[1]
-        if not 2 <= count <= FRAGMENTS_MAX or index >= count or index > counter:
+        if not 2 <= count <= FRAGMENTS_MAX or index > count or index > counter:
             return None
         name = (epoch, counter - index)
+        if name in sender.done:
+            return None
         assembly = sender.assemblies.get(name)
         if assembly is None:
             assembly = sender.assemblies[name] = _Assembly(count, now)
@@ -264,10 +306,12 @@ class Listener:
         if assembly.count != count:
             return None
         assembly.parts[index] = plaintext[_FRAGMENT_OCTETS:]
-        if len(assembly.parts) < count:
+        message = assembly.message()
+        if message is None:
             return None
         self._drop(sender, name, is_whole=True)
-        return b"".join(assembly.parts[at] for at in range(count))
+        sender.done.append(name)
+        return message or None
 
     def _drop(self, sender: _Sender, name: tuple[int, int], *, is_whole: bool = False) -> None:
         if sender.assemblies.pop(name, None) is not None:

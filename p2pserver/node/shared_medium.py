@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from p2pserver.federation.beacons import BeaconKey
 from p2pserver.federation.effects import Broadcast, PeerHears
-from p2pserver.federation.gathering import Gathered, Gathering
+from p2pserver.federation.gathering import Gathered, Gathering, Misses
 from p2pserver.federation.medium_beacons import MediumBeacons
 from p2pserver.link.broadcast import (
     DATAGRAM_OCTETS_MIN,
@@ -97,6 +97,7 @@ class SharedMedium:
         self._broadcaster: Broadcaster | None = None
         self._networks: tuple[NetworkKey, ...] = ()
         self._gathering: Gathering[Session] = Gathering()
+        self._misses = Misses()
         self._beacons = MediumBeacons(rng)
         self._beacon_key = BeaconKey.of_network(b"")
         self._sharers = 0
@@ -218,6 +219,8 @@ class SharedMedium:
         if left_s is not None:
             session.peering.broadcast_done(effect.event_id, self._clock(), wait_s=left_s)
             session.wake()
+        else:
+            self._misses.asked_again(effect.event_id)
         self._wake.set()
 
     async def run(self) -> None:
@@ -262,7 +265,7 @@ class SharedMedium:
         """Whether it went out."""
         try:
             message = encode_broadcast(BroadcastEvent(gathered.effect.pdu))
-            if not await self._say(message):
+            if not await self._say(message, parity=self._misses.need_parity):
                 return False
         except (WireError, MessageSize):
             return False
@@ -270,6 +273,7 @@ class SharedMedium:
             return False
         wait_s = self._ack_wait_s(len(gathered.peers))
         now = self._clock()
+        self._misses.sent(gathered.effect.event_id, len(gathered.peers))
         self._gathering.was_broadcast(gathered.effect.event_id, until=now + wait_s)
         for session in gathered.peers:
             session.peering.broadcast_done(gathered.effect.event_id, now, wait_s=wait_s)
@@ -285,15 +289,15 @@ class SharedMedium:
             with suppress(LinkDown, MessageSize):
                 await self._say(encode_broadcast(BroadcastBeacons(tuple(told[start : start + BROADCAST_BEACONS_MAX]))))
 
-    async def _say(self, message: bytes) -> bool:
+    async def _say(self, message: bytes, *, parity: bool = False) -> bool:
         """Whether all fragments were handed to the transport. Raises: MessageSize, LinkDown."""
         broadcaster = self._broadcaster
         if broadcaster is None:
             return False
-        datagrams = broadcaster.seal(message)
+        datagrams = broadcaster.seal(message, parity=parity)
         if datagrams is None:
             await self._reserve(broadcaster)
-            datagrams = broadcaster.seal(message)
+            datagrams = broadcaster.seal(message, parity=parity)
         for datagram in datagrams or ():
             await self._turn(len(datagram))
             await self._medium.broadcast(datagram)

@@ -85,6 +85,26 @@ def test_a_lost_fragment_loses_the_message_and_no_other() -> None:
     assert heard(ear, [*first[:-1], *second]) == [Heard(ANNA, b"b" * 300)]
 
 
+def test_a_parity_stands_in_for_any_one_fragment_and_not_for_two() -> None:
+    rng = random.Random(6)
+    for size in (101, 150, 300, 301, 302, message_octets_max(OCTETS)):
+        message = rng.randbytes(size)
+        for lost in range(fragments_of(size, OCTETS) + 1):
+            speaker, ear = broadcaster(), listener()
+            datagrams = speaker.seal(message, parity=True) or []
+            assert len(datagrams) == fragments_of(size, OCTETS) + 1
+            assert max(map(len, datagrams)) <= OCTETS
+            left = datagrams[:lost] + datagrams[lost + 1 :]
+            rng.shuffle(left)
+            assert heard(ear, [*left, datagrams[lost]]) == [Heard(ANNA, message)]
+            assert not ear._assembling
+        assert heard(listener(), datagrams[2:]) == []
+
+
+def test_parity_is_not_for_messages_of_one_datagram() -> None:
+    assert len(broadcaster().seal(b"short", parity=True) or []) == 1
+
+
 def test_without_the_key_nothing_is_heard() -> None:
     other = NetworkKey(network_id=b"87654321", name="Town", epoch=1, key=b"\7" * 32)
     for network in (OPEN_NETWORK, SECOND, other):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
+from benchmarks.shared_medium import NAMES, Village, cost_of_texts, village
 from p2pserver.events.signing import Signer
 from p2pserver.federation.limits import PeeringTimers
 from p2pserver.identifiers import KEY_ID, server_name_of
@@ -17,19 +16,14 @@ from p2pserver.link.broadcast import Broadcaster
 from p2pserver.link.frames import decode_varint
 from p2pserver.link.network_key import OPEN_NETWORK, NetworkKey
 from p2pserver.node.shared_medium import SharedMedium
-from p2pserver.node.simulation import RoomActions, SimulatedMesh
+from p2pserver.node.simulation import SimulatedMesh
 from p2pserver.node.timers import NodeTimers
-from p2pserver.store.inline import InlineDatabase
 from p2pserver.store.networks import import_network, networks_in_use, rotate_network
 from p2pserver.wire.broadcasts import BroadcastBeacons, BroadcastEvent, encode_broadcast
 from p2pserver.wire.messages import Beacon
-from transports.sim import ChannelConditions, run_virtual
-from transports.sim.channel import ChannelCounts
+from transports.sim import run_virtual
 from transports.sim.medium import SimMedium
 
-NAMES = "abcde"
-FAST = ChannelConditions(bit_rate=1_000_000, preamble_ms=0.1, turnaround_ms=0.0, backoff_ms=1.0)
-SLOW = ChannelConditions(bit_rate=1_200)
 TIMERS = NodeTimers(
     peering=PeeringTimers(
         compare_all_s=3_600.0,
@@ -46,145 +40,43 @@ TIMERS = NodeTimers(
 """Of nodes on a slow radio: nothing is compared by the clock while a test looks."""
 
 
+def medium(here: Village, name: str) -> SharedMedium:
+    (found,) = here.mesh.nodes[name].running.mesh._media.values()
+    return found
+
+
 def live(story: Coroutine[Any, Any, None]) -> None:
     run_virtual(story, limit_s=200_000)
 
 
-@dataclass
-class Village:
-    """Nodes on one channel whose users share a room; `rooms` by node."""
-
-    mesh: SimulatedMesh
-    rooms: dict[str, RoomActions]
-
-    @property
-    def room(self) -> RoomActions:
-        return self.rooms["a"]
-
-    def database(self, name: str) -> InlineDatabase:
-        database = self.mesh.nodes[name].database
-        assert database is not None
-        return database
-
-    def medium(self, name: str) -> SharedMedium:
-        (medium,) = self.mesh.nodes[name].running.mesh._media.values()
-        return medium
-
-    def counts(self) -> ChannelCounts:
-        assert self.mesh.network.channel is not None
-        return replace(self.mesh.network.channel.counts)
-
-    async def owed(self) -> dict[str, int]:
-        """How much each node owes to others."""
-        return {
-            name: (await self.database(name).read(lambda tx: tx.one("SELECT count(*) FROM outbox")) or (0,))[0]
-            for name in self.mesh.nodes
-        }
-
-    async def holds(self, name: str, event_id: str) -> bool:
-        row = await self.database(name).read(lambda tx: tx.one("SELECT 1 FROM events WHERE event_id = ?", (event_id,)))
-        return row is not None
-
-    async def pdu(self, name: str, event_id: str) -> dict[str, Any]:
-        row = await self.database(name).read(
-            lambda tx: tx.one("SELECT raw FROM events WHERE event_id = ?", (event_id,))
-        )
-        assert row is not None
-        pdu: dict[str, Any] = json.loads(row[0])
-        return pdu
-
-    async def equal(self, within_s: float = 2_000.0) -> float:
-        took_s = await self.mesh.until_equal(self.room.room_id, within_s=within_s)
-        assert took_s is not None, await self.mesh.digests(self.room.room_id)
-        return took_s
-
-    async def change_channel(self, conditions: ChannelConditions) -> None:
-        """All nodes start again on another channel, and meet there."""
-        for name in self.mesh.nodes:
-            await self.mesh.crash(name)
-        assert self.mesh.network.channel is not None
-        self.mesh.network.channel.conditions = conditions
-        for name in self.mesh.nodes:
-            await self.mesh.boot(name)
-        await self.all_connected()
-
-    async def all_connected(self) -> None:
-        nodes = self.mesh.nodes
-        for _ in range(5_000):
-            if all(len(node.running.mesh.connected()) == len(nodes) - 1 for node in nodes.values()):
-                break
-            await asyncio.sleep(1)
-        else:
-            pytest.fail("the nodes did not meet")
-        await asyncio.sleep(120)
-
-
-async def village(names: str = NAMES, *, seed: int = 1, timers: NodeTimers = TIMERS) -> Village:
-    mesh = SimulatedMesh(list(names), seed=seed, channel=FAST, timers=timers)
-    await mesh.start()
-    await asyncio.sleep(10)
-    users = {name: await mesh.user(name, name) for name in names}
-    rooms = {"a": await RoomActions.create(users["a"], name="harbor", preset="public_chat")}
-    await asyncio.sleep(1)
-    for name in names[1:]:
-        rooms[name] = await RoomActions.join(users[name], rooms["a"].room_id, via=mesh.nodes["a"].server_name)
-        await asyncio.sleep(40)
-    made = Village(mesh, rooms)
-    await made.equal()
-    await asyncio.sleep(200)
-    return made
-
-
-def without_broadcasts(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SharedMedium, "count_sharers", lambda self: None)
-
-
-async def cost_of_texts(loss: float) -> tuple[int, float]:
-    """Octets on the air for each of three texts, and how long the last node waited for one, at 1,200 bit/s."""
-    here = await village()
-    await here.change_channel(replace(SLOW, loss=loss))
-    before, slowest_s = here.counts(), 0.0
-    for number in range(3):
-        await here.room.send(f"a text of 20 letters{number}")
-        slowest_s = max(slowest_s, await here.equal())
-        await asyncio.sleep(240)
-    assert set((await here.owed()).values()) == {0}
-    for name in NAMES:
-        assert len(await here.rooms[name].messages()) == 3
-    octets = here.counts().octets - before.octets
-    await here.mesh.stop()
-    return octets // 3, slowest_s
-
-
-def test_a_text_costs_one_broadcast_and_acknowledgements_in_place_of_four_copies(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    once, once_s = run_virtual(cost_of_texts(0.0), limit_s=200_000)
-    without_broadcasts(monkeypatch)
-    four_times, four_times_s = run_virtual(cost_of_texts(0.0), limit_s=200_000)
-    print(
-        f"a text to four neighbors at 1,200 bit/s: {once} octets in {once_s:.1f} s broadcast, "
-        f"{four_times} octets in {four_times_s:.1f} s pairwise"
+def test_a_text_costs_one_broadcast_and_acknowledgements_in_place_of_four_copies() -> None:
+    once, four_times = (
+        run_virtual(cost_of_texts(loss=0.0, broadcast=broadcast, texts=3), limit_s=200_000)
+        for broadcast in (True, False)
     )
-    assert once < 2_000
-    assert once < 0.4 * four_times
-    assert once_s < 0.4 * four_times_s
+    print(f"a text to four neighbors at 1,200 bit/s: {once} broadcast, {four_times} pairwise")
+    assert once.is_complete
+    assert four_times.is_complete
+    assert once.octets < 2_000
+    assert once.octets < 0.4 * four_times.octets
+    assert once.slowest_s < 0.4 * four_times.slowest_s
 
 
 def test_all_get_it_where_each_loses_a_fifth() -> None:
-    octets, slowest_s = run_virtual(cost_of_texts(0.2), limit_s=200_000)
-    print(f"at 20 % loss: {octets} octets, {slowest_s:.1f} s")
+    cost = run_virtual(cost_of_texts(loss=0.2, broadcast=True, texts=3), limit_s=200_000)
+    print(f"at 20 % loss: {cost}")
+    assert cost.is_complete
 
 
 def test_two_neighbors_are_enough_and_one_is_not() -> None:
     async def story(names: str, broadcasts: int) -> None:
-        here = await village(names)
+        here = await village(names, timers=TIMERS)
         spoken: list[bytes] = []
         said = SharedMedium._say
 
-        async def say(self: SharedMedium, message: bytes) -> bool:
+        async def say(self: SharedMedium, message: bytes, **how: Any) -> bool:
             spoken.append(message)
-            return await said(self, message)
+            return await said(self, message, **how)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(SharedMedium, "_say", say)
@@ -208,15 +100,15 @@ async def give(here: Village, names: str, key: NetworkKey) -> None:
 
 def test_who_does_not_have_the_key_gets_everything_pairwise() -> None:
     async def story() -> None:
-        here = await village()
+        here = await village(timers=TIMERS)
         await give(here, "abcd", VILLAGE_KEY)
-        heard_before = here.medium("e")._listener.counts.messages
+        heard_before = medium(here, "e")._listener.counts.messages
         for name in NAMES:
             await here.rooms[name].send(f"from {name}")
         await here.equal()
-        assert here.medium("e")._listener.counts.messages == heard_before
-        assert here.medium("e")._listener.counts.strange > 0
-        assert here.medium("d")._listener.counts.messages > 0
+        assert medium(here, "e")._listener.counts.messages == heard_before
+        assert medium(here, "e")._listener.counts.strange > 0
+        assert medium(here, "d")._listener.counts.messages > 0
         await asyncio.sleep(200)
         assert set((await here.owed()).values()) == {0}
         await here.mesh.stop()
@@ -226,21 +118,21 @@ def test_who_does_not_have_the_key_gets_everything_pairwise() -> None:
 
 def test_after_a_rotation_old_and_new_are_read_and_who_is_left_behind_is_told() -> None:
     async def story() -> None:
-        here = await village()
+        here = await village(timers=TIMERS)
         await give(here, NAMES, VILLAGE_KEY)
         second = await here.database("a").write(lambda tx: rotate_network(tx, key=b"w" * 32))
         await asyncio.sleep(10)
         await here.rooms["b"].send("under the old key")
         await here.equal()
-        assert here.medium("a")._listener.counts.messages > 0
+        assert medium(here, "a")._listener.counts.messages > 0
         await give(here, "bcd", second)
         for number in range(4):
             await here.room.send(f"under the new key {number}")
             await here.equal()
-        (note,) = here.medium("e").notes()
+        (note,) = medium(here, "e").notes()
         assert "under epoch 2 of the network 'Village', and this node has epoch 1" in note
         assert any(note in status.notes for status in here.mesh.nodes["e"].running.mesh.status())
-        assert here.medium("d").notes() == ()
+        assert medium(here, "d").notes() == ()
         await here.mesh.stop()
 
     live(story())
@@ -271,7 +163,7 @@ class Forger:
 
 def test_a_forger_with_the_key_makes_nobody_accept_anything() -> None:
     async def story() -> None:
-        here = await village("abcd")
+        here = await village("abcd", timers=TIMERS)
         forger = Forger(here)
         await forger.start()
         before = await here.mesh.digest("c", here.room.room_id)
@@ -289,7 +181,7 @@ def test_a_forger_with_the_key_makes_nobody_accept_anything() -> None:
             {"room_id": genuine["room_id"]},
         ):
             await forger.say("b", BroadcastEvent(changed))
-        heard = here.medium("c")._listener.counts.messages
+        heard = medium(here, "c")._listener.counts.messages
         assert heard >= 6
         assert await here.mesh.digest("c", here.room.room_id) == after
         assert await here.mesh.digest("d", here.room.room_id) == after
@@ -302,7 +194,7 @@ def test_a_changed_copy_does_not_take_the_place_of_the_genuine_one() -> None:
     """It has the same event ID and a valid signature; acknowledged, it would keep the genuine one from coming."""
 
     async def story() -> None:
-        here = await village("abc")
+        here = await village("abc", timers=TIMERS)
         forger = Forger(here)
         await forger.start()
         here.mesh.network.set_link("a", "c", up=False)
@@ -324,7 +216,7 @@ def test_a_forger_makes_nobody_think_that_a_neighbor_has_an_event() -> None:
     """b hears nobody; the forger brings a's event to c in the name of b."""
 
     async def story() -> None:
-        here = await village("abcd")
+        here = await village("abcd", timers=TIMERS)
         forger = Forger(here)
         await forger.start()
         for far in "bcd":
@@ -351,10 +243,10 @@ def test_a_forger_makes_nobody_think_that_a_neighbor_has_an_event() -> None:
 
 def test_forged_beacons_cost_a_comparison_now_and_then_and_nothing_else() -> None:
     async def story() -> None:
-        here = await village("abc")
+        here = await village("abc", timers=TIMERS)
         forger = Forger(here)
         await forger.start()
-        key = here.medium("a")._beacon_key
+        key = medium(here, "a")._beacon_key
         digest = await here.mesh.digest("c", here.room.room_id)
         octets = here.counts().octets
         for number in range(40):
@@ -371,7 +263,7 @@ def test_whom_the_sender_does_not_reach_hears_of_it_from_a_beacon() -> None:
     """d is out of reach of a, whose event b and c heard: they do not offer it to d, they broadcast a beacon."""
 
     async def story() -> None:
-        here = await village("abcd")
+        here = await village("abcd", timers=TIMERS)
         here.mesh.network.set_link("a", "d", up=False)
         for number in range(3):
             event_id = await here.room.send(f"around the corner {number}")
@@ -387,7 +279,7 @@ def test_whom_the_sender_does_not_reach_hears_of_it_from_a_beacon() -> None:
 
 async def nonces_over_power_cuts() -> list[bytes]:
     """What a node broadcasts over many power cuts, each in the middle of something: head, handle and counter."""
-    here = await village("abc")
+    here = await village("abc", timers=TIMERS)
     used: list[bytes] = []
     broadcast = SimMedium.broadcast
 
