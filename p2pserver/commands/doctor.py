@@ -10,6 +10,7 @@ import click
 
 from transports.ble import diagnosis
 from transports.finding import Finding, Weight
+from transports.lan import diagnosis as lan_diagnosis
 
 
 @click.command()
@@ -17,9 +18,10 @@ from transports.finding import Finding, Weight
 def doctor(*, as_json: bool) -> None:
     """Tells what this machine can do for each transport, and what to change.
 
-    Looks only; needs no rights. The exit status is 1 when something keeps a transport from working.
+    Takes some seconds, in which it listens who else is on the network. Changes nothing; needs no rights. The exit
+    status is 1 when something keeps a transport from working.
     """
-    found = {"ble": asyncio.run(_bluetooth())}
+    found = {"lan": asyncio.run(_lan()), "ble": asyncio.run(_bluetooth())}
     if as_json:
         click.echo(json.dumps({kind: [_as_json(each) for each in findings] for kind, findings in found.items()}))
     else:
@@ -28,6 +30,10 @@ def doctor(*, as_json: bool) -> None:
                 click.echo(line_of(kind, each))
     bad = any(each.weight is Weight.BAD for findings in found.values() for each in findings)
     sys.exit(1 if bad else 0)
+
+
+async def _lan() -> tuple[Finding, ...]:
+    return lan_diagnosis.judge(await lan_diagnosis.gather())
 
 
 async def _bluetooth() -> tuple[Finding, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ from p2pserver.commands import doctor
 from transports.ble import diagnosis
 from transports.ble.diagnosis import AdapterFacts, BluetoothFacts, gather, judge
 from transports.finding import Weight
+from transports.lan import diagnosis as lan_diagnosis
+from transports.lan.addresses import LocalAddress
+from transports.lan.diagnosis import LanFacts
 
 ADAPTER = AdapterFacts(
     name="hci0", powered=True, roles=("central", "peripheral", "central-peripheral"), advertising_instances=5
 )
 WELL = BluetoothFacts(adapters=(ADAPTER,), version=(5, 82))
+ON_A_LAN = LanFacts(frozenset({LocalAddress("eth0", 2, ip_address("10.0.0.1"), 24)}), announced=3, dialed=3, answered=2)
 
 
 def bad(facts: BluetoothFacts) -> list[str]:
@@ -120,12 +125,37 @@ async def test_an_empty_machine_raises_nothing(tmp_path: Path) -> None:
     assert facts.gatt_channels is None
 
 
+@pytest.mark.parametrize(
+    ("change", "weight", "what", "remedy"),
+    [
+        ({}, Weight.GOOD, "3; 2 of 3 that were tried answer", ""),
+        ({"addresses": None}, Weight.REMARK, "does not tell", "lan:peer="),
+        ({"addresses": frozenset()}, Weight.BAD, "on no network", "Wi-Fi"),
+        ({"mdns": "nobody can be found by mDNS: in use"}, Weight.BAD, "in use", "5353"),
+        ({"announced": 0, "dialed": 0, "answered": 0}, Weight.REMARK, "no other node", "blocks multicast"),
+        ({"answered": 0}, Weight.BAD, "passes multicast and blocks connections", "use another network"),
+    ],
+)
+def test_what_the_network_lets_through_is_one_line(
+    change: dict[str, Any], weight: Weight, what: str, remedy: str
+) -> None:
+    finding = lan_diagnosis.judge(replace(ON_A_LAN, **change))[-1]
+    assert finding.weight is weight
+    assert what in finding.what
+    assert remedy in finding.remedy
+
+
 def seen(monkeypatch: pytest.MonkeyPatch, facts: BluetoothFacts) -> None:
     async def gathered() -> BluetoothFacts:
         await asyncio.sleep(0)
         return facts
 
+    async def on_a_network() -> LanFacts:
+        await asyncio.sleep(0)
+        return ON_A_LAN
+
     monkeypatch.setattr(diagnosis, "gather", gathered)
+    monkeypatch.setattr(lan_diagnosis, "gather", on_a_network)
 
 
 def test_the_command_prints_lines_or_json_and_tells_by_its_status(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 peer PARAMETERS            a LAN transport and the least of what a node does above it: on each link it sends a number
                            every 0.3 s, and it closes a link on which nothing came for 3 s
+flood COUNT ADDRESS        announces services that change all the time, at the address of a third host, with names, ids
+                           and texts of all kinds, a third of them printers, for 60 s
+counter                    counts who connects to the ports that `flood` announces
 impostors COUNT            announces many services that do not exist, for 60 s
 occupy                     takes port 5353 for itself alone
 """
@@ -23,6 +26,7 @@ from transports.lan import LanTransport
 
 SEND_EVERY_S = 0.3
 DEAD_AFTER_S = 3.0
+PORTS = range(9100, 9110)
 
 
 def say(event: str, **details: Any) -> None:
@@ -86,6 +90,50 @@ async def impostors(count: int) -> None:
     await asyncio.sleep(60)
 
 
+async def flood(count: int, address: str) -> None:
+    running = AsyncZeroconf()
+    services = []
+    for number in range(count):
+        name = secrets.token_hex(8)
+        properties: dict[str, str | bytes] = {"id": name if number % 4 else secrets.token_hex(8), "v": "1"}
+        if number % 5 == 0:
+            properties |= {f"x{n}": secrets.token_bytes(200) for n in range(5)}
+        kind = "_ipp._tcp.local." if number % 3 == 0 else "_p2pserver._tcp.local."
+        service = AsyncServiceInfo(
+            kind,
+            f"{name}.{kind}",
+            port=PORTS[number % len(PORTS)],
+            addresses=[socket.inet_aton(address)],
+            properties=properties,
+            server=f"{name}.local.",
+        )
+        await running.async_register_service(service, cooperating_responders=True)
+        services.append(service)
+    say("announced")
+    for turn in range(60):
+        for number, service in enumerate(services):
+            if number % 6 == turn % 6:
+                service.port = PORTS[(number + turn) % len(PORTS)]
+                await running.async_update_service(service)
+        await asyncio.sleep(1)
+
+
+async def counter() -> None:
+    """A host that has nothing to do with us."""
+    connections = 0
+
+    def count(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        writer.close()
+
+    servers = [await asyncio.start_server(count, "0.0.0.0", port) for port in PORTS]
+    say("counting", ports=len(servers))
+    while True:
+        await asyncio.sleep(1)
+        say("count", connections=connections)
+
+
 def occupy() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("", 5353))
@@ -99,6 +147,10 @@ if __name__ == "__main__":
             asyncio.run(peer(parameters))
         case ["impostors", count]:
             asyncio.run(impostors(int(count)))
+        case ["flood", count, address]:
+            asyncio.run(flood(int(count), address))
+        case ["counter"]:
+            asyncio.run(counter())
         case ["occupy"]:
             occupy()
         case _:

@@ -38,6 +38,8 @@ CLONE_NEWNET = 0x4000_0000
 _INTERFACE = "eth0"
 _PREFIX = 24
 _ANSWER_S = 10.0
+_NUD_PERMANENT = 0x80
+"""Of `linux/neighbour.h`."""
 
 
 class Host:
@@ -80,9 +82,9 @@ class Host:
         self._children.append(child)
         return int(_read_line(child.stdout))
 
-    def down(self) -> None:
+    def down(self, interface: str = _INTERFACE) -> None:
         """Switches the network card off. Both ends of the cable notice, as with a real one."""
-        self._do("down", _INTERFACE)
+        self._do("down", interface)
 
     def up(self) -> None:
         self._do("up", _INTERFACE)
@@ -97,11 +99,18 @@ class Host:
         """Leaves the network card with its link-local IPv6 address alone, as where there is no DHCP."""
         self._do("flush", _INTERFACE)
 
-    def cable_to(self, other: Host) -> None:
-        self._do("cable", _INTERFACE, other.pid)
-        for host in (self, other):
-            host._do("address", _INTERFACE, host.address, _PREFIX)
-            host._do("up", _INTERFACE)
+    def remove_ipv6(self) -> None:
+        self._do("flush6", _INTERFACE)
+
+    def block_unicast_to(self, other: Host) -> None:
+        """What is for the other host alone arrives nowhere, as where an access point isolates its clients."""
+        self._do("misdirect", _INTERFACE, other.address)
+
+    def cable_to(self, other: Host, interface: str = _INTERFACE, addresses: tuple[str, str] | None = None) -> None:
+        self._do("cable", interface, other.pid)
+        for host, address in zip((self, other), addresses or (self.address, other.address), strict=True):
+            host._do("address", interface, address, _PREFIX)
+            host._do("up", interface)
 
     def close(self) -> None:
         for child in self._children:
@@ -159,6 +168,26 @@ def two_hosts() -> Iterator[Network]:
         b = Host("b", "10.77.0.2", a)
         stack.callback(b.close)
         a.cable_to(b)
+        yield Network(a, b)
+
+
+@contextlib.contextmanager
+def two_hosts_without_multicast() -> Iterator[Network]:
+    """Two hosts at a switch that carries broadcast and unicast, and no multicast.
+
+    Raises: OSError where the system does not allow to make network namespaces.
+    """
+    with contextlib.ExitStack() as stack:
+        a = Host("a", "10.77.0.1", None)
+        stack.callback(a.close)
+        b, switch = Host("b", "10.77.0.2", a), Host("switch", "", a)
+        stack.callback(b.close)
+        stack.callback(switch.close)
+        for host in (a, b):
+            switch._do("bridge", f"to{host.name}", host.pid)
+            host._do("address", _INTERFACE, host.address, _PREFIX)
+            host._do("up", _INTERFACE)
+            host.remove_ipv6()
         yield Network(a, b)
 
 
@@ -230,6 +259,18 @@ def _keep(users_of: int) -> None:
                     ip.addr("add", index=index(name), address=address, prefixlen=prefix)
                 case ["flush", name]:
                     ip.flush_addr(index=index(name), family=socket.AF_INET)
+                case ["flush6", name]:
+                    ip.flush_addr(index=index(name), family=socket.AF_INET6)
+                case ["misdirect", name, address]:
+                    nobody = "02:00:00:00:00:99"
+                    ip.neigh("replace", dst=address, lladdr=nobody, ifindex=index(name), state=_NUD_PERMANENT)
+                case ["bridge", name, pid]:
+                    ip.link("add", ifname=name, kind="veth", peer={"ifname": _INTERFACE, "net_ns_pid": pid})
+                    if not ip.link_lookup(ifname="br0"):
+                        ip.link("add", ifname="br0", kind="bridge", br_mcast_snooping=0)
+                        ip.link("set", index=index("br0"), state="up")
+                    ip.link("set", index=index(name), master=index("br0"), state="up")
+                    ip.brport("set", index=index(name), mcast_flood=0)
                 case ["up" | "down" as state, name]:
                     ip.link("set", index=index(name), state=state)
             print("ok", flush=True)

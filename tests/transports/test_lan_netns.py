@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.transports.netns import Host, Network, two_hosts
+from tests.transports.netns import Host, Network, two_hosts, two_hosts_without_multicast
 
 pytestmark = pytest.mark.netns
 
@@ -147,6 +147,59 @@ def test_hundreds_of_impostors_do_not_hide_a_neighbor(net: Network) -> None:
     Program(net.b, "peer", "")
     a.wait("got", 40)
     a.forget()
+    assert a.wait("status", 5)["services"] <= 256
+
+
+def test_a_network_that_isolates_its_clients_is_told_from_one_that_blocks_multicast(net: Network) -> None:
+    for host in net:
+        host.remove_ipv6()
+    net.a.block_unicast_to(net.b)
+    net.b.block_unicast_to(net.a)
+    a, b = Program(net.a, "peer", ""), Program(net.b, "peer", "")
+    for program in (a, b):
+        said = program.wait("status", 30, lambda said: bool(said["notes"]))
+        assert "passes multicast and blocks connections" in said["notes"][0]
+    doctor = [sys.executable, "-m", "p2pserver", "doctor", "--json"]
+    found = json.loads(net.a.run(doctor, timeout=60, stdout=subprocess.PIPE).stdout)["lan"]
+    assert any("passes multicast and blocks connections" in each["what"] for each in found), found
+
+
+def test_a_network_that_blocks_multicast_is_told() -> None:
+    with two_hosts_without_multicast() as net:
+        a = Program(net.a, "peer", "listen=0.0.0.0:4001")
+        Program(net.b, "peer", f"peer={net.a.address}:4001")
+        a.wait("got", 10)
+        said = a.wait("status", 45, lambda said: bool(said["notes"]))
+        assert "passes connections and blocks multicast" in said["notes"][-1]
+
+
+def test_a_second_cable_takes_over(net: Network) -> None:
+    net.a.cable_to(net.b, "eth1", ("10.78.0.1", "10.78.0.2"))
+    time.sleep(2)
+    a, b = Program(net.a, "peer", ""), Program(net.b, "peer", "")
+    first = a.wait("got", 10)["remote"]
+    b.wait("got", 10)
+    other = "eth1" if "10.77." in first or "%eth0" in first else "eth0"
+    net.a.down("eth0" if other == "eth1" else "eth1")
+    a.wait("got", 20, lambda said: said["remote"] != first)
+    b.wait("down", 5)
+    b.wait("got", 20)
+
+
+def test_a_flood_of_changing_announcements_hides_nobody_and_aims_at_nobody(net: Network) -> None:
+    """The flood announces the address of its own host, on which a program counts who comes."""
+    counter = Program(net.b, "counter")
+    counter.wait("counting", 10)
+    Program(net.b, "flood", "300", net.b.address).wait("announced", 60)
+    a = Program(net.a, "peer", "")
+    a.wait("status", 30, lambda said: said["services"] > 100)
+    counter.forget()
+    before = counter.wait("count", 5)["connections"]
+    Program(net.b, "peer", "")
+    a.wait("got", 60)
+    time.sleep(10)
+    counter.forget()
+    assert counter.wait("count", 5)["connections"] - before <= 60
     assert a.wait("status", 5)["services"] <= 256
 
 

@@ -51,6 +51,11 @@ def shown(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def bare(host: str) -> str:
+    """An address without its scope: `fe80::1%eth0` and `fe80::1%2` may be the same."""
+    return host.partition("%")[0]
+
+
 def local_addresses(interfaces: Collection[str] = ()) -> frozenset[LocalAddress]:
     """The addresses of the interfaces that are up; of the named ones only, when any are named.
 
@@ -89,6 +94,13 @@ def is_near(text: str, local: Iterable[LocalAddress]) -> bool:
     if ip.is_link_local:
         return ip.version == 4 or "%" in text
     return ip.is_private or ip.is_loopback or is_on_link(text, local)
+
+
+def is_loopback(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).is_loopback
+    except ValueError:
+        return False
 
 
 def is_on_link(text: str, local: Iterable[LocalAddress]) -> bool:

@@ -10,22 +10,31 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from transports.contract import DiscoveredService, LinkDown, ServiceState
-from transports.lan.addresses import shown
+from transports.lan.addresses import bare, shown
 from transports.lan.discovery import Announcement
 from transports.lan.link import LanLink
 
 NEIGHBORS_MAX = 256
 DIALS_AT_ONCE = 64
+DIALS_PER_HOST = 20
+"""In a minute, of announced neighbors and without success: an announcement may name the address of a third host."""
 
 _BACK_OFF_S_FIRST = 1.0
 _BACK_OFF_S_MAX = 30.0
 _LASTED_S = 60.0
 """A link that lived this long clears the back-off."""
 _POLITE_S = 2.0
+_CHANGES_S = 5.0
+"""A neighbor whose announcement changes all the time is not dialed at once more often than this."""
+_PER_HOST_S = 60.0
+_SILENT_AFTER = 2
+"""Dials, before a neighbor that was never linked is called silent."""
+_HOSTS_MAX = 4_096
 
 
 class Refused(Exception):
@@ -41,8 +50,10 @@ class _Neighbor:
     last_error: str | None = None
     failures: int = 0
     due_s: float = 0.0
-    dial_although_linked: bool = False
     ever_linked: bool = False
+    silent: bool = False
+    """Nothing came back from any of its addresses when it was dialed last."""
+    dialed_s: float = float("-inf")
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -52,7 +63,7 @@ class Dialer:
 
     connect     dials one address; returns a greeted link that nobody else has yet. Raises OSError or LinkDown.
     offer       takes a link to the right neighbor
-    link_to     the open link to an instance, if there is one
+    links_to    the open links on which somebody says to be that instance
     """
 
     def __init__(
@@ -61,15 +72,17 @@ class Dialer:
         *,
         connect: Callable[[str, int], Awaitable[LanLink]],
         offer: Callable[[LanLink], None],
-        link_to: Callable[[bytes], LanLink | None],
+        links_to: Callable[[bytes], Sequence[LanLink]],
         rng: random.Random,
     ) -> None:
         self._instance_id = instance_id
         self._connect = connect
         self._offer = offer
-        self._link_to = link_to
+        self._links_to = links_to
         self._rng = rng
         self._neighbors: dict[str, _Neighbor] = {}
+        self._failed_s: dict[str, deque[float]] = {}
+        """By host: when it was dialed without success, or since when it is being dialed."""
         self._slots = asyncio.Semaphore(DIALS_AT_ONCE)
         self._closed = False
 
@@ -91,13 +104,10 @@ class Dialer:
             neighbor.due_s = self._now_s() + self._politeness_s(neighbor)
             self._add(announcement.name, neighbor)
             return
-        moved = set(neighbor.addresses) != set(announcement.addresses)
-        if moved or neighbor.instance_id != announcement.instance_id:
+        if set(neighbor.addresses) != set(announcement.addresses) or neighbor.instance_id != announcement.instance_id:
             neighbor.addresses, neighbor.instance_id = announcement.addresses, announcement.instance_id
-            link = self._link_to(announcement.instance_id)
-            if link is not None and link.remote_host not in {host for host, _ in announcement.addresses}:
-                neighbor.dial_although_linked = moved
             self._dial_soon(neighbor)
+            neighbor.due_s = max(neighbor.due_s, neighbor.dialed_s + _CHANGES_S)
 
     def gone(self, name: str) -> None:
         """No longer announced: not dialed again. A link to it lives on."""
@@ -123,6 +133,13 @@ class Dialer:
         """Interfaces or addresses of ours came or went: whoever is not linked is worth another try now."""
         for neighbor in self._neighbors.values():
             self._dial_soon(neighbor)
+
+    @property
+    def nobody_answers(self) -> bool:
+        """Whether neighbors are announced, and nothing at all comes back from any of them."""
+        announced = [neighbor for neighbor in self._neighbors.values() if neighbor.announced]
+        silent = any(each.silent and not each.ever_linked and each.failures >= _SILENT_AFTER for each in announced)
+        return silent and not any(neighbor.state is ServiceState.LINKED for neighbor in announced)
 
     def services(self) -> tuple[DiscoveredService, ...]:
         return tuple(
@@ -162,8 +179,7 @@ class Dialer:
     async def _keep_linked(self, neighbor: _Neighbor) -> None:
         while True:
             neighbor.woken.clear()
-            linked = neighbor.instance_id is not None and self._link_to(neighbor.instance_id) is not None
-            if linked and not neighbor.dial_although_linked:
+            if self._is_linked(neighbor):
                 neighbor.state, neighbor.last_error, neighbor.ever_linked = ServiceState.LINKED, None, True
                 await neighbor.woken.wait()
                 continue
@@ -185,23 +201,51 @@ class Dialer:
 
     async def _dial(self, neighbor: _Neighbor) -> None:
         neighbor.state = ServiceState.DIALING
-        neighbor.dial_although_linked = False
+        neighbor.dialed_s = self._now_s()
         due_s = neighbor.due_s
+        silent = True
         for host, port in neighbor.addresses:
             try:
+                self._spend(neighbor, host)
                 link = await self._connect(host, port)
                 self._check(neighbor, link)
             except (OSError, LinkDown, Refused) as error:
+                silent = silent and isinstance(error, OSError) and not isinstance(error, ConnectionError)
                 neighbor.last_error = f"{shown(host, port)}: {error or type(error).__name__}"
                 continue
+            if neighbor.announced and (failed_s := self._failed_s.get(bare(host))):
+                failed_s.pop()
+            neighbor.silent = False
             neighbor.instance_id = link.peer_hint
             neighbor.state = ServiceState.LINKED
             self._offer(link)
             return
         neighbor.state = ServiceState.FAILED
+        neighbor.silent = silent
         if neighbor.due_s == due_s:  # otherwise there was news of it meanwhile
             neighbor.failures += 1
             self._back_off(neighbor)
+
+    def _spend(self, neighbor: _Neighbor, host: str) -> None:
+        """Raises: Refused, when that host was dialed without success too often of late."""
+        if not neighbor.announced:
+            return
+        now_s = self._now_s()
+        failed_s = self._failed_s.pop(bare(host), None) or deque(maxlen=DIALS_PER_HOST)
+        self._failed_s[bare(host)] = failed_s
+        while len(self._failed_s) > _HOSTS_MAX:
+            del self._failed_s[next(iter(self._failed_s))]
+        if len(failed_s) == DIALS_PER_HOST and now_s - failed_s[0] < _PER_HOST_S:
+            raise Refused("too many that are announced at this address do not answer")
+        failed_s.append(now_s)
+
+    def _is_linked(self, neighbor: _Neighbor) -> bool:
+        """Whether there is a link to it: where its addresses are known, only one from there is believed."""
+        if neighbor.instance_id is None:
+            return False
+        hosts = {bare(host) for host, _ in neighbor.addresses}
+        links = self._links_to(neighbor.instance_id)
+        return any(not neighbor.announced or bare(link.remote_host) in hosts for link in links)
 
     def _check(self, neighbor: _Neighbor, link: LanLink) -> None:
         """Raises: Refused, and ends the link, when it leads to ourselves or to another than was announced."""

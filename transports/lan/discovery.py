@@ -28,6 +28,7 @@ _LOOKUPS_WAITING_MAX = 1_024
 _TTL_S = 120
 """Of all our records: what a crashed node announced is forgotten after so long."""
 _GOODBYE_S = 0.6
+_KNOWN_MAX = 4_096
 _ADDRESSES_MAX = 8
 """Of one announcement, ours or another's."""
 
@@ -75,30 +76,37 @@ class Discovery:
         """Whether anybody else is announced."""
         return bool(self._known)
 
-    async def start(self, local: frozenset[LocalAddress], announced: Collection[LocalAddress], port: int) -> None:
-        """Browses on all of `local`; announces `announced`. On failure there is a `note`, and `running` is False."""
+    async def start(
+        self, local: frozenset[LocalAddress], announced: Collection[LocalAddress] | None, port: int
+    ) -> None:
+        """Browses on all of `local`; announces `announced`, or with None nothing. On failure there is a `note`, and
+        `running` is False."""
         self._local = local
         try:
             self._zeroconf = _open(local)
             await self._zeroconf.zeroconf.async_wait_for_start(timeout=2)
             self._browse(self._zeroconf.zeroconf)
-            service = AsyncServiceInfo(
-                SERVICE_TYPE,
-                self._own_name,
-                port=port,
-                addresses=[address.ip.packed for address in _best_first(announced)[:_ADDRESSES_MAX]],
-                properties={"id": self._instance_id.hex(), "v": PROTOCOL_VERSION},
-                server=f"{self._instance_id.hex()}.local.",
-                host_ttl=_TTL_S,
-                other_ttl=_TTL_S,
-            )
-            # the name is random: nobody needs to be asked whether it is taken
-            broadcast = await self._zeroconf.async_register_service(service, cooperating_responders=True)
-            self._broadcast = asyncio.ensure_future(broadcast)
+            if announced is not None:
+                await self._announce(self._zeroconf, announced, port)
             self.note = None
         except Exception as error:  # noqa: BLE001  whatever ails mDNS, the node goes on without it, and says so
             await self.stop()
             self.note = f"nobody can be found by mDNS: {error or type(error).__name__}"
+
+    async def _announce(self, zeroconf: AsyncZeroconf, announced: Collection[LocalAddress], port: int) -> None:
+        service = AsyncServiceInfo(
+            SERVICE_TYPE,
+            self._own_name,
+            port=port,
+            addresses=[address.ip.packed for address in _best_first(announced)[:_ADDRESSES_MAX]],
+            properties={"id": self._instance_id.hex(), "v": PROTOCOL_VERSION},
+            server=f"{self._instance_id.hex()}.local.",
+            host_ttl=_TTL_S,
+            other_ttl=_TTL_S,
+        )
+        # the name is random: nobody needs to be asked whether it is taken
+        broadcast = await zeroconf.async_register_service(service, cooperating_responders=True)
+        self._broadcast = asyncio.ensure_future(broadcast)
 
     async def stop(self) -> None:
         """Says goodbye to the network, and forgets whoever was announced."""
@@ -171,7 +179,8 @@ class Discovery:
             _log.debug("mDNS lookup of %s failed", name, exc_info=error)
             return
         if announcement is not None:
-            self._known.add(name)
+            if len(self._known) < _KNOWN_MAX:
+                self._known.add(name)
             self._found(announcement)
 
     def _read(self, info: AsyncServiceInfo) -> Announcement | None:
@@ -191,9 +200,8 @@ class Discovery:
         return Announcement(info.name, instance_id, tuple((text, info.port) for text in near[:_ADDRESSES_MAX]))
 
     def _forget(self, name: str) -> None:
-        if name in self._known:
-            self._known.discard(name)
-            self._gone(name)
+        self._known.discard(name)
+        self._gone(name)
 
 
 def _best_first(addresses: Collection[LocalAddress]) -> list[LocalAddress]:

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from typing import Self
 
 from transports.contract import INSTANCE_ID_OCTETS, LinkDown, Parameters, TransportStatus
-from transports.lan.addresses import LocalAddress, SocketAddress, local_addresses, parse_host_port, resolve, shown
+from transports.lan.addresses import (
+    LocalAddress,
+    SocketAddress,
+    is_loopback,
+    local_addresses,
+    parse_host_port,
+    resolve,
+    shown,
+)
 from transports.lan.dialing import Dialer
 from transports.lan.discovery import Discovery
 from transports.lan.link import LanLink
@@ -26,6 +34,17 @@ _ASK_AGAIN_ALONE_S = 60.0
 _ASK_AGAIN_S = 600.0
 _MDNS_RETRY_S = 10.0
 _NOBODY_YET_S = 30.0
+PASSES_MULTICAST_ONLY = (
+    "others are announced here and none answers: this network passes multicast and blocks connections between its"
+    " devices (client isolation, a firewall): use another network, or allow TCP, on a fixed port with lan:listen=:PORT"
+)
+PASSES_UNICAST_ONLY = (
+    "a node is linked and nobody is announced: this network passes connections and blocks multicast (or the node has"
+    " mDNS off): others are found only when they are named, with lan:peer=HOST:PORT"
+)
+NOBODY_ANNOUNCED = (
+    "nobody is announced here; if others are on this network, it blocks multicast: name one with lan:peer=HOST:PORT"
+)
 _CLOSE_S = 0.9
 _ANY = "0.0.0.0"  # noqa: S104  to be found by neighbors is what this transport is for; links authenticate above
 
@@ -116,7 +135,7 @@ class LanTransport:
             lambda: LanLink(self, instance_id, initiator=False), sock=listener, backlog=INBOUND_MAX
         )
         self._dialer = dialer = Dialer(
-            instance_id, connect=self._connect, offer=self._offer, link_to=self._link_to, rng=self._rng
+            instance_id, connect=self._connect, offer=self._offer, links_to=self._links_to, rng=self._rng
         )
         for host, port in self._parameters.peers:
             dialer.add_named(host, port)
@@ -198,8 +217,8 @@ class LanTransport:
             if self._dialer is not None:
                 self._dialer.link_made(link)
 
-    def _link_to(self, instance_id: bytes) -> LanLink | None:
-        return next((link for link in self._open_links if link.peer_hint == instance_id), None)
+    def _links_to(self, instance_id: bytes) -> list[LanLink]:
+        return [link for link in self._open_links if link.peer_hint == instance_id]
 
     async def _connect(self, host: str, port: int) -> LanLink:
         """Dials and greets. Raises: OSError (TimeoutError is one), LinkDown."""
@@ -308,13 +327,13 @@ class LanTransport:
         notes = [note for note in (self._address_note, self._discovery.note if self._discovery else None) if note]
         if self._parameters.loopback_only and self._discovery is not None:
             notes.append("listening on loopback: only nodes on this machine are announced to and found")
-        if self._discovery is not None and self._discovery.running and not self._open_links:
-            alone_s = asyncio.get_running_loop().time() - self._started_at_s
-            if not self._discovery.has_heard and alone_s > _NOBODY_YET_S:
-                notes.append(
-                    "nobody is announced here; if others are on this network, it blocks multicast: name one with"
-                    " lan:peer=HOST:PORT"
-                )
+        if self._discovery is not None and self._discovery.running:
+            waited_s = asyncio.get_running_loop().time() - self._started_at_s
+            others = any(not is_loopback(link.remote_host) for link in self._open_links)
+            if self._dialer is not None and self._dialer.nobody_answers and not others:
+                notes.append(PASSES_MULTICAST_ONLY)
+            elif not self._discovery.has_heard and waited_s > _NOBODY_YET_S:
+                notes.append(PASSES_UNICAST_ONLY if others else NOBODY_ANNOUNCED)
         return notes
 
     async def _close_links(self) -> None:
