@@ -14,6 +14,7 @@ from typing import Protocol
 from p2pserver.link.frames import Fragment, Held
 from p2pserver.link.incoming import Incoming
 from p2pserver.link.limits import ALL_CLASSES, Priority
+from p2pserver.link.node_key import EPOCH_OCTETS
 from p2pserver.link.outgoing import FragmentSent, Outgoing
 
 
@@ -105,6 +106,17 @@ class Conversation:
         """The pipe is gone, or carries this conversation no more. It has given back what was on its way."""
         self._carriers.remove(carrier)
         self._incoming.pipe_changed(peer_restarted=False)
+
+    def early(self, octets: int, datagram_octets_max: int) -> bytes:
+        """What a pipe may say in its first message to a peer that it expects: the peer's epoch, and fragments.
+
+        Nothing, if a pipe carries the conversation, or the peer's epoch is not known. The fragments are not followed
+        up: what became of them is told, like all of earlier pipes, when a pipe takes over.
+        """
+        if self._carriers or self._peer_epoch is None:
+            return b""
+        frames = self._outgoing.take_early(octets, datagram_octets_max)
+        return self._peer_epoch.to_bytes(EPOCH_OCTETS, "big") + frames if frames else b""
 
     def has_fragments(self, classes: Sequence[Priority] = ALL_CLASSES) -> bool:
         return self._outgoing.has_fragments(classes)

@@ -25,7 +25,7 @@ from p2pserver.link.frames import (
     encode_credit,
     encode_goodbye,
 )
-from p2pserver.link.handshake import SECOND, THIRD, Handshake
+from p2pserver.link.handshake import Handshake, Message, early_room
 from p2pserver.link.limits import (
     ACK_LATE_MAX,
     ALL_CLASSES,
@@ -37,7 +37,7 @@ from p2pserver.link.limits import (
     LinkTimers,
     Priority,
 )
-from p2pserver.link.node_key import Introduction, node_key_of, sign_of
+from p2pserver.link.node_key import EPOCH_OCTETS, Introduction, is_node_key, node_key_of, sign_of
 from p2pserver.link.outgoing import FragmentSent
 from p2pserver.link.pacing import Pacer
 from p2pserver.link.pipe_state import TRANSITIONS, PipeInput, PipeState
@@ -47,6 +47,12 @@ from p2pserver.link.sealing import SECURED, Opener, Sealer, link_tag_of
 
 COMPANY_OCTETS_LEAST = 32
 """An acknowledgement goes alone where it would leave less than this for what goes with it."""
+_INPUT_OF = {
+    Message.SECOND: PipeInput.SECOND,
+    Message.FALLBACK_SECOND: PipeInput.SECOND,
+    Message.KNOWN_SECOND: PipeInput.KNOWN_SECOND,
+    Message.THIRD: PipeInput.THIRD,
+}
 ACK_OCTETS = 40
 """On a half-duplex line, so long an acknowledgement is waited for before the next burst."""
 TURN_S = 0.05
@@ -86,14 +92,20 @@ class LinkEndpoint:
         local_epoch: int,
         timers: LinkTimers | None = None,
         pacer: Pacer | None = None,
+        known_key: bytes | None = None,
+        early: Conversation | None = None,
     ) -> None:
         """`signer_seed`: the 32 octets of the node's Ed25519 seed. `allow(key)`: may the node of that key talk to us?
 
         `local_epoch`: the same as in `Conversation`. `pacer`: of the line; None: datagrams are given out at once.
-        Raises: LocalLinkError, if no datagram of that size can be made.
+        `known_key`: an initiator expects the node of that key, which shortens the handshake if it is right; `early`:
+        the conversation with that node, whose first fragments then go in the first datagram.
+        Raises: LocalLinkError, if no datagram of that size can be made, or `known_key` is no key.
         """
         if not DATAGRAM_OCTETS_MIN <= datagram_octets_max <= DATAGRAM_OCTETS_MAX:
             raise LocalLinkError(f"datagrams of {datagram_octets_max} octets")
+        if known_key is not None and not (initiator and is_node_key(known_key)):
+            raise LocalLinkError("no node key is known")
         self.local_epoch = local_epoch
         self._timers = timers or LinkTimers()
         self._octets_max = datagram_octets_max
@@ -108,6 +120,8 @@ class LinkEndpoint:
             random_bytes=random_bytes,
             timers=self._timers,
             now=now,
+            known_key=known_key,
+            early=early.early(early_room(datagram_octets_max), datagram_octets_max) if early and known_key else b"",
         )
         self._pacer = pacer or Pacer()
         self._recovery = Recovery(datagram_octets_max, self._timers)
@@ -124,6 +138,10 @@ class LinkEndpoint:
         """Both."""
         self._peer: Introduction | None = None
         self._peer_key = b""
+        self._early: list[Fragment] = []
+        """What the peer said in message 1 of IK; nothing before it has answered: message 1 may be an old one."""
+        self._confirmation: tuple[bytes, float] | None = None
+        """Its first secured datagram, which waits for its conversation likewise, and when it came."""
         self._events: list[LinkEvent] = []
         self._last_words: list[bytes] = []
         self._ping_due = False
@@ -174,6 +192,16 @@ class LinkEndpoint:
         self._conversation = conversation
         self._classes = ALL_CLASSES
         self._narrow()
+        early, self._early = self._early, []
+        confirmation, self._confirmation = self._confirmation, None
+        try:
+            for fragment in early:
+                conversation.fragment_received(fragment)
+        except RemoteLinkError as error:
+            self._step(PipeInput.FAULT, f"protocol error of the peer: {error}")
+            return
+        if confirmation is not None:
+            self.datagram_received(*confirmation)
 
     def detach(self) -> None:
         """Carry no conversation; what the peer did not acknowledge goes over another pipe."""
@@ -300,27 +328,38 @@ class LinkEndpoint:
 
     def _handshake_received(self, datagram: bytes, now: float) -> None:
         if self._state is PipeState.ESTABLISHED:
-            self._ping_due = self._ping_due or not self._handshake.initiator
+            self._ping_due = self._ping_due or not self._handshake.initiator or self._handshake.is_known
             return
-        number = self._handshake.datagram_received(datagram, now)
-        if number in (SECOND, THIRD):
-            peer, peer_key = self._handshake.peer, self._handshake.peer_key
-            assert peer is not None
-            send, receive, handshake_hash = self._handshake.split()
-            link_tag = link_tag_of(handshake_hash)
-            self._sealer, self._opener = Sealer(send, link_tag, self._octets_max), Opener(receive, link_tag)
-            self._heard_at = now
-            if self._handshake.round_trip is not None:
-                self._recovery.trip.sample(self._handshake.round_trip, 0.0, now)
-            self._check_peer(peer_key, now)
-            self._peer, self._peer_key = peer, peer_key
-            if number == THIRD:
-                self._handshake.stop()
-                self._ping_due = True
-            self._step(PipeInput.SECOND if number == SECOND else PipeInput.THIRD)
-            self._events.append(PeerAuthenticated(peer_key, peer.epoch))
-        elif number is not None:
+        message = self._handshake.datagram_received(datagram, now)
+        if message is Message.FIRST:
+            self._sealer = self._opener = None
             self._step(PipeInput.FIRST)
+        elif message is not None:
+            self._derive_keys()
+            if message is Message.KNOWN_FIRST:
+                self._step(PipeInput.KNOWN_FIRST)
+            else:
+                self._peer_known(_INPUT_OF[message], now)
+
+    def _derive_keys(self) -> None:
+        send, receive, handshake_hash = self._handshake.split()
+        link_tag = link_tag_of(handshake_hash)
+        self._sealer, self._opener = Sealer(send, link_tag, self._octets_max), Opener(receive, link_tag)
+
+    def _peer_known(self, happened: PipeInput, now: float) -> None:
+        """The other side has proved to be there and to hold its key. Raises: PeerRefused."""
+        peer, peer_key = self._handshake.peer, self._handshake.peer_key
+        assert peer is not None
+        self._heard_at = now
+        if self._handshake.round_trip is not None:
+            self._recovery.trip.sample(self._handshake.round_trip, 0.0, now)
+        self._check_peer(peer_key, now)
+        self._peer, self._peer_key = peer, peer_key
+        if happened is not PipeInput.SECOND:
+            self._handshake.stop()
+            self._ping_due = True
+        self._step(happened)
+        self._events.append(PeerAuthenticated(peer_key, peer.epoch))
 
     def _check_peer(self, node_key: bytes, now: float) -> None:
         """Raises: PeerRefused. A responder tells why; an initiator leaves without having said who it is."""
@@ -345,6 +384,11 @@ class LinkEndpoint:
         self._heard_at = now
         self._pacer.heard(len(datagram), now)
         self._bad_in_a_row = 0
+        if self._state is PipeState.AWAIT_CONFIRMATION:
+            self._early = self._early_fragments()
+            self._peer_known(PipeInput.SECURED, now)
+            self._confirmation = datagram, now
+            return
         if self._state is PipeState.UNCONFIRMED:
             self._handshake.stop()
         self._step(PipeInput.SECURED)
@@ -372,6 +416,13 @@ class LinkEndpoint:
             self._step(PipeInput.FAULT, f"protocol error of the peer: {error}")
             return
         self._note_arrival(counter, len(datagram), now, asks=asks, at_once=at_once)
+
+    def _early_fragments(self) -> list[Fragment]:
+        """Those of message 1 of IK, if it was for this process."""
+        early = self._handshake.early
+        if early[:EPOCH_OCTETS] != self.local_epoch.to_bytes(EPOCH_OCTETS, "big"):
+            return []
+        return [frame for frame in decode_frames(early[EPOCH_OCTETS:]) if isinstance(frame, Fragment)]
 
     def _note_arrival(self, counter: int, octets: int, now: float, *, asks: bool, at_once: bool) -> None:
         timers = self._timers

@@ -59,6 +59,7 @@ class Incoming:
         "_ready_before",
         "_repeat_credit",
         "_taken",
+        "_tells",
         "_to_tell",
     )
 
@@ -75,8 +76,10 @@ class Incoming:
         self._taken = 0
         self._advertised = CREDIT_OCTETS
         self._repeat_credit = False
+        self._tells = False
+        """Whether nothing of what is held was told yet since the pipe took over."""
         self._holding = 0
-        """Bit n: something was held of class n when the pipe took over."""
+        """Bit n: something was held of class n when that was told first."""
         self._to_tell: list[Priority] = []
         """Classes of which the peer must be told what is held."""
 
@@ -98,9 +101,7 @@ class Incoming:
             self._ready_before += whole
             self._restart()
         self._repeat_credit = self._taken > 0
-        holding = [priority for priority in Priority if self._classes[priority].holds()]
-        self._holding = sum(1 << priority for priority in holding)
-        self._to_tell = holding or [Priority.ALERT]
+        self._tells = True
 
     def fragment_received(self, fragment: Fragment) -> None:
         """Raises: RemoteLinkError, if the peer exceeds its credit or contradicts itself."""
@@ -205,10 +206,15 @@ class Incoming:
     @property
     def has_to_tell(self) -> bool:
         """Whether `tell_held` would give something."""
-        return bool(self._to_tell)
+        return self._tells or bool(self._to_tell)
 
     def tell_held(self, octets_max: int) -> tuple[bytes, tuple[Priority, ...]]:
         """HELD frames as they fit, and the classes that they are about: what the peer need not send again."""
+        if self._tells:
+            self._tells = False
+            holding = [priority for priority in Priority if self._classes[priority].holds()]
+            self._holding = sum(1 << priority for priority in holding)
+            self._to_tell = holding or [Priority.ALERT]
         out = b""
         told: list[Priority] = []
         for priority in list(self._to_tell):

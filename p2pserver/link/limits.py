@@ -30,6 +30,8 @@ QUEUE_MESSAGES_MAX = 16_384
 HANDSHAKE_OCTETS_MAX = 4_096
 """Octets in assembly before the peer is known."""
 HANDSHAKE_PARTS_MAX = 8
+EARLY_OCTETS_MAX = 1_024
+"""Octets of frames in message 1 of IK."""
 ASSEMBLY_GAPS_MAX = 8_192
 """Separate ranges that one peer's unfinished messages may consist of, over all of them."""
 

@@ -82,3 +82,12 @@ def node_key_from(static_key: bytes, sign: int) -> bytes:
     node_key = (y | sign << 255).to_bytes(KEY_OCTETS, "little")
     static_key_of(node_key)
     return node_key
+
+
+def is_node_key(key: bytes) -> bool:
+    """Whether it is an Ed25519 key that a node may have."""
+    try:
+        static_key_of(key)
+    except PeerRefused:
+        return False
+    return True

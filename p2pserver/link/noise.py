@@ -1,31 +1,48 @@
-"""The Noise handshake XX with X25519, ChaCha20-Poly1305 and BLAKE2s.
+"""Noise handshakes with X25519, ChaCha20-Poly1305 and BLAKE2s: XX, IK, and XXfallback where IK was tried in vain.
 
 Only the primitives come from libraries (libsodium through pynacl, hashlib); the state machine is the one of "The Noise
-Protocol Framework", revision 34, sections 5 and 7, for the single pattern
+Protocol Framework", revision 34, sections 5, 7 and 10, for these patterns:
 
-    -> e                -> means: the initiator sends
-    <- e, ee, s, es
-    -> s, se
+    XX                   IK                    XXfallback
+    -> e                 <- s, known before    -> e, known from IK
+    <- e, ee, s, es      -> e, es, s, ss       <- e, ee, s, es
+    -> s, se             <- e, ee, se          -> s, se
 
-Nothing here keeps a nonce for transport messages: they carry theirs (section 11.4, out-of-order transport messages).
+-> means: the initiator of the link sends. Nothing here keeps a nonce for transport messages: they carry theirs (section
+11.4, out-of-order transport messages).
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+from dataclasses import dataclass
 
 from nacl import bindings
 from nacl.exceptions import CryptoError
 
 from p2pserver.link.errors import RemoteLinkError
 
-PROTOCOL_NAME = b"Noise_XX_25519_ChaChaPoly_BLAKE2s"
 KEY_OCTETS = 32
 TAG_OCTETS = 16
-MESSAGES = 3
 
-_WRITES = ((b"e",), (b"e", b"ee", b"s", b"es"), (b"s", b"se"))
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """Who sends which tokens: messages alternate, the first is the initiator's unless it is known already."""
+
+    name: str
+    messages: tuple[tuple[str, ...], ...]
+    responder_first: bool = False
+
+    def writes(self, index: int, *, initiator: bool) -> bool:
+        """Whether that side sends the message."""
+        return (index % 2 == 0) == (initiator != self.responder_first)
+
+
+XX = Pattern("XX", (("e",), ("e", "ee", "s", "es"), ("s", "se")))
+IK = Pattern("IK", (("e", "es", "s", "ss"), ("e", "ee", "se")))
+XX_FALLBACK = Pattern("XXfallback", (("e", "ee", "s", "es"), ("s", "se")), responder_first=True)
 
 
 class NoiseError(RemoteLinkError):
@@ -92,8 +109,8 @@ class Cipher:
             raise NoiseError("wrong tag") from error
 
 
-class XxHandshake:
-    """One side of the handshake: three messages, read or written in turn, then `split`.
+class NoiseHandshake:
+    """One side of a handshake: its messages, read or written in turn, then `split`.
 
     A message that fails to be read leaves the handshake as it was, so that a forged or damaged one costs nothing.
     """
@@ -108,22 +125,44 @@ class XxHandshake:
         "_remote_ephemeral",
         "_static",
         "done",
+        "pattern",
         "remote_static",
     )
 
-    def __init__(self, *, initiator: bool, static: bytes, ephemeral: bytes, prologue: bytes) -> None:
-        """`static` and `ephemeral` are 32-octet X25519 secrets; `ephemeral` must never be used again."""
+    def __init__(
+        self,
+        pattern: Pattern,
+        *,
+        initiator: bool,
+        static: bytes,
+        ephemeral: bytes,
+        prologue: bytes,
+        remote_static: bytes | None = None,
+        first: bytes = b"",
+    ) -> None:
+        """`static` and `ephemeral` are 32-octet X25519 secrets; `ephemeral` must never be used for another handshake.
+
+        `remote_static`: of the responder, which an initiator of IK must know. `first`: the initiator's ephemeral public
+        key, which both know before XXfallback.
+        """
+        self.pattern = pattern
         self._initiator = initiator
         self._static = static
         self._ephemeral = ephemeral
-        self._chaining = _hash(PROTOCOL_NAME)
+        self._chaining = _hash(f"Noise_{pattern.name}_25519_ChaChaPoly_BLAKE2s".encode())
         self._hash = _hash(self._chaining + prologue)
         self._key: bytes | None = None
         self._nonce = 0
-        self._remote_ephemeral = b""
-        self.remote_static: bytes | None = None
+        self._remote_ephemeral = b"" if initiator else first
+        self.remote_static = remote_static
         self.done = 0
         """Messages read and written so far."""
+        if pattern is IK:
+            known = remote_static if initiator else public_key_of(static)
+            assert known is not None
+            self._mix_hash(known)
+        elif pattern is XX_FALLBACK:
+            self._mix_hash(first)
 
     @property
     def handshake_hash(self) -> bytes:
@@ -134,15 +173,15 @@ class XxHandshake:
         """The next message, with `payload` as secret as the pattern makes it by then (section 7.7)."""
         self._check_turn(writes=True)
         out = bytearray()
-        for token in _WRITES[self.done]:
-            if token == b"e":
+        for word in self.pattern.messages[self.done]:
+            if word == "e":
                 public = public_key_of(self._ephemeral)
                 out += public
                 self._mix_hash(public)
-            elif token == b"s":
+            elif word == "s":
                 out += self._encrypt_and_hash(public_key_of(self._static))
             else:
-                self._mix_agreement(token)
+                self._mix_agreement(word)
         out += self._encrypt_and_hash(payload)
         self.done += 1
         return bytes(out)
@@ -153,16 +192,16 @@ class XxHandshake:
         before = (self._chaining, self._hash, self._key, self._nonce, self._remote_ephemeral, self.remote_static)
         try:
             at = 0
-            for token in _WRITES[self.done]:
-                if token == b"e":
+            for word in self.pattern.messages[self.done]:
+                if word == "e":
                     self._remote_ephemeral = _take(message, at, KEY_OCTETS)
                     self._mix_hash(self._remote_ephemeral)
                     at += KEY_OCTETS
-                elif token == b"s":
+                elif word == "s":
                     self.remote_static = self._decrypt_and_hash(_take(message, at, KEY_OCTETS + TAG_OCTETS))
                     at += KEY_OCTETS + TAG_OCTETS
                 else:
-                    self._mix_agreement(token)
+                    self._mix_agreement(word)
             payload = self._decrypt_and_hash(message[at:])
         except NoiseError:
             self._chaining, self._hash, self._key, self._nonce, self._remote_ephemeral, self.remote_static = before
@@ -171,23 +210,23 @@ class XxHandshake:
         return payload
 
     def split(self) -> tuple[bytes, bytes]:
-        """(key to send with, key to receive with), once all three messages have passed."""
-        assert self.done == MESSAGES
+        """(key to send with, key to receive with), once all messages have passed."""
+        assert self.done == len(self.pattern.messages)
         first, second = _two_keys(self._chaining, b"")
         return (first, second) if self._initiator else (second, first)
 
     def _check_turn(self, *, writes: bool) -> None:
-        assert self.done < MESSAGES
-        assert (self.done % 2 == 0) == (self._initiator == writes)
+        assert self.done < len(self.pattern.messages)
+        assert self.pattern.writes(self.done, initiator=self._initiator) == writes
 
     def _mix_hash(self, data: bytes) -> None:
         self._hash = _hash(self._hash + data)
 
-    def _mix_agreement(self, token: bytes) -> None:
-        """`ee`, `es` or `se`: first letter the initiator's key, second the responder's."""
-        ours, theirs = (token[:1], token[1:]) if self._initiator else (token[1:], token[:1])
-        secret = self._ephemeral if ours == b"e" else self._static
-        public = self._remote_ephemeral if theirs == b"e" else self.remote_static
+    def _mix_agreement(self, word: str) -> None:
+        """`ee`, `es`, `se` or `ss`: first letter the initiator's key, second the responder's."""
+        ours, theirs = (word[0], word[1]) if self._initiator else (word[1], word[0])
+        secret = self._ephemeral if ours == "e" else self._static
+        public = self._remote_ephemeral if theirs == "e" else self.remote_static
         assert public is not None
         self._chaining, self._key = _two_keys(self._chaining, _agree(secret, public))
         self._nonce = 0

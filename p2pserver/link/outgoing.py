@@ -26,6 +26,7 @@ from p2pserver.link.frames import (
     varint_octets,
 )
 from p2pserver.link.limits import (
+    ALL_CLASSES,
     CREDIT_OCTETS,
     CREDIT_RESERVED_OCTETS,
     MESSAGE_CHARGE_OCTETS,
@@ -275,6 +276,17 @@ class Outgoing:
                 queue.sent_to = max(queue.sent_to, end)
                 parts.append((priority, bits, start, end))
         return self._encoded(parts)
+
+    def take_early(self, octets: int, datagram_octets_max: int) -> bytes:
+        """Fragments that were never sent, before there is a pipe; what was sent waits for what the peer tells it holds.
+
+        Their positions are whole, since an earlier pipe may have made them so.
+        """
+        for queue in self._classes:
+            queue.to_send = RangeSet()
+            queue.unsure_to = queue.sent_to
+        self._positions_whole = True
+        return self.take(octets, datagram_octets_max, ALL_CLASSES)[0]
 
     def _encoded(self, parts: list[tuple[Priority, int, int, int]]) -> tuple[bytes, list[FragmentSent]]:
         final = len(parts) - 1

@@ -17,6 +17,8 @@ class PipeState(Enum):
     """Initiator: message 1 is out."""
     AWAIT_THIRD = "await third"
     """Responder: message 2 is out."""
+    AWAIT_CONFIRMATION = "await confirmation"
+    """Responder: message 2 of IK is out; message 1 may have been an old one."""
     UNCONFIRMED = "unconfirmed"
     """Initiator: the responder is known and message 3 is out; data may flow."""
     ESTABLISHED = "established"
@@ -27,9 +29,13 @@ class PipeState(Enum):
 class PipeInput(Enum):
     """What happens to a pipe."""
 
-    FIRST = "handshake message 1"
-    SECOND = "handshake message 2"
-    THIRD = "handshake message 3"
+    FIRST = "message 1"
+    """Of XX, or of IK and not readable."""
+    SECOND = "message 2"
+    """Of XX or of XXfallback."""
+    THIRD = "message 3"
+    KNOWN_FIRST = "IK message 1"
+    KNOWN_SECOND = "IK message 2"
     SECURED = "authentic datagram"
     REFUSED = "key refused"
     GOODBYE = "goodbye"
@@ -42,9 +48,16 @@ _DEATHS = (PipeInput.SILENCE, PipeInput.FAULT, PipeInput.CLOSE)
 
 TRANSITIONS: dict[tuple[PipeState, PipeInput], PipeState] = {
     (PipeState.AWAIT_FIRST, PipeInput.FIRST): PipeState.AWAIT_THIRD,
+    (PipeState.AWAIT_FIRST, PipeInput.KNOWN_FIRST): PipeState.AWAIT_CONFIRMATION,
     (PipeState.AWAIT_THIRD, PipeInput.FIRST): PipeState.AWAIT_THIRD,
+    (PipeState.AWAIT_THIRD, PipeInput.KNOWN_FIRST): PipeState.AWAIT_CONFIRMATION,
     (PipeState.AWAIT_THIRD, PipeInput.THIRD): PipeState.ESTABLISHED,
     (PipeState.AWAIT_THIRD, PipeInput.REFUSED): PipeState.DEAD,
+    (PipeState.AWAIT_CONFIRMATION, PipeInput.FIRST): PipeState.AWAIT_THIRD,
+    (PipeState.AWAIT_CONFIRMATION, PipeInput.KNOWN_FIRST): PipeState.AWAIT_CONFIRMATION,
+    (PipeState.AWAIT_CONFIRMATION, PipeInput.SECURED): PipeState.ESTABLISHED,
+    (PipeState.AWAIT_CONFIRMATION, PipeInput.REFUSED): PipeState.DEAD,
+    (PipeState.AWAIT_SECOND, PipeInput.KNOWN_SECOND): PipeState.ESTABLISHED,
     (PipeState.AWAIT_SECOND, PipeInput.SECOND): PipeState.UNCONFIRMED,
     (PipeState.AWAIT_SECOND, PipeInput.REFUSED): PipeState.DEAD,
     (PipeState.UNCONFIRMED, PipeInput.SECURED): PipeState.ESTABLISHED,

@@ -13,6 +13,7 @@ TOGETHER_S: Final = 10.0
 """Two pipes that began within this time are taken for two dials at once; otherwise the older one is taken for dead."""
 PENALTIES_MAX: Final = 1024
 NAMES_MAX: Final = 16_384
+PLACES_MAX: Final = 2_048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,8 @@ class Neighbors:
         self._name_of: dict[bytes, str] = {}
         self._blocked: frozenset[bytes] = frozenset()
         self._penalty_until: dict[bytes, float] = {}
+        self._key_at: dict[tuple[str, bytes | str], bytes] = {}
+        """By kind of transport and instance id or address: whose key was proved there last."""
 
     def name_of(self, key: bytes) -> str | None:
         return self._name_of.get(key)
@@ -54,6 +57,18 @@ class Neighbors:
         self._name_of.setdefault(key, server_name)
         while len(self._name_of) > NAMES_MAX:
             del self._name_of[next(iter(self._name_of))]
+
+    def met_at(self, key: bytes, kind: str, places: Collection[bytes | str]) -> None:
+        """A node proved its key on a link whose other end is known by these: an instance id, an address."""
+        for place in places:
+            self._key_at.pop((kind, place), None)
+            self._key_at[kind, place] = key
+        while len(self._key_at) > PLACES_MAX:
+            del self._key_at[next(iter(self._key_at))]
+
+    def expected_at(self, kind: str, places: Collection[bytes | str]) -> bytes | None:
+        """Who is probably there, by the first place that is known: a guess that saves a round trip if it is right."""
+        return next((key for place in places if (key := self._key_at.get((kind, place))) is not None), None)
 
     def block_only(self, keys: Collection[bytes]) -> frozenset[bytes]:
         """Replaces the list of blocked keys; returns those that are new on it."""

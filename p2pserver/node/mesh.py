@@ -260,6 +260,9 @@ class Mesh:
         if len(self._pipes) >= PIPES_MAX or self._stopping:
             await link.close()
             return
+        known_key = self._expected(link)
+        session = self._sessions.get(known_key) if known_key is not None else None
+        same_life = session is not None and session.conversation.local_epoch == self._epoch
         endpoint = LinkEndpoint(
             self._identity.seed,
             link.initiator,
@@ -270,12 +273,21 @@ class Mesh:
             local_epoch=self._epoch,
             timers=self._timers.link or timers_for(link.profile),
             pacer=pacer_for(link.profile, self._line_of(link, transport)),
+            known_key=known_key,
+            early=session.conversation if session is not None and same_life else None,
         )
         pipe = Pipe(link, endpoint, self, clock=self._clock, transport=self._transports.index(transport))
         medium = self._media.get(transport)
         if medium is not None:
             self._medium_of[pipe] = medium
         self._pipes[pipe] = asyncio.create_task(self._run_pipe(pipe), name=f"pipe {link.remote}")
+
+    def _expected(self, link: Link) -> bytes | None:
+        """The key that was proved last where this link leads to, if we dialed and may talk to it."""
+        if not link.initiator:
+            return None
+        key = self._neighbors.expected_at(link.profile.kind, _places(link))
+        return key if key is not None and self._neighbors.may_talk(key, self._clock()) else None
 
     def _line_of(self, link: Link, transport: Transport) -> Line | None:
         """What the pipes of a transport share, if they share their medium or its airtime."""
@@ -296,6 +308,7 @@ class Mesh:
 
     def pipe_authenticated(self, pipe: Pipe, peer_key: bytes, epoch: int) -> None:
         """The other side proved its key: its conversation goes over this pipe, too; of one transport one pipe stays."""
+        self._neighbors.met_at(peer_key, pipe.link.profile.kind, _places(pipe.link))
         session = self._sessions.get(peer_key)
         if session is not None and (
             session.epoch != epoch or session.conversation.local_epoch != pipe.endpoint.local_epoch
@@ -620,3 +633,9 @@ class Mesh:
             if keys:
                 await self._database.write(lambda tx, keys=keys, now_ms=now_ms: peers_seen(tx, keys, now_ms=now_ms))  # type: ignore[misc]
             self._prune()
+
+
+def _places(link: Link) -> list[bytes | str]:
+    """What tells one neighbor from another before it is known: its instance id, and the address if we dialed it."""
+    hint: list[bytes | str] = [] if link.peer_hint is None else [link.peer_hint]
+    return [*hint, link.remote] if link.initiator else hint

@@ -96,7 +96,16 @@ class World:
         self._queue: list[tuple[float, int, Pipe, int, bytes]] = []
         self._order = count()
 
-    def lay_pipe(self, octets_max: int, faults: Faults, *, initiator: int = 0, paced: bool = False) -> Pipe:
+    def lay_pipe(
+        self,
+        octets_max: int,
+        faults: Faults,
+        *,
+        initiator: int = 0,
+        paced: bool = False,
+        known_key: bytes | None = None,
+    ) -> Pipe:
+        """`known_key`: the initiator expects the node of that key, and has something to tell it at once."""
         ends = [
             LinkEndpoint(
                 node.seed,
@@ -108,6 +117,8 @@ class World:
                 local_epoch=node.epoch,
                 timers=self.timers,
                 pacer=Pacer(faults.bit_rate) if paced else None,
+                known_key=known_key if index == initiator else None,
+                early=node.conversation if known_key and index == initiator else None,
             )
             for index, node in enumerate(self.nodes)
         ]

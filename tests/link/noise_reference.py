@@ -1,6 +1,6 @@
-"""The handshake Noise_XX_25519_ChaChaPoly_BLAKE2s a second time, to hold the first against.
+"""The Noise handshakes XX, XXfallback and IK a second time, to hold the first against.
 
-Written down step by step from the specification for this one pattern, on other primitives (OpenSSL through
+Written down step by step from the specification for these patterns, on other primitives (OpenSSL through
 `cryptography`, with its HKDF), and with no code shared.
 """
 
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 class Transcript:
     """Everything that one run of the handshake makes."""
 
-    messages: tuple[bytes, bytes, bytes]
+    messages: tuple[bytes, ...]
     handshake_hash: bytes
     initiator_key: bytes
     """What the initiator encrypts with."""
@@ -47,8 +47,13 @@ def run_handshake(
     initiator: tuple[bytes, bytes],
     responder: tuple[bytes, bytes],
     payloads: tuple[bytes, bytes, bytes],
+    *,
+    fallback: bool = False,
 ) -> Transcript:
-    """`initiator`, `responder`: (static secret, ephemeral secret)."""
+    """XX. `initiator`, `responder`: (static secret, ephemeral secret).
+
+    `fallback`: XXfallback, where the first message is but the key that both know, and no message.
+    """
     i_s, i_e = (X25519PrivateKey.from_private_bytes(secret) for secret in initiator)
     r_s, r_e = (X25519PrivateKey.from_private_bytes(secret) for secret in responder)
 
@@ -58,12 +63,13 @@ def run_handshake(
     def agree(secret: X25519PrivateKey, other: X25519PrivateKey) -> bytes:
         return secret.exchange(X25519PublicKey.from_public_bytes(public(other)))
 
-    chain = _hash(b"Noise_XX_25519_ChaChaPoly_BLAKE2s")
+    chain = _hash(b"Noise_XXfallback_25519_ChaChaPoly_BLAKE2s" if fallback else b"Noise_XX_25519_ChaChaPoly_BLAKE2s")
     h = _hash(chain, prologue)
 
     h = _hash(h, public(i_e))
     first = public(i_e) + payloads[0]
-    h = _hash(h, payloads[0])
+    if not fallback:
+        h = _hash(h, payloads[0])
 
     h = _hash(h, public(r_e))
     chain, key = _hkdf(chain, agree(r_e, i_e))
@@ -85,5 +91,40 @@ def run_handshake(
     return Transcript((first, second, third), h, initiator_key, responder_key)
 
 
-def seal_transport(key: bytes, nonce: int, associated: bytes, plaintext: bytes) -> bytes:
-    return _seal(key, nonce, associated, plaintext)
+def run_ik(
+    prologue: bytes,
+    initiator: tuple[bytes, bytes],
+    responder: tuple[bytes, bytes],
+    payloads: tuple[bytes, bytes],
+) -> Transcript:
+    """IK. `initiator`, `responder`: (static secret, ephemeral secret)."""
+    i_s, i_e = (X25519PrivateKey.from_private_bytes(secret) for secret in initiator)
+    r_s, r_e = (X25519PrivateKey.from_private_bytes(secret) for secret in responder)
+
+    def public(secret: X25519PrivateKey) -> bytes:
+        return secret.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+
+    def agree(secret: X25519PrivateKey, other: X25519PrivateKey) -> bytes:
+        return secret.exchange(X25519PublicKey.from_public_bytes(public(other)))
+
+    chain = _hash(b"Noise_IK_25519_ChaChaPoly_BLAKE2s")
+    h = _hash(_hash(chain, prologue), public(r_s))
+
+    h = _hash(h, public(i_e))
+    chain, key = _hkdf(chain, agree(i_e, r_s))
+    sealed_static = _seal(key, 0, h, public(i_s))
+    h = _hash(h, sealed_static)
+    chain, key = _hkdf(chain, agree(i_s, r_s))
+    sealed_payload = _seal(key, 0, h, payloads[0])
+    h = _hash(h, sealed_payload)
+    first = public(i_e) + sealed_static + sealed_payload
+
+    h = _hash(h, public(r_e))
+    chain, _ = _hkdf(chain, agree(r_e, i_e))
+    chain, key = _hkdf(chain, agree(r_e, i_s))
+    sealed_payload = _seal(key, 0, h, payloads[1])
+    h = _hash(h, sealed_payload)
+    second = public(r_e) + sealed_payload
+
+    initiator_key, responder_key = _hkdf(chain, b"")
+    return Transcript((first, second), h, initiator_key, responder_key)

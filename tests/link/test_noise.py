@@ -8,52 +8,81 @@ from pathlib import Path
 
 import pytest
 
-from p2pserver.link.noise import KEY_OCTETS, Cipher, NoiseError, XxHandshake, public_key_of
-from tests.link.noise_reference import run_handshake
+from p2pserver.link.noise import (
+    IK,
+    KEY_OCTETS,
+    XX,
+    XX_FALLBACK,
+    Cipher,
+    NoiseError,
+    NoiseHandshake,
+    Pattern,
+    public_key_of,
+)
+from tests.link.noise_reference import run_handshake, run_ik
 
 FOLDER = Path(__file__).parent.parent / "vectors"
 PUBLISHED = json.loads((FOLDER / "noise_published.json").read_text())["vectors"]
-VECTORS = PUBLISHED + json.loads((FOLDER / "noise.json").read_text())["vectors"]
+PUBLISHED_IK = json.loads((FOLDER / "noise_ik_published.json").read_text())["vectors"]
+MADE = json.loads((FOLDER / "noise.json").read_text())["vectors"]
+VECTORS = [(XX, vector) for vector in PUBLISHED + MADE] + [(IK, vector) for vector in PUBLISHED_IK]
 
 
-def pair(prologue: bytes, secrets: list[bytes]) -> tuple[XxHandshake, XxHandshake]:
+def pair(
+    prologue: bytes, secrets: list[bytes], pattern: Pattern = XX, first: bytes = b""
+) -> tuple[NoiseHandshake, NoiseHandshake]:
     """`secrets`: static and ephemeral of the initiator, then of the responder."""
+    known = public_key_of(secrets[2]) if pattern is IK else None
     return (
-        XxHandshake(initiator=True, static=secrets[0], ephemeral=secrets[1], prologue=prologue),
-        XxHandshake(initiator=False, static=secrets[2], ephemeral=secrets[3], prologue=prologue),
+        NoiseHandshake(
+            pattern,
+            initiator=True,
+            static=secrets[0],
+            ephemeral=secrets[1],
+            prologue=prologue,
+            remote_static=known,
+            first=first,
+        ),
+        NoiseHandshake(
+            pattern, initiator=False, static=secrets[2], ephemeral=secrets[3], prologue=prologue, first=first
+        ),
     )
 
 
-def run(initiator: XxHandshake, responder: XxHandshake, payloads: list[bytes]) -> list[bytes]:
+def run(initiator: NoiseHandshake, responder: NoiseHandshake, payloads: list[bytes]) -> list[bytes]:
     messages = []
     for index, payload in enumerate(payloads):
-        writer, reader = (initiator, responder) if index % 2 == 0 else (responder, initiator)
+        by_initiator = initiator.pattern.writes(index, initiator=True)
+        writer, reader = (initiator, responder) if by_initiator else (responder, initiator)
         messages.append(writer.write(payload))
         assert reader.read(messages[-1]) == payload
     return messages
 
 
-@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
-def test_vector(vector: dict[str, object]) -> None:
+@pytest.mark.parametrize(("pattern", "vector"), VECTORS, ids=[f"{p.name} {v['name']}" for p, v in VECTORS])
+def test_vector(pattern: Pattern, vector: dict[str, object]) -> None:
     def octets(name: str) -> bytes:
         return bytes.fromhex(str(vector[name]))
 
     initiator, responder = pair(
         octets("prologue"),
         [octets("init_static"), octets("init_ephemeral"), octets("resp_static"), octets("resp_ephemeral")],
+        pattern,
     )
+    handshake = len(pattern.messages)
     messages = vector["messages"]
     assert isinstance(messages, list)
     payloads = [bytes.fromhex(message["payload"]) for message in messages]
     expected = [bytes.fromhex(message["ciphertext"]) for message in messages]
-    assert run(initiator, responder, payloads[:3]) == expected[:3]
+    assert run(initiator, responder, payloads[:handshake]) == expected[:handshake]
     assert initiator.handshake_hash == responder.handshake_hash
     assert initiator.handshake_hash.hex() == vector.get("handshake_hash", initiator.handshake_hash.hex())
     assert responder.remote_static == public_key_of(octets("init_static"))
     assert initiator.remote_static == public_key_of(octets("resp_static"))
     (i_send, i_receive), (r_send, r_receive) = initiator.split(), responder.split()
-    for index, (payload, sealed) in enumerate(zip(payloads[3:], expected[3:], strict=True)):
-        send, receive = (r_send, i_receive) if index % 2 == 0 else (i_send, r_receive)
+    for index, (payload, sealed) in enumerate(zip(payloads[handshake:], expected[handshake:], strict=True)):
+        by_initiator = (handshake + index) % 2 == 0
+        send, receive = (i_send, r_receive) if by_initiator else (r_send, i_receive)
         assert Cipher(send).encrypt(index // 2, b"", payload) == sealed
         assert Cipher(receive).decrypt(index // 2, b"", sealed) == payload
 
@@ -62,6 +91,8 @@ def test_the_published_vectors_are_there_and_say_the_handshake_hash() -> None:
     assert [vector["name"] for vector in PUBLISHED] == ["cacophony", "snow"]
     assert [len(vector["messages"]) for vector in PUBLISHED] == [6, 3]
     assert "handshake_hash" in PUBLISHED[0]
+    assert [vector["name"] for vector in PUBLISHED_IK] == ["cacophony", "snow"]
+    assert "handshake_hash" in PUBLISHED_IK[0]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -78,6 +109,32 @@ def test_two_implementations_agree(seed: int) -> None:
     assert initiator.handshake_hash == responder.handshake_hash == expected.handshake_hash
     assert initiator.split() == (expected.initiator_key, expected.responder_key)
     assert responder.split() == (expected.responder_key, expected.initiator_key)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_two_implementations_agree_on_ik_and_on_what_follows_when_it_fails(seed: int) -> None:
+    rng = random.Random(seed)
+    prologue = rng.randbytes(rng.randrange(40))
+    secrets = [rng.randbytes(KEY_OCTETS) for _ in range(4)]
+    payloads = [rng.randbytes(rng.randrange(200)) for _ in range(2)]
+    initiator, responder = pair(prologue, secrets, IK)
+    known = run_ik(prologue, (secrets[0], secrets[1]), (secrets[2], secrets[3]), (payloads[0], payloads[1]))
+    assert tuple(run(initiator, responder, payloads)) == known.messages
+    assert initiator.handshake_hash == responder.handshake_hash == known.handshake_hash
+    assert initiator.split() == responder.split()[::-1] == (known.initiator_key, known.responder_key)
+    assert responder.remote_static == public_key_of(secrets[0])
+
+    other = run_handshake(
+        prologue,
+        (secrets[0], secrets[1]),
+        (secrets[2], secrets[3]),
+        (b"", payloads[0], payloads[1]),
+        fallback=True,
+    )
+    initiator, responder = pair(prologue, secrets, XX_FALLBACK, public_key_of(secrets[1]))
+    assert tuple(run(initiator, responder, payloads)) == other.messages[1:]
+    assert initiator.handshake_hash == responder.handshake_hash == other.handshake_hash
+    assert initiator.split() == responder.split()[::-1] == (other.initiator_key, other.responder_key)
 
 
 @pytest.mark.parametrize("damaged", [1, 2])

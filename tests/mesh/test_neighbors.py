@@ -66,5 +66,19 @@ def test_memory_of_strangers_is_bounded() -> None:
         key = number.to_bytes(32, "big")
         neighbors.punish(key, until=1e9)
         neighbors.remember_name(key, str(number))
+        neighbors.met_at(key, "lan", [key[:8], f"lan {number}"])
+    assert len(neighbors._key_at) == 2_048
     assert len(neighbors._penalty_until) == 1024
     assert len(neighbors._name_of) == 16_384
+
+
+def test_who_was_met_somewhere_is_expected_there() -> None:
+    neighbors = Neighbors(SMALL)
+    assert neighbors.expected_at("lan", [b"instance", "lan 10.0.0.2:4001"]) is None
+    neighbors.met_at(LARGE, "lan", [b"instance", "lan 10.0.0.2:4001"])
+    assert neighbors.expected_at("lan", [b"restarted", "lan 10.0.0.2:4001"]) == LARGE
+    assert neighbors.expected_at("ble", [b"instance"]) is None
+    other = bytes([7]) * 32
+    neighbors.met_at(other, "lan", ["lan 10.0.0.2:4001"])
+    assert neighbors.expected_at("lan", [b"instance", "lan 10.0.0.2:4001"]) == LARGE
+    assert neighbors.expected_at("lan", ["lan 10.0.0.2:4001"]) == other

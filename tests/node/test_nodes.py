@@ -177,6 +177,30 @@ def test_both_dialing_at_once_leaves_one_link() -> None:
     live(story())
 
 
+def test_a_neighbor_that_is_met_again_is_known_by_its_key() -> None:
+    def handshakes(mesh: SimulatedMesh) -> set[str]:
+        """The patterns of the handshakes behind the pipes that there are."""
+        nodes = [simulated.node for simulated in mesh.nodes.values()]
+        assert all(node is not None for node in nodes)
+        noises = [pipe.endpoint._handshake._noise for node in nodes if node is not None for pipe in node.mesh._pipes]
+        return {noise.pattern.name for noise in noises if noise is not None}
+
+    async def story() -> None:
+        mesh, room, joined, _, _ = await two(conditions=LinkConditions(delay_ms_mean=5))
+        assert handshakes(mesh) == {"XX"}
+        mesh.network.set_link("a", "b", up=False)
+        await room.send("while you were away")
+        await asyncio.sleep(90)
+        assert handshakes(mesh) == set()
+        mesh.network.set_link("a", "b", up=True)
+        await equal(mesh, room.room_id)
+        assert handshakes(mesh) == {"IK"}
+        assert "while you were away" in await joined.messages()
+        await mesh.stop()
+
+    live(story())
+
+
 def test_what_passes_between_others_reaches_all_members() -> None:
     """Three in a line: the ends never meet."""
 
