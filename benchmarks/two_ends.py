@@ -57,6 +57,9 @@ class End:
             self.received += fresh
             pipe.wake()
 
+    def pipe_standing_changed(self, pipe: Pipe) -> None:
+        pass
+
     def pipe_over(self, pipe: Pipe, reason: str) -> None:
         self.over = reason
 

@@ -385,6 +385,7 @@ class LinkEndpoint:
         self._pacer.heard(len(datagram), now)
         self._bad_in_a_row = 0
         if self._state is PipeState.AWAIT_CONFIRMATION:
+            self._handshake.confirmed(now)
             self._early = self._early_fragments()
             self._peer_known(PipeInput.SECURED, now)
             self._confirmation = datagram, now

@@ -212,6 +212,10 @@ class Handshake:
             return self._third_received(octets, now)
         return self._first_received(message, octets, now)
 
+    def confirmed(self, now: float) -> None:
+        """What followed message 2 of IK has arrived."""
+        self._progressed(now)
+
     def split(self) -> tuple[bytes, bytes, bytes]:
         """(secret to send with, secret to receive with, handshake hash)."""
         assert self._noise is not None

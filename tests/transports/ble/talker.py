@@ -40,6 +40,9 @@ class Talker:
         self.received += self._conversation.received()
         pipe.wake()
 
+    def pipe_standing_changed(self, pipe: Pipe) -> None:
+        return
+
     def pipe_over(self, pipe: Pipe, reason: str) -> None:
         return
 
