@@ -57,6 +57,7 @@ def test_a_text_costs_one_broadcast_and_acknowledgements_in_place_of_four_copies
     print(f"a text to four neighbors at 1,200 bit/s: {once} broadcast, {four_times} pairwise")
     assert once.is_complete
     assert four_times.is_complete
+    assert once.unacknowledged == 0
     assert once.octets < 2_000
     assert once.octets < 0.4 * four_times.octets
     assert once.slowest_s < 0.4 * four_times.slowest_s
@@ -66,6 +67,7 @@ def test_all_get_it_where_each_loses_a_fifth() -> None:
     cost = run_virtual(cost_of_texts(loss=0.2, broadcast=True, texts=3), limit_s=200_000)
     print(f"at 20 % loss: {cost}")
     assert cost.is_complete
+    assert cost.unacknowledged == 0
 
 
 def test_two_neighbors_are_enough_and_one_is_not() -> None:
