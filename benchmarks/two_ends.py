@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 from p2pserver.link import Conversation, LinkEndpoint, Priority, datagram_octets, pacer_for, timers_for
 from p2pserver.node.pipes import Pipe
@@ -58,7 +59,7 @@ class End:
             pipe.wake()
 
     def pipe_standing_changed(self, pipe: Pipe) -> None:
-        pass
+        """There is no other pipe to use instead."""
 
     def pipe_over(self, pipe: Pipe, reason: str) -> None:
         self.over = reason
@@ -98,7 +99,7 @@ class TwoEnds:
                 timers=timers_for(profile),
                 pacer=pacer_for(profile),
             )
-            end.pipe = Pipe(end.link, endpoint, end, clock=loop.time)  # type: ignore[arg-type]
+            end.pipe = Pipe(cast("Link", end.link), endpoint, end, clock=loop.time)
             self._tasks.append(asyncio.create_task(end.pipe.run(), name=f"pipe {index}"))
 
     async def until(self, what: Callable[[], bool], *, within_s: float, every_s: float = 0.01) -> bool:
@@ -106,6 +107,9 @@ class TwoEnds:
         loop = asyncio.get_running_loop()
         stop_at = loop.time() + within_s
         while not what():
+            for task in self._tasks:
+                if task.done():
+                    task.result()
             if loop.time() >= stop_at:
                 return False
             await asyncio.sleep(every_s)

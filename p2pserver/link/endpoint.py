@@ -146,7 +146,6 @@ class LinkEndpoint:
         self._last_words: list[bytes] = []
         self._ping_due = False
         self._heard_at = now
-        self._fullest_heard = 0
         self._budget_grows_at: float | None = None
         self._silent_until = float("-inf")
         """Until then all airtime that the law gives is used up."""
@@ -431,8 +430,7 @@ class LinkEndpoint:
         if not timers.burst_datagrams:
             self._arrivals.arrived(counter, now, asks=asks, delay_s=timers.ack_delay_s, every=every)
             return
-        self._fullest_heard = max(self._fullest_heard, octets)
-        more_follow = octets > 0.8 * self._fullest_heard
+        more_follow = octets > self._octets_max // 2
         quiet_s = timers.ack_quiet_s if more_follow else timers.ack_delay_s
         self._arrivals.arrived_in_burst(counter, now, asks=asks, quiet_s=quiet_s, every=every)
 
@@ -544,7 +542,7 @@ class LinkEndpoint:
             if not (turns and ping_due and self._recovery.window_is_full):
                 octets, fragments = self._conversation.take_fragments(room, self._octets_max, self._sendable)
             more = self._conversation.has_fragments(self._sendable)
-            if turns and (self._pacer.ends_burst if more else len(octets) > self._octets_max // 2):
+            if turns and (self._pacer.ends_burst if more else len(octets) + len(frames) > self._octets_max // 2 - 16):
                 ping_due = True
             frames += octets
         if ping_due:

@@ -16,8 +16,6 @@ from p2pserver.link.outgoing import FragmentSent
 
 BURSTS_IN_FLIGHT = 4
 """On a half-duplex line: so many bursts may wait for an acknowledgement, for acknowledgements are lost too."""
-ASK_FIRST_OCTETS = 64
-"""On a half-duplex line a datagram over this size is not sent again before a PING was answered."""
 TAIL_MARGIN_S = 0.05
 _GIVEN_UP_MAX = 1_024
 _REORDER_MAX = 256
@@ -43,6 +41,8 @@ class SentDatagram:
     """The classes of which it told what is held."""
     given_back: frozenset[int] = frozenset()
     """Classes whose fragments went again over another pipe already, while this datagram was on its way."""
+    timed_out: bool = False
+    """Whether it was given up since nothing at all was answered."""
 
 
 class RoundTrip:
@@ -117,6 +117,7 @@ class Recovery:
     """The sent datagrams of one pipe that ask for an acknowledgement."""
 
     __slots__ = (
+        "_ask_first_octets",
         "_asked",
         "_given_up",
         "_heard_of_until",
@@ -136,6 +137,7 @@ class Recovery:
 
     def __init__(self, datagram_octets_max: int, timers: LinkTimers) -> None:
         self._timers = timers
+        self._ask_first_octets = datagram_octets_max
         self.trip = RoundTrip(timers.initial_rtt_s)
         self.window = Window(datagram_octets_max, BURSTS_IN_FLIGHT * timers.burst_datagrams * datagram_octets_max)
         self._sent: dict[int, SentDatagram] = {}
@@ -191,7 +193,8 @@ class Recovery:
                     octets += datagram.octets
                 else:
                     datagram = self._given_up.pop(counter)
-                    self._reorder = min(max(self._reorder, highest - counter + 1), _REORDER_MAX)
+                    if not datagram.timed_out:
+                        self._reorder = min(max(self._reorder, highest - counter + 1), _REORDER_MAX)
                 fresh.append(datagram)
                 at_once = ack_delay_s < TAIL_MARGIN_S or not self._timers.burst_datagrams
                 if counter == highest and counter > self.highest_acknowledged and at_once:
@@ -234,8 +237,9 @@ class Recovery:
             return None
         oldest = list(self._sent.values())[:2]
         if self._timers.burst_datagrams:
-            oldest = [datagram for datagram in oldest if datagram.octets <= ASK_FIRST_OCTETS]
+            oldest = oldest if self.in_flight_octets <= self._ask_first_octets else []
         for datagram in oldest:
+            datagram.timed_out = True
             self._give_up(datagram)
         if oldest:
             self.window.lost(oldest[-1].sent_at, self.trip, now)
