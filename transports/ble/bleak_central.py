@@ -14,6 +14,7 @@ from bleak.backends.characteristic import BleakGATTCharacteristic
 from bleak.backends.client import BaseBleakClient
 from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData, BaseBleakScanner
+from bleak.backends.service import BleakGATTService
 from bleak.exc import BleakError
 
 from transports.ble.radio import ChannelUser, ConnectFailed, RadioDown, Sighting
@@ -149,8 +150,9 @@ class BleakChannel:
 
     def find_characteristics(self) -> None:
         """Raises: ConnectFailed."""
-        service = self._client().services.get_service(SERVICE)
-        found = {} if service is None else {item.uuid: item for item in service.characteristics}
+        services = [each for each in self._client().services if each.uuid == SERVICE]
+        # after a restart of the other side BlueZ may hold the old service beside the new one
+        found = {item.uuid: item for each in sorted(services, key=_handle) for item in each.characteristics}
         if not {INFO, CTL, RX, TX} <= found.keys():
             raise ConnectFailed("it does not have the service that it announced")
         self._characteristics = found
@@ -199,6 +201,10 @@ class BleakChannel:
             raise ConnectFailed("it stopped answering") from None
         except Exception as error:  # noqa: BLE001  bleak lets through whatever the system's stack raises
             raise ConnectFailed(_said(error)) from None
+
+
+def _handle(service: BleakGATTService) -> int:
+    return service.handle
 
 
 def _said(error: Exception) -> str:

@@ -145,6 +145,8 @@ class AirController(virtual.Controller):
     total_num_le_acl_data_packets = 8
     supported_max_tx_octets = LL_OCTETS
     supported_max_rx_octets = LL_OCTETS
+    le_features = virtual.Controller.le_features & ~hci.LeFeatureMask.LL_PRIVACY
+    """With it Linux waits for LE Enhanced Connection Complete, which Bumble's controller does not send."""
 
     def power_off(self) -> None:
         """Silent from now on."""
