@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Collection
 from functools import lru_cache
 
 KEY_ID = "ed25519:1"
@@ -111,6 +112,11 @@ def is_user_id(text: object) -> bool:
     A localpart of it has any characters but `:` and NUL, or none. Source: Matrix appendices, "Historical User IDs".
     """
     return isinstance(text, str) and len(text) <= IDENTIFIER_OCTETS_MAX and _is_short_user_id(text)
+
+
+def are_user_ids(texts: Collection[str]) -> bool:
+    """Whether all of them are user IDs by the historical grammar."""
+    return max(map(len, texts), default=0) <= IDENTIFIER_OCTETS_MAX and all(map(_is_short_user_id, texts))
 
 
 @lru_cache(maxsize=8192)

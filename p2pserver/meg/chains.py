@@ -113,13 +113,14 @@ class AuthGraph:
         self._events: dict[str, Pdu | None] = {}
         self.known_facts: dict[str, EventFacts | None] = {}
         """What `facts` was asked for already; None of an event that the source does not know."""
-        self._auth_ids_of: dict[str, tuple[str, ...]] = {}
+        self._auth_ids: dict[str, tuple[str, ...]] = {}
+        self._incomplete: set[str] = set()
         self.rejected: dict[str, bool] = {}
         """What `is_rejected` was asked for already."""
         self._power: dict[tuple[str | None, str | None], PowerLevels] = {}
         self._tables: dict[str, LevelTables] = {}
         self._creators: dict[str | None, Creators] = {}
-        self._power_levels: dict[str, str | None] = {}
+        self._power_levels: dict[tuple[str, ...], str | None] = {}  # by the auth events that are known
         self._seen_in_auth_events: dict[tuple[str, ...], dict[StateSlot, str]] = {}  # by the auth events that are known
 
     def event(self, event_id: str) -> Pdu:
@@ -175,33 +176,36 @@ class AuthGraph:
 
     def auth_ids(self, event_id: str) -> tuple[str, ...]:
         """The known auth events of an event, as it lists them; in version 12 the create event comes last."""
-        of_event = self._auth_ids_of.get(event_id)
-        if of_event is not None:
-            return of_event
-        facts = self.known_facts
-        known = (facts.get(event_id) or self.facts(event_id)).auth_ids
-        if not all(map(facts.get, known)) and not all(map(self.find_facts, known)):
-            known = tuple(filter(self.find_facts, known))
-        self._auth_ids_of[event_id] = known
+        known = self._auth_ids.get(event_id)
+        if known is None:
+            facts = self.known_facts
+            known = (facts.get(event_id) or self.facts(event_id)).auth_ids
+            if not all(map(facts.get, known)) and not all(map(self.find_facts, known)):
+                known = tuple(filter(self.find_facts, known))
+                self._incomplete.add(event_id)
+            self._auth_ids[event_id] = known
         return known
 
     def knows_auth_events(self, event_id: str) -> bool:
         """Whether the source knows everything that an event cites, so that what follows from it is final."""
-        return len(self.auth_ids(event_id)) == len(self.facts(event_id).auth_ids)
+        if event_id not in self._auth_ids:
+            self.auth_ids(event_id)
+        return event_id not in self._incomplete
 
     def cited(self, event_id: str, slot: StateSlot) -> str | None:
         """The first auth event of an event that holds the given slot."""
         facts = self.known_facts
-        for auth_id in self.auth_ids(event_id):
+        for auth_id in self._auth_ids.get(event_id) or self.auth_ids(event_id):
             if (facts.get(auth_id) or self.facts(auth_id)).slot == slot:
                 return auth_id
         return None
 
     def cited_power_levels(self, event_id: str) -> str | None:
         """The ID of the power levels event among the auth events of an event."""
-        if event_id not in self._power_levels:
-            self._power_levels[event_id] = self.cited(event_id, POWER_LEVELS)
-        return self._power_levels[event_id]
+        auth_ids = self._auth_ids.get(event_id) or self.auth_ids(event_id)
+        if auth_ids not in self._power_levels:
+            self._power_levels[auth_ids] = self.cited(event_id, POWER_LEVELS)
+        return self._power_levels[auth_ids]
 
     def seen_in(self, event_id: str) -> str:
         """What the auth rules see of an event in a state: of a member the membership, of others the event by its ID."""
@@ -210,7 +214,7 @@ class AuthGraph:
 
     def seen_in_auth_events(self, event_id: str) -> Mapping[StateSlot, str]:
         """What the auth rules see in the state that an event's auth events make; rejected ones are left out."""
-        auth_ids = self.auth_ids(event_id)
+        auth_ids = self._auth_ids.get(event_id) or self.auth_ids(event_id)
         known = self._seen_in_auth_events.get(auth_ids)
         if known is None:
             facts_of, rejected = self.known_facts, self.rejected
@@ -227,7 +231,9 @@ class AuthGraph:
         pair = (create_id, power_levels_id)
         known = self._power.get(pair)
         if known is None:
-            tables = None if power_levels_id is None else self.levels_of(self.event(power_levels_id))
+            tables = None
+            if power_levels_id is not None:
+                tables = self._tables.get(power_levels_id) or self.levels_of(self.event(power_levels_id))
             creators = self._creators.get(create_id)
             if creators is None:
                 creators = self._creators[create_id] = Creators.of(None if create_id is None else self.event(create_id))

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeAlias
 from p2pserver.events.canonical import INTEGER_MAX
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.versions import RoomVersionRules
-from p2pserver.identifiers import is_user_id
+from p2pserver.identifiers import are_user_ids, is_user_id
 from p2pserver.meg.state import NotAllowed
 
 Level: TypeAlias = int | float
@@ -146,17 +146,17 @@ class LevelTables:
     @classmethod
     def of(cls, event: Pdu) -> LevelTables:
         content = event.content if event.rules.integer_levels else readable_levels(event.content)
-        singles: object = _NOTHING
-        if not _SINGLE_LEVELS.isdisjoint(content):
-            singles = {name: content[name] for name in DEFAULTS if name in content}
         faults: list[str] = []
-        return cls(
-            singles=_integers_of("the content", singles, faults),
-            events=_integers_of("events", content.get("events", _NOTHING), faults),
-            notifications=_integers_of("notifications", content.get("notifications", _NOTHING), faults),
-            users=_integers_of("users", content.get("users", _NOTHING), faults),
-            fault=faults[0] if faults else None,
-        )
+        singles = events = notifications = users = _NOTHING
+        if not _SINGLE_LEVELS.isdisjoint(content):
+            singles = _integers_of("the content", {name: content[name] for name in DEFAULTS if name in content}, faults)
+        if "events" in content:
+            events = _integers_of("events", content["events"], faults)
+        if "notifications" in content:
+            notifications = _integers_of("notifications", content["notifications"], faults)
+        if "users" in content:
+            users = _integers_of("users", content["users"], faults)
+        return cls(singles, events, notifications, users, faults[0] if faults else None)
 
     def single(self, name: str) -> int:
         level = self.singles.get(name)
@@ -164,8 +164,6 @@ class LevelTables:
 
 
 def _integers_of(name: str, table: object, faults: list[str]) -> Mapping[str, int]:
-    if table is _NOTHING:
-        return _NOTHING
     if not (type(table) is dict or isinstance(table, Mapping)):
         faults.append(f"{name} is not an object of integers")
         return _NOTHING
@@ -268,7 +266,7 @@ def check_types(proposed: LevelTables) -> None:
     """
     if proposed.fault is not None:
         raise NotAllowed(proposed.fault)
-    if not all(map(is_user_id, proposed.users)):
+    if not are_user_ids(proposed.users):
         raise NotAllowed("a key of users is not a user ID")
 
 

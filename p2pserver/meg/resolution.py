@@ -126,7 +126,8 @@ def resolved_changes(
         trace["mainline"] = mainline
         trace["rest_order"] = rest_order
     changes: dict[StateSlot, str | None] = dict.fromkeys(conflicted_slots)
-    changes.update((slot, event_id) for slot, event_id in state.put.items() if slot not in shared)
+    put = state.put.items()
+    changes.update({slot: event_id for slot, event_id in put if slot in conflicted_slots or slot not in shared})
     return changes
 
 
@@ -241,7 +242,8 @@ def is_power_event(event: EventFacts) -> bool:
 
 
 def power_events(graph: AuthGraph, events: Iterable[str]) -> list[str]:
-    return [event_id for event_id in events if is_power_event(graph.facts(event_id))]
+    facts = graph.known_facts
+    return [event_id for event_id in events if is_power_event(facts.get(event_id) or graph.facts(event_id))]
 
 
 def with_auth_events_inside(graph: AuthGraph, events: Iterable[str], full: Collection[str]) -> set[str]:
@@ -268,9 +270,12 @@ def sender_level(graph: AuthGraph, event_id: str) -> Level:
 
 def level_by_auth_events(graph: AuthGraph, event_id: str) -> Level:
     facts = graph.facts(event_id)
-    create_id = graph.cited(event_id, CREATE)
-    if create_id is None and facts.slot == CREATE and graph.event(event_id).rules.room_id_is_create_hash:
+    if facts.create_implied:
+        create_id = facts.auth_ids[-1] if graph.find_facts(facts.auth_ids[-1]) else None
+    elif facts.slot == CREATE and graph.event(event_id).rules.room_id_is_create_hash:
         create_id = event_id
+    else:
+        create_id = graph.cited(event_id, CREATE)
     cited = graph.cited_power_levels(event_id)
     if create_id is None and cited is None:
         return 0
@@ -284,6 +289,7 @@ def power_key(level: Level, origin_server_ts: int, event_id: str) -> tuple[Level
 
 def order_power_events(graph: AuthGraph, events: Collection[str]) -> list[str]:
     """Reverse topological power ordering: auth events first, and the smallest `power_key` among those that are free."""
+    facts = graph.known_facts
     waits_for: dict[str, int] = {}
     cited_by: dict[str, list[str]] = {event_id: [] for event_id in events}
     for event_id in events:
@@ -292,7 +298,9 @@ def order_power_events(graph: AuthGraph, events: Collection[str]) -> list[str]:
         for cited in inside:
             cited_by[cited].append(event_id)
     keys = {
-        event_id: power_key(sender_level(graph, event_id), graph.facts(event_id).origin_server_ts, event_id)
+        event_id: power_key(
+            sender_level(graph, event_id), (facts.get(event_id) or graph.facts(event_id)).origin_server_ts, event_id
+        )
         for event_id in events
     }
     free = [(keys[event_id], event_id) for event_id, count in waits_for.items() if count == 0]
@@ -345,8 +353,10 @@ def ages_by_index(
     """The same where the mainline is the spine of `power_levels`. Raises: NotIndexed."""
     found: dict[str | None, float] = {None: float("inf")}
     ages: dict[str, float] = {}
+    facts = graph.known_facts
     for event_id in events:
-        levels = event_id if graph.facts(event_id).slot == POWER_LEVELS else graph.cited_power_levels(event_id)
+        is_levels = (facts.get(event_id) or graph.facts(event_id)).slot == POWER_LEVELS
+        levels = event_id if is_levels else graph.cited_power_levels(event_id)
         age = found.get(levels)
         if age is None and levels is not None:
             meet = None if power_levels is None else where_spines_meet(index, levels, power_levels)
@@ -361,6 +371,9 @@ def ages_by_index(
 
 def order_by_mainline(graph: AuthGraph, events: Iterable[str], ages: Mapping[str, float]) -> list[str]:
     """Mainline ordering: by age, then timestamp, then ID."""
-    return sorted(
-        events, key=lambda event_id: rest_key(ages[event_id], graph.facts(event_id).origin_server_ts, event_id)
-    )
+    facts = graph.known_facts
+
+    def key(event_id: str) -> Any:
+        return rest_key(ages[event_id], (facts.get(event_id) or graph.facts(event_id)).origin_server_ts, event_id)
+
+    return sorted(events, key=key)
