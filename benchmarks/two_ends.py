@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from p2pserver.link import Conversation, LinkEndpoint, Priority, datagram_octets, pacer_for, timers_for
+from p2pserver.link.node_key import node_key_of
 from p2pserver.node.pipes import Pipe
 from transports.contract import Link
 from transports.sim import LinkConditions, SimNetwork
@@ -74,7 +75,9 @@ class End:
 class TwoEnds:
     """`await connect()`, then send."""
 
-    def __init__(self, conditions: LinkConditions, seed: int) -> None:
+    def __init__(self, conditions: LinkConditions, seed: int, *, known: bool = False) -> None:
+        """`known`: the side that dials knows the key of the other."""
+        self._known = known
         self.network = SimNetwork(seed=seed, conditions=conditions, both_dial=0.0, discovery_ms=(1.0, 2.0))
         self.rng = random.Random(f"two ends {seed}")
         self.ends = (End(Conversation(1)), End(Conversation(2)))
@@ -88,6 +91,7 @@ class TwoEnds:
         for index, (transport, end) in enumerate(zip(transports, self.ends, strict=True)):
             end.link = CountedLink(await transport.next_link())
             profile = end.link.link.profile
+            known_key = node_key_of(SEEDS[1 - index]) if self._known and end.link.link.initiator else None
             endpoint = LinkEndpoint(
                 SEEDS[index],
                 end.link.link.initiator,
@@ -98,6 +102,7 @@ class TwoEnds:
                 local_epoch=index + 1,
                 timers=timers_for(profile),
                 pacer=pacer_for(profile),
+                known_key=known_key,
             )
             end.pipe = Pipe(cast("Link", end.link), endpoint, end, clock=loop.time)
             self._tasks.append(asyncio.create_task(end.pipe.run(), name=f"pipe {index}"))
