@@ -34,6 +34,7 @@ from p2pserver.link.limits import (
     DATAGRAM_OCTETS_MAX,
     DATAGRAM_OCTETS_MIN,
     FORGERIES_MAX,
+    UNHEARD_MAX,
     LinkTimers,
     Priority,
 )
@@ -334,16 +335,16 @@ class LinkEndpoint:
             self._sealer = self._opener = None
             self._step(PipeInput.FIRST)
         elif message is not None:
-            self._derive_keys()
+            self._derive_keys(now)
             if message is Message.KNOWN_FIRST:
                 self._step(PipeInput.KNOWN_FIRST)
             else:
                 self._peer_known(_INPUT_OF[message], now)
 
-    def _derive_keys(self) -> None:
+    def _derive_keys(self, now: float) -> None:
         send, receive, handshake_hash = self._handshake.split()
         link_tag = link_tag_of(handshake_hash)
-        self._sealer, self._opener = Sealer(send, link_tag, self._octets_max), Opener(receive, link_tag)
+        self._sealer, self._opener = Sealer(send, link_tag, self._octets_max, now), Opener(receive, link_tag)
 
     def _peer_known(self, happened: PipeInput, now: float) -> None:
         """The other side has proved to be there and to hold its key. Raises: PeerRefused."""
@@ -379,7 +380,7 @@ class LinkEndpoint:
         counter, header_octets = self._opener.counter_of(datagram, highest)
         if not self._replay.is_new(counter):
             return
-        payload = self._opener.open(datagram, counter, header_octets)
+        payload = self._opener.open(datagram, counter, header_octets, highest)
         self._heard_at = now
         self._pacer.heard(len(datagram), now)
         self._bad_in_a_row = 0
@@ -502,6 +503,11 @@ class LinkEndpoint:
         if self._sealer.counter >= COUNTER_MAX:
             self._step(PipeInput.FAULT, "all counters are used")
             return None
+        if (
+            self._sealer.counter - self._recovery.highest_acknowledged > UNHEARD_MAX
+            and not self._recovery.in_flight_octets
+        ):
+            self._ping_due = True
         room = self._room()
         due_at = self._arrivals.due_at
         has_data = self._recovery.may_send and now >= self._pacer.send_at and self._has_data()
@@ -571,7 +577,9 @@ class LinkEndpoint:
 
     def _seal(self, frames: bytes, now: float) -> bytes:
         assert self._sealer is not None
-        datagram = self._sealer.seal(frames, self._recovery.highest_acknowledged)
+        acknowledged = self._recovery.highest_acknowledged
+        self._sealer.rekey_if_due(acknowledged, now)
+        datagram = self._sealer.seal(frames, acknowledged)
         self._pacer.sent(len(datagram), now)
         return datagram
 

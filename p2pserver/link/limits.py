@@ -43,6 +43,12 @@ BAD_DATAGRAMS_MAX = 1_000
 """Datagrams with a wrong tag or without sense, with no good one in between, after which a pipe is given up."""
 FORGERIES_MAX = 1 << 20
 """Wrong tags in the whole life of a pipe: each is a guess that succeeds once in 2^64."""
+REKEY_DATAGRAMS = 65_536
+"""After so many datagrams a side sends under the next key."""
+REKEY_S = 3_600
+"""And after so many seconds, if it sends at all."""
+UNHEARD_MAX = 1_024
+"""After so many datagrams of which none was acknowledged, as none asked for it, one asks."""
 ACK_RANGES_MAX = 64
 ACK_LATE_MAX = 64
 """An ACK in a datagram that comes so many places late is ignored: later ones say more."""

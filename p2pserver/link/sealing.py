@@ -16,6 +16,7 @@ from nacl import bindings
 
 from p2pserver.link.errors import RemoteLinkError
 from p2pserver.link.frames import nearest
+from p2pserver.link.limits import REKEY_DATAGRAMS, REKEY_S, REPLAY_WINDOW
 from p2pserver.link.noise import three_keys
 
 SECURED = 0x80
@@ -67,10 +68,13 @@ def counter_octets(distance: int, datagram_octets_max: int) -> int:
 class Sealer:
     """The sending side."""
 
-    __slots__ = ("_keys", "_link_tag", "_octets_max", "counter")
+    __slots__ = ("_began_at", "_keys", "_link_tag", "_octets_max", "_phase_from", "counter")
 
-    def __init__(self, secret: bytes, link_tag: int, datagram_octets_max: int) -> None:
+    def __init__(self, secret: bytes, link_tag: int, datagram_octets_max: int, now: float) -> None:
         self._keys = Keys(secret)
+        self._phase_from = 0
+        """The first counter of this phase."""
+        self._began_at = now
         self._octets_max = datagram_octets_max
         self._link_tag = link_tag
         self.counter = 0
@@ -79,6 +83,18 @@ class Sealer:
     def room(self, acknowledged: int) -> int:
         """Octets for frames in the next datagram; `acknowledged`: the highest counter that was, or -1."""
         return self._octets_max - 1 - counter_octets(self.counter - acknowledged, self._octets_max) - TAG_OCTETS
+
+    def rekey_if_due(self, acknowledged: int, now: float) -> None:
+        """The next phase begins when this one was long enough, and the peer is known to have taken part in it.
+
+        So the peer is never more than one phase behind.
+        """
+        if acknowledged < self._phase_from:
+            return
+        if self.counter - self._phase_from >= REKEY_DATAGRAMS or now - self._began_at >= REKEY_S:
+            self._keys = Keys(self._keys.following)
+            self._phase_from = self.counter
+            self._began_at = now
 
     def seal(self, frames: bytes, acknowledged: int) -> bytes:
         """The next datagram."""
@@ -94,12 +110,16 @@ class Sealer:
 
 
 class Opener:
-    """The receiving side."""
+    """The receiving side: the keys of the present phase, of the next, and of the one before while some may be late."""
 
-    __slots__ = ("_keys", "link_tag")
+    __slots__ = ("_before", "_keys", "_next", "_phase_from", "link_tag")
 
     def __init__(self, secret: bytes, link_tag: int) -> None:
         self._keys = Keys(secret)
+        self._before: Keys | None = None
+        self._next: Keys | None = None
+        self._phase_from = 0
+        """The lowest counter of this phase that arrived."""
         self.link_tag = link_tag
 
     def counter_of(self, datagram: bytes, highest: int) -> tuple[int, int]:
@@ -116,9 +136,22 @@ class Opener:
         counter = nearest(low, bits, highest + 1)
         return counter if counter >= 0 else counter + (1 << bits), end
 
-    def open(self, datagram: bytes, counter: int, header_octets: int) -> bytes:
-        """The frames. Raises: RemoteLinkError, if the tag is wrong."""
-        ciphertext = datagram[header_octets:-TAG_OCTETS]
-        if not compare_digest(self._keys.tag(counter, datagram[:header_octets], ciphertext), datagram[-TAG_OCTETS:]):
+    def open(self, datagram: bytes, counter: int, header_octets: int, highest: int) -> bytes:
+        """The frames; `highest` as before. Raises: RemoteLinkError, if the tag is wrong."""
+        header, ciphertext, tag = datagram[:header_octets], datagram[header_octets:-TAG_OCTETS], datagram[-TAG_OCTETS:]
+        if compare_digest(self._keys.tag(counter, header, ciphertext), tag):
+            return self._keys.crypt(counter, ciphertext)
+        if counter < highest:
+            if highest - self._phase_from >= REPLAY_WINDOW:
+                self._before = None
+            other = self._before
+        else:
+            if self._next is None:
+                self._next = Keys(self._keys.following)
+            other = self._next
+        if other is None or not compare_digest(other.tag(counter, header, ciphertext), tag):
             raise RemoteLinkError("wrong tag")
-        return self._keys.crypt(counter, ciphertext)
+        if other is self._next:
+            self._before, self._keys, self._next = self._keys, other, None
+            self._phase_from = counter
+        return other.crypt(counter, ciphertext)

@@ -63,7 +63,7 @@ def lose_an_acknowledged_message(patch: pytest.MonkeyPatch) -> None:
 
 
 def skip_the_tag_check(patch: pytest.MonkeyPatch) -> None:
-    def open_anything(self: Opener, datagram: bytes, counter: int, header_octets: int) -> bytes:
+    def open_anything(self: Opener, datagram: bytes, counter: int, header_octets: int, _: int) -> bytes:
         return self._keys.crypt(counter, datagram[header_octets:-TAG_OCTETS])
 
     patch.setattr(Opener, "open", open_anything)
