@@ -117,16 +117,17 @@ def lines_of_transport(status: TransportStatus) -> Iterator[str]:
             yield printable(f"{status.kind}: a node at {service.address} does not answer{reason}")
 
 
-def lines_of_network(network: NetworkKey) -> list[str]:
-    """What it means to broadcast in a network: its first line goes on after a word or two."""
+def lines_of_network(network: NetworkKey, *, before: str = "") -> list[str]:
+    """What it means to broadcast in a network; `before` begins the first line."""
     if network.is_open:
         return [
-            "the open network: its key is public, so whoever is in reach can read what is broadcast, but for what",
-            "clients have encrypted. `p2pserver network create NAME` makes a network of your own.",
+            f"{before}the open network: its key is public, so whoever is",
+            "in reach can read what is broadcast, but for what clients have encrypted.",
+            "`p2pserver network create NAME` makes a network of your own.",
         ]
     return [
-        f"the network {printable(network.name)!r}, epoch {network.epoch}: who has its key can read what is broadcast,",
-        "but for what clients have encrypted.",
+        f"{before}the network {printable(network.name)!r}, epoch {network.epoch}: who has its key",
+        "can read what is broadcast, but for what clients have encrypted.",
     ]
 
 

@@ -142,7 +142,7 @@ async def _serve(
         ):
             announce(line)
         if node.mesh.network is not None:
-            for line in ("On shared radios, broadcasting in", *lines_of_network(node.mesh.network)):
+            for line in lines_of_network(node.mesh.network, before="Broadcasting on shared radios in "):
                 announce(line)
         if config.ready_file is not None:
             write_ready_file(config.ready_file, client_url=http.url, server_name=identity.server_name)

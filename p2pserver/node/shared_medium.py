@@ -132,6 +132,8 @@ class SharedMedium:
         self._networks, self._broadcaster = networks, broadcaster
         self._beacon_key = BeaconKey.of_network(networks[0].key)
         self._listener.use_networks(networks)
+        network = networks[0]
+        log.info("broadcasting", extra={"medium": self.kind, "network": network.name, "epoch": network.epoch})
         for session in self._neighborhood.sessions_on(self):
             self.introduce(session)
         self.count_sharers()
