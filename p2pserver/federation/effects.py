@@ -129,10 +129,11 @@ class FindUnknown:
 
 @dataclass(frozen=True, slots=True)
 class ReadHave:
-    """Asks which of the events are still not held, and for a sample of what is. Answer: `have_read`."""
+    """Asks which of the events are still not held, and for a sample and a filter of what is. Answer: `have_read`."""
 
     room_id: str
     event_ids: tuple[str, ...]
+    salt: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ class ReadMissing:
     have: tuple[str, ...]
     octets_max: int
     known: Container[str] = ()
-    """Events that the peer said it holds: it is sent none of these unless it names them."""
+    """Events that the peer says it holds: it is sent none of these unless it names them."""
 
 
 @dataclass(frozen=True, slots=True)

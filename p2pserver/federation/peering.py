@@ -44,6 +44,7 @@ from p2pserver.federation.effects import (
     RoomView,
     StoreItems,
 )
+from p2pserver.federation.held_filter import HeldThere
 from p2pserver.federation.limits import PeeringLimits, PeeringTimers, answer_octets_on, timers_on
 from p2pserver.federation.outbox_window import OutboxWindow
 from p2pserver.federation.questions import Questions
@@ -319,8 +320,16 @@ class Peering:
     def unknown_found(self, effect: FindUnknown, unknown: Sequence[str], view: RoomView | None, now: float) -> None:
         self._rooms.unknown_found(effect, unknown, view, now)
 
-    def have_read(self, effect: ReadHave, unknown: Sequence[str], have: Sequence[str], now: float) -> None:
-        self._rooms.have_read(effect, unknown, have, now)
+    def is_asking(self, room_id: str, now: float) -> bool:
+        return self._rooms.is_asking(room_id, now)
+
+    def put_off(self, effect: ReadHave, now: float) -> bool:
+        return self._rooms.put_off(effect, now)
+
+    def have_read(
+        self, effect: ReadHave, unknown: Sequence[str], have: Sequence[str], now: float, *, holds: bytes = b""
+    ) -> None:
+        self._rooms.have_read(effect, unknown, have, holds, now)
 
     def received(
         self, effect: Receive, results: Sequence[PduResult], missing: Sequence[str], lacking: Sequence[str], now: float
@@ -496,7 +505,8 @@ class Peering:
             want = self._wants.popleft()
             self._reading_missing = True
             octets_max = min(want.octets_max, self._limits.answer_octets)
-            self._channel.emit(ReadMissing(want.room_id, want.want, want.have, octets_max, self._channel.stored))
+            known = HeldThere(self._channel.stored, want.holds)
+            self._channel.emit(ReadMissing(want.room_id, want.want, want.have, octets_max, known))
         self._outbox.pump(now)
 
     def _send_offers(self) -> None:

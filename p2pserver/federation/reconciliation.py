@@ -27,6 +27,7 @@ from p2pserver.federation.effects import (
     Receive,
     RoomView,
 )
+from p2pserver.federation.held_filter import SALT_OCTETS
 from p2pserver.federation.recent_ids import RecentIds
 from p2pserver.federation.standings import Standings
 from p2pserver.link.limits import Priority
@@ -48,6 +49,8 @@ from p2pserver.wire.messages import (
 
 _LEAVES_FRESH_S = 5.0
 """The peer is not told the same leaves again within this time."""
+_PUT_OFF_S, _PATIENCE_S = 0.25, 5.0
+"""How soon it is tried again to ask, and how long at most, while another peer has yet to answer about the room."""
 _SETTLING_STEPS = 5
 """However long an exchange goes on, owed events wait for it no longer than this many times `settle_s`."""
 
@@ -60,6 +63,10 @@ class _RoomExchange:
     """Events that we mean to ask for."""
     reading_have: bool = False
     asked: tuple[str, ...] = ()
+    asked_at: float = 0.0
+    ask_at: float | None = None
+    """Put off until then."""
+    patient_until: float | None = None
     answer_until: float = 0.0
     vain: RecentIds = field(default_factory=lambda: RecentIds(1024))
     """Asked for in vain in this contact, or lately in a long one, and not named by the peer since then."""
@@ -83,7 +90,8 @@ class _RoomExchange:
         return not self.waiting and not self.asked and not self.reading_have
 
     def next_deadline(self) -> float | None:
-        times = [self.compare_at, self.answer_until if self.asked else None, self.settling_until or None]
+        answer_until = self.answer_until if self.asked else None
+        times = [self.compare_at, answer_until, self.ask_at, self.settling_until or None]
         return min((at for at in times if at is not None), default=None)
 
 
@@ -125,7 +133,7 @@ class Reconciliation:
         for exchange in self._rooms.values():
             exchange.asked = ()
             exchange.waiting.clear()
-            exchange.compare_at = None
+            exchange.compare_at = exchange.ask_at = exchange.patient_until = None
         self._compare_all_at = None
 
     def is_settling(self, room_id: str, now: float) -> bool:
@@ -352,27 +360,49 @@ class Reconciliation:
 
     def _ask(self, room_id: str, exchange: _RoomExchange) -> None:
         if exchange.waiting and not exchange.asked and not exchange.reading_have:
-            exchange.reading_have = True
+            exchange.reading_have, exchange.ask_at = True, None
             first = tuple(list(exchange.waiting)[:WANT_MAX])
             for event_id in first:
                 del exchange.waiting[event_id]
-            self._channel.emit(ReadHave(room_id, first))
+            self._channel.emit(ReadHave(room_id, first, self._channel.rng.randbytes(SALT_OCTETS)))
 
-    def have_read(self, effect: ReadHave, unknown: Sequence[str], have: Sequence[str], now: float) -> None:
-        """The answer to `ReadHave`: those that are still unknown, and a sample of what is held."""
+    def is_asking(self, room_id: str, now: float) -> bool:
+        """Whether the peer was asked about a room just now, and has not answered."""
+        exchange = self._rooms.get(room_id)
+        return exchange is not None and bool(exchange.asked) and now < exchange.asked_at + _PATIENCE_S
+
+    def put_off(self, effect: ReadHave, now: float) -> bool:
+        """Another peer is being asked: asks later, for what is lacking then. False where that was done long enough."""
+        exchange = self._touched(effect.room_id)
+        if exchange is None or not self._channel.talking:
+            return False
+        if exchange.patient_until is None:
+            exchange.patient_until = now + _PATIENCE_S
+        if now >= exchange.patient_until:
+            return False
+        exchange.reading_have = False
+        exchange.waiting = {**dict.fromkeys(effect.event_ids), **exchange.waiting}
+        exchange.ask_at = now + _PUT_OFF_S
+        return True
+
+    def have_read(
+        self, effect: ReadHave, unknown: Sequence[str], have: Sequence[str], holds: bytes, now: float
+    ) -> None:
+        """The answer to `ReadHave`: those that are still unknown, a sample and a filter of what is held."""
         exchange = self._touched(effect.room_id)
         if exchange is None:
             return
         exchange.reading_have = False
+        exchange.patient_until = None
         if not self._channel.talking:
             return
         if unknown:
-            exchange.asked = tuple(unknown)
+            exchange.asked, exchange.asked_at = tuple(unknown), now
             exchange.asked_before_stored = False
             exchange.answer_until = now + self._channel.timers.answer_s
             held = tuple(event_id for event_id in have[:HAVE_MAX] if is_canonical_event_id(event_id))
             octets = self._channel.limits.answer_octets
-            self._channel.say(Want(effect.room_id, exchange.asked, held, octets), Priority.STATE)
+            self._channel.say(Want(effect.room_id, exchange.asked, held, octets, holds), Priority.STATE)
         elif exchange.waiting:
             self._ask(effect.room_id, exchange)
         else:
@@ -520,6 +550,9 @@ class Reconciliation:
                 asked, exchange.asked = exchange.asked, ()
                 exchange.vain.add(asked)
                 exchange.fruitless += 1
+                self._ask(room_id, exchange)
+            if exchange.ask_at is not None and now >= exchange.ask_at:
+                exchange.ask_at = None
                 self._ask(room_id, exchange)
             if exchange.settling_until and now >= exchange.settling_until:
                 exchange.settling_until = 0.0

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from p2pserver.errors import LimitExceeded, MatrixError, Unrecognized
 from p2pserver.federation import effects as fx
+from p2pserver.federation.held_filter import events_max, filter_of
 from p2pserver.meg.parents import PREV_EVENTS_MAX
 from p2pserver.node.healing import Healer
 from p2pserver.node.session import PDUS_PER_UNIT_MAX, Session
@@ -58,6 +59,9 @@ class Surroundings(Protocol):
     def want_elsewhere(
         self, source: Session, room_id: str, event_ids: Sequence[str], members: Iterable[str]
     ) -> None: ...
+
+    def is_asking_others(self, session: Session, room_id: str) -> bool:
+        """Whether another connected peer was just asked for events of the room and is about to bring them."""
 
     def claim_unknown(self, session: Session, event_ids: Sequence[str]) -> list[str]:
         """Those that nobody else is being asked for at this moment."""
@@ -121,8 +125,11 @@ class Exchange:
             case fx.FindUnknown():
                 await self._find_unknown(session, effect)
             case fx.ReadHave():
-                unknown, have = await self._database.read(lambda tx: self._have(tx, effect))
-                peering.have_read(effect, unknown, have, self._clock())
+                if self._mesh.is_asking_others(session, effect.room_id) and peering.put_off(effect, self._clock()):
+                    return
+                rate = None if session.active is None else session.active.link.profile.bit_rate
+                unknown, have, holds = await self._database.read(lambda tx: self._have(tx, effect, rate))
+                peering.have_read(effect, unknown, have, self._clock(), holds=holds)
             case fx.ReadMissing():
                 pdus, more, lacking = await self._database.read(lambda tx: self._missing(tx, server, effect))
                 peering.missing_read(effect, pdus, more, lacking, self._clock())
@@ -218,9 +225,13 @@ class Exchange:
             unknown = self._mesh.claim_unknown(session, unknown)
         session.peering.unknown_found(effect, unknown, view, self._clock())
 
-    def _have(self, tx: Tx, effect: fx.ReadHave) -> tuple[list[str], list[str]]:
+    def _have(self, tx: Tx, effect: fx.ReadHave, bit_rate: int | None) -> tuple[list[str], list[str], bytes]:
         unknown = not_held_whole(tx, effect.event_ids, or_parked=False)
-        return unknown, self._rooms.have_sample(tx, effect.room_id, HAVE_MAX) if unknown else []
+        if not unknown:
+            return [], [], b""
+        have = self._rooms.have_sample(tx, effect.room_id, HAVE_MAX)
+        newest = self._rooms.newest_held(tx, effect.room_id, events_max(bit_rate))
+        return unknown, have, filter_of(newest, effect.salt)
 
     def _missing(self, tx: Tx, server: str, effect: fx.ReadMissing) -> tuple[list[dict[str, Any]], bool, list[str]]:
         if not self._rooms.may_see_room(tx, server, effect.room_id):

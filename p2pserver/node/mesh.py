@@ -587,6 +587,12 @@ class Mesh:
             session.peering.want(room_id, event_ids)
             session.wake()
 
+    def is_asking_others(self, session: Session, room_id: str) -> bool:
+        """Whether another connected peer was just asked for events of the room and is about to bring them."""
+        now = self._clock()
+        others = (other for other in self._by_name.values() if other is not session and other.active is not None)
+        return any(other.peering.is_asking(room_id, now) for other in others)
+
     def claim_unknown(self, session: Session, event_ids: Sequence[str]) -> list[str]:
         """Of events that were offered: those that no other connected peer is just being asked for."""
         now = self._clock()

@@ -162,6 +162,9 @@ class Rooms:
     def have_sample(self, tx: Tx, room_id: str, most: int = 64) -> list[str]:
         return serving.have_sample(tx, room_id, most)
 
+    def newest_held(self, tx: Tx, room_id: str, most: int) -> list[str]:
+        return serving.newest_held(tx, room_id, most)
+
     def missing_for(
         self,
         tx: Tx,

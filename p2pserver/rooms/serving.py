@@ -28,6 +28,12 @@ def have_sample(tx: Tx, room_id: str, most: int) -> list[str]:
     return list(dict.fromkeys([*leaves, *sample]))[:most]
 
 
+def newest_held(tx: Tx, room_id: str, most: int) -> list[str]:
+    """Events of the graph, and such that wait for a place in it, which came last: half of them may be waiting ones."""
+    waiting = parked.newest(tx, room_id, most=most // 2)
+    return [*waiting, *events.newest(tx, room_id, most=most - len(waiting))]
+
+
 def missing_for(
     context: RoomContext,
     tx: Tx,
@@ -41,7 +47,7 @@ def missing_for(
 ) -> tuple[list[dict[str, Any]], bool]:
     """Ancestors of `want`, itself included, that are not ancestors of `have`: oldest first, and whether there is more.
 
-    `known` are events that the server said it holds; in a wide graph `have` cannot name them all.
+    `known` are events that the server says it holds; in a wide graph `have` cannot name them all.
     Only for servers that are or were in the room; what the room's history visibility hides from them they get as a
     redacted copy. At least one event, if there is any, however large.
     """

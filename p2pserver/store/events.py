@@ -314,6 +314,14 @@ def accepted_between(tx: Tx, room_id: str, start: int, end: int) -> list[str]:
     return [event_id for (event_id,) in rows]
 
 
+def newest(tx: Tx, room_id: str, *, most: int) -> list[str]:
+    """The events of the graph that came last."""
+    rows = tx.all(
+        "SELECT event_id FROM events WHERE room_id = ? AND outlier = 0 ORDER BY position DESC LIMIT ?", (room_id, most)
+    )
+    return [event_id for (event_id,) in rows]
+
+
 def live_events(tx: Tx, room_id: str) -> list[str]:
     """The events of the graph that did not come as history of a join."""
     rows = tx.all("SELECT event_id FROM events WHERE room_id = ? AND position > 0 AND outlier = 0", (room_id,))

@@ -112,6 +112,12 @@ def shrink(tx: Tx, room_id: str, source: str, *, per_source: int, per_room: int,
     return dropped
 
 
+def newest(tx: Tx, room_id: str, *, most: int) -> list[str]:
+    """The parked events of a room that came last."""
+    rows = tx.all("SELECT event_id FROM parked_pdus WHERE room_id = ? ORDER BY number DESC LIMIT ?", (room_id, most))
+    return [event_id for (event_id,) in rows]
+
+
 def awaited(tx: Tx, room_id: str, *, most: int, of: Collection[str] | None = None) -> list[str]:
     """The missing events that parked ones wait for and that are not parked themselves (of the parked ones in `of`)."""
     rows = tx.execute(

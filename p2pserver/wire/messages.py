@@ -34,6 +34,8 @@ EVENT_IDS_MAX: Final = 512
 PDUS_MAX: Final = 512
 WANT_MAX: Final = 128
 HAVE_MAX: Final = 128
+HOLDS_OCTETS_MAX: Final = 1028
+"""A salt of 4 octets, and two for each of 512 events."""
 ITEMS_MAX: Final = 256
 ITEM_OCTETS_MAX: Final = 1024 * 1024 + 4096
 """An EDU may have 1 MiB, and has its type beside it."""
@@ -120,12 +122,16 @@ class Leaves:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """Asks for the events `want` and their ancestors that are not ancestors of `have`: oldest first, up to a size."""
+    """Asks for the events `want` and their ancestors that are not ancestors of `have`: oldest first, up to a size.
+
+    `holds`: a filter of what the asker holds or has parked of late (`federation.held_filter`); b"" for none.
+    """
 
     room_id: str
     want: tuple[str, ...]
     have: tuple[str, ...]
     octets_max: int
+    holds: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,7 +387,7 @@ _FIELDS_OF: dict[type, Callable[[Any], Sequence[Any]]] = {
     Hello: lambda m: [VERSION, m.server_name, m.agent, m.salt, m.clock_ms, m.features],
     Beacons: lambda m: [b"".join(room.tag + room.digest for room in m.rooms)],
     Leaves: lambda m: [m.room_id, _packed(m.event_ids), m.answer],
-    Want: lambda m: [m.room_id, _packed(m.want), _packed(m.have), m.octets_max],
+    Want: lambda m: [m.room_id, _packed(m.want), _packed(m.have), m.octets_max, m.holds],
     Pdus: _pdus_out,
     Lacking: lambda m: [m.room_id, _packed(m.event_ids)],
     Offer: lambda m: [m.room_id, _packed(m.event_ids)],
@@ -515,7 +521,8 @@ def _want(fields: list[Cbor]) -> Want:
     want = _event_ids(fields[1], WANT_MAX)
     if not want:
         raise WireError("nothing is wanted")
-    return Want(_room_id(fields[0]), want, _event_ids(fields[2], HAVE_MAX), _number(fields[3]))
+    holds = _octets(fields[4], HOLDS_OCTETS_MAX)
+    return Want(_room_id(fields[0]), want, _event_ids(fields[2], HAVE_MAX), _number(fields[3]), holds)
 
 
 def _pdus(fields: list[Cbor]) -> Pdus:
@@ -571,7 +578,7 @@ _READER_OF: dict[int, tuple[Callable[[list[Cbor]], Message], int]] = {
     1: (_hello, 6),
     2: (_beacons, 1),
     3: (_leaves, 3),
-    4: (_want, 4),
+    4: (_want, 5),
     5: (_pdus, 4),
     6: (lambda fields: Lacking(_room_id(fields[0]), _event_ids(fields[1], EVENT_IDS_MAX)), 2),
     7: (lambda fields: Offer(_room_id(fields[0]), _event_ids(fields[1], EVENT_IDS_MAX)), 2),

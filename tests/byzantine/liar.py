@@ -20,6 +20,7 @@ from p2pserver.errors import MatrixError
 from p2pserver.events.signing import Signer
 from p2pserver.events.versions import RoomVersionRules
 from p2pserver.federation.beacons import BeaconKey
+from p2pserver.federation.held_filter import HeldThere
 from p2pserver.link import Priority
 from p2pserver.meg.auth import auth_slots
 from p2pserver.meg.state import StateSlot
@@ -162,6 +163,7 @@ class Liar:
         """Answers from the arsenal and from what the honest half holds, but for what is withheld."""
         server = self.mesh.nodes[victim].server_name
         rooms = self.mesh.nodes[self.name].running.rooms
+        held_there = HeldThere((), want.holds)
         hidden = self.arsenal.closure([each for each in want.want if each not in self.withheld], want.have)
 
         def held(tx: Tx) -> list[Raw]:
@@ -170,11 +172,24 @@ class Liar:
                 return []
             have = list(want.have)
             return rooms.missing_for(
-                tx, room_id=want.room_id, want=known, have=have, octets_max=ANSWER_OCTETS, origin=server
+                tx,
+                room_id=want.room_id,
+                want=known,
+                have=have,
+                octets_max=ANSWER_OCTETS,
+                origin=server,
+                known=held_there,
             )[0]
 
         raws = await self.read(held)
-        raws += [forged.raw for forged in hidden if forged.event_id not in self.withheld]
+        raws += [
+            forged.raw
+            for forged in hidden
+            if forged.event_id not in self.withheld
+            and (forged.event_id in want.want or forged.event_id not in held_there)
+        ]
+        if server not in self.mesh.nodes[self.name].running.mesh.connected():
+            return
         if not raws:
             self.say(victim, m.Lacking(want.room_id, want.want))
             return

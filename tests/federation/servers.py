@@ -16,6 +16,7 @@ from typing import Any
 from p2pserver.errors import Verdict
 from p2pserver.events.signing import Signer
 from p2pserver.federation import effects as fx
+from p2pserver.federation.held_filter import EVENTS_MAX, filter_of
 from p2pserver.federation.limits import PeeringLimits, PeeringTimers
 from p2pserver.federation.peering import Peering
 from p2pserver.identifiers import KEY_ID, server_name_of
@@ -196,7 +197,8 @@ class FakeServer:
             case fx.ReadHave():
                 graph = self.rooms[effect.room_id]
                 unknown = [each for each in effect.event_ids if each not in graph.events]
-                peering.have_read(effect, unknown, graph.leaves()[:64], now)
+                holds = filter_of(list(graph.events)[-EVENTS_MAX:], effect.salt)
+                peering.have_read(effect, unknown, graph.leaves()[:64], now, holds=holds)
             case fx.ReadMissing():
                 self.answer_want(peering, effect, peer, now)
             case fx.Receive():
@@ -253,6 +255,7 @@ class FakeServer:
             return
         lacking = [each for each in effect.want if each not in graph.events]
         needed = graph.ancestors(effect.want) - graph.ancestors(effect.have) | {*effect.want} & {*graph.events}
+        needed -= {event_id for event_id in needed if event_id in effect.known and event_id not in effect.want}
         ordered = [event_id for event_id in topological(graph) if event_id in needed]
         pdus: list[dict[str, Any]] = []
         octets = 0

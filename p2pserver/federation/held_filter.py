@@ -1,0 +1,61 @@
+"""Which events a server holds, in two octets each: a Bloom filter that goes along with a `Want`.
+
+In a wide graph no sample of what is held names it all, and an answer would bring again what a third server has brought
+before. The filter says "held" of everything that was put into it, and of one in a thousand others: that one is left out
+of the answer, noticed as a missing parent, and asked for by name. Source: Bloom, "Space/time trade-offs in hash coding
+with allowable errors", 1970; of its use between replicas, Kleppmann and Howard, "Byzantine eventual consistency", 2020.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Container, Iterator
+from hashlib import blake2b
+from typing import Final
+
+from p2pserver.wire.messages import HOLDS_OCTETS_MAX
+
+SALT_OCTETS: Final = 4
+BITS_PER_EVENT: Final = 16
+HASHES: Final = 6
+EVENTS_MAX: Final = (HOLDS_OCTETS_MAX - SALT_OCTETS) * 8 // BITS_PER_EVENT
+SECONDS: Final = 0.5
+"""Of a slow link, at most, for the filter of one question."""
+
+
+def events_max(bit_rate: int | None) -> int:
+    """How many events a filter may stand for on a link of so many bit/s; None: on one that does not tell."""
+    return EVENTS_MAX if bit_rate is None else min(EVENTS_MAX, int(bit_rate * SECONDS) // BITS_PER_EVENT)
+
+
+def filter_of(event_ids: Collection[str], salt: bytes) -> bytes:
+    """The filter in octets; b"" for no events. `salt` (4 octets) makes each one wrong about other events."""
+    if not event_ids:
+        return b""
+    bits = bytearray(len(event_ids) * BITS_PER_EVENT // 8)
+    for event_id in event_ids:
+        for place in _places(event_id, salt, len(bits) * 8):
+            bits[place >> 3] |= 1 << (place & 7)
+    return salt + bits
+
+
+class HeldThere(Container[str]):
+    """What a peer says that it holds: by name before, or by the filter of its question."""
+
+    def __init__(self, named: Container[str], octets: bytes) -> None:
+        self._named = named
+        self._salt, self._bits = octets[:SALT_OCTETS], octets[SALT_OCTETS:]
+
+    def __contains__(self, event_id: object) -> bool:
+        if event_id in self._named:
+            return True
+        bits = self._bits
+        return bool(bits) and all(
+            bits[place >> 3] >> (place & 7) & 1 for place in _places(str(event_id), self._salt, len(bits) * 8)
+        )
+
+
+def _places(event_id: str, salt: bytes, size: int) -> Iterator[int]:
+    """Double hashing: Kirsch and Mitzenmacher, "Less hashing, same performance", 2006."""
+    digest = blake2b(event_id.encode(), digest_size=8, key=salt).digest()
+    first, step = int.from_bytes(digest[:4], "big"), int.from_bytes(digest[4:], "big") | 1
+    return ((first + number * step) % size for number in range(HASHES))
