@@ -67,6 +67,7 @@ class _RoomExchange:
     ask_at: float | None = None
     """Put off until then."""
     patient_until: float | None = None
+    """Once it is over, nothing is put off any more in this contact: who is asked and silent holds others up once."""
     answer_until: float = 0.0
     vain: RecentIds = field(default_factory=lambda: RecentIds(1024))
     """Asked for in vain in this contact, or lately in a long one, and not named by the peer since then."""
@@ -393,7 +394,8 @@ class Reconciliation:
         if exchange is None:
             return
         exchange.reading_have = False
-        exchange.patient_until = None
+        if exchange.patient_until is not None and now < exchange.patient_until:
+            exchange.patient_until = None
         if not self._channel.talking:
             return
         if unknown:
