@@ -73,13 +73,14 @@ def air() -> Iterator[Air]:
 
 
 @pytest.fixture
-def devices(air: Air, tmp_path: Path) -> Iterator[list[Device]]:
+def devices(air: Air, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[list[Device]]:
+    mtu = getattr(request, "param", 247)
     started: list[Device] = []
     try:
         for name in ("ann", "ben"):
             home = tmp_path / name
             home.mkdir()
-            arguments = [f"--listen=127.0.0.1:{free_port()}", f"--transport={air.transport(name)}"]
+            arguments = [f"--listen=127.0.0.1:{free_port()}", f"--transport={air.transport(name, mtu=mtu)}"]
             started.append(Device(NodeProcess(subprocess.Popen, home, arguments).start()))
         yield started
     finally:
@@ -115,7 +116,10 @@ def test_two_phones_chat_part_and_merge(air: Air, devices: list[Device], story: 
     assert view["members"] == sorted([story.ann.user_id, story.ben.user_id])
 
 
-def test_a_phone_that_is_switched_off_comes_back(devices: list[Device], story: Story) -> None:
+@pytest.mark.parametrize("devices", [23], indirect=True)
+def test_a_phone_that_is_switched_off_comes_back_though_datagrams_have_20_octets(
+    devices: list[Device], story: Story
+) -> None:
     story.both_send("before", 3)
     story.wait_for_all()
     devices[1].node.kill()
@@ -125,3 +129,16 @@ def test_a_phone_that_is_switched_off_comes_back(devices: list[Device], story: S
     devices[1].node.start()
     story.wait_for_all()
     assert len(story.check_equal()["messages"]) == 9
+
+
+def test_the_example_tells_the_story() -> None:
+    told = subprocess.run(
+        [sys.executable, "examples/offline_phones.py"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    assert "both have the same five messages" in told.stdout

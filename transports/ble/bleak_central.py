@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 DEVICES_MAX = 256
+SCAN_ATTEMPTS = 6
+SCAN_AGAIN_S = 1.0
 _SCANNER_S = 10.0
 _CONNECT_S = 20.0
 _ATT_S = 10.0
@@ -63,12 +65,24 @@ class BleakCentral:
 
     async def scan(self, on: bool) -> None:
         if on and self._scanner is None:
-            scanner = BleakScanner(self._heard, [SERVICE], bluez=self._bluez, backend=self._scanner_backend)
-            await self._adapter_does(scanner.start())
-            self._scanner = scanner
+            await self._start_scan()
         elif not on and self._scanner is not None:
             scanner, self._scanner = self._scanner, None
             await self._adapter_does(scanner.stop())
+
+    async def _start_scan(self) -> None:
+        """BlueZ may still be ending the last scan or a connection: then it is asked again."""
+        for attempt in range(SCAN_ATTEMPTS):
+            scanner = BleakScanner(self._heard, [SERVICE], bluez=self._bluez, backend=self._scanner_backend)
+            try:
+                await self._adapter_does(scanner.start())
+            except RadioDown as down:
+                if "InProgress" not in str(down) or attempt == SCAN_ATTEMPTS - 1:
+                    raise
+                await asyncio.sleep(SCAN_AGAIN_S)
+            else:
+                self._scanner = scanner
+                return
 
     async def _adapter_does(self, operation: Awaitable[None]) -> None:
         try:

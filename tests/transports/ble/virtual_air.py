@@ -20,6 +20,8 @@ T_IFS_US = 150
 OVERHEAD_OCTETS = 10
 """Preamble 1, access address 4, header 2, CRC 3 (Core Specification, volume 6, part B, 2.1)."""
 SUPERVISION_S = 0.3
+ENHANCED_COMPLETE_BIT = 1 << 9
+"""Of the LE event mask (Core Specification, volume 4, part E, 7.8.1)."""
 
 
 class VirtualAir(link.LocalLink):
@@ -145,8 +147,27 @@ class AirController(virtual.Controller):
     total_num_le_acl_data_packets = 8
     supported_max_tx_octets = LL_OCTETS
     supported_max_rx_octets = LL_OCTETS
-    le_features = virtual.Controller.le_features & ~hci.LeFeatureMask.LL_PRIVACY
-    """With it Linux waits for LE Enhanced Connection Complete, which Bumble's controller does not send."""
+
+    def send_hci_packet(self, packet: hci.HCI_Packet) -> None:
+        """As a controller with extended advertising it tells connections by the enhanced event, if that is wanted.
+
+        Linux waits for no other: without it, it gives up each connection after 4 s, and forgets that it has it.
+        """
+        if isinstance(packet, hci.HCI_LE_Connection_Complete_Event) and self.le_event_mask & ENHANCED_COMPLETE_BIT:
+            packet = hci.HCI_LE_Enhanced_Connection_Complete_Event(
+                status=packet.status,
+                connection_handle=packet.connection_handle,
+                role=packet.role,
+                peer_address_type=packet.peer_address_type,
+                peer_address=packet.peer_address,
+                local_resolvable_private_address=hci.Address.ANY,
+                peer_resolvable_private_address=hci.Address.ANY,
+                connection_interval=packet.connection_interval,
+                peripheral_latency=packet.peripheral_latency,
+                supervision_timeout=packet.supervision_timeout,
+                central_clock_accuracy=packet.central_clock_accuracy,
+            )
+        super().send_hci_packet(packet)
 
     def power_off(self) -> None:
         """Silent from now on."""
