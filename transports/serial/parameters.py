@@ -14,8 +14,8 @@ DATAGRAM_OCTETS_MIN, DATAGRAM_OCTETS_MAX = 20, 1_500
 FRAME_S = 1.5
 """How long the largest frame of a wire takes: what is urgent waits no longer."""
 FRAME_OCTETS_LEAST = 96
-IDLE_BIT_S = 0.4
-"""What it may cost to be found, in bits per second; the keepalive of the link above comes to it."""
+IDLE_BIT_S = 0.2
+"""What it may cost to be found, in bits per second; the keepalive of the link above and what it carries come to it."""
 FAST_BIT_RATE = 64_000
 """From here on it may cost a thousandth of the line."""
 HELLO_S_MIN = 5.0
