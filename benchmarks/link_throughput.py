@@ -1,4 +1,4 @@
-"""What the link costs on this machine: goodput, small messages and latency over a pipe in memory.
+"""What the link costs on this machine: goodput, small messages and latency over a pipe in memory, by CPU time.
 
 python benchmarks/link_throughput.py
 """
@@ -17,7 +17,7 @@ class InMemory:
     """Two endpoints whose datagrams arrive at once."""
 
     def __init__(self, octets_max: int) -> None:
-        now = time.perf_counter()
+        now = time.process_time()
         self.conversations = [Conversation(1), Conversation(2)]
         self.ends = [
             LinkEndpoint(
@@ -34,7 +34,7 @@ class InMemory:
         while busy:
             busy = False
             for side in (0, 1):
-                now = time.perf_counter()
+                now = time.process_time()
                 end = self.ends[side]
                 end.handle_timeout(now)
                 for event in end.events():
@@ -48,39 +48,39 @@ class InMemory:
 def goodput_mb_s(octets_max: int, octets: int) -> float:
     pipe = InMemory(octets_max)
     message = os.urandom(250_000)
-    start = time.perf_counter()
+    start = time.process_time()
     arrived = 0
     while arrived < octets:
         while pipe.conversations[0].can_send(len(message)):
             pipe.conversations[0].send(message, Priority.STATE)
         pipe.exchange()
         arrived += sum(map(len, pipe.conversations[1].received()))
-    return arrived / (time.perf_counter() - start) / 1e6
+    return arrived / (time.process_time() - start) / 1e6
 
 
 def small_messages_per_s(octets_max: int, burst: int, total: int) -> float:
     pipe = InMemory(octets_max)
     message = os.urandom(300)
-    start = time.perf_counter()
+    start = time.process_time()
     arrived = 0
     while arrived < total:
         for _ in range(burst):
             pipe.conversations[0].send(message, Priority.TEXT)
         pipe.exchange()
         arrived += len(pipe.conversations[1].received())
-    return arrived / (time.perf_counter() - start)
+    return arrived / (time.process_time() - start)
 
 
 def one_way_us(octets_max: int) -> float:
     pipe = InMemory(octets_max)
     times = []
     for _ in range(2_000):
-        start = time.perf_counter()
+        start = time.process_time()
         pipe.conversations[0].send(b"x" * 300, Priority.TEXT)
         for datagram in pipe.ends[0].poll_transmit(start):
             pipe.ends[1].datagram_received(datagram, start)
         assert pipe.conversations[1].received()
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
         pipe.exchange()
     return median(times) * 1e6
 

@@ -8,6 +8,7 @@ import pytest
 
 from p2pserver.link import MESSAGE_OCTETS_MAX, QUEUE_OCTETS_MAX, LinkTimers, MessageSize, PipeDead, Priority, QueueFull
 from p2pserver.link.limits import QUEUE_MESSAGES_MAX
+from p2pserver.link.sealing import TAG_OCTETS
 from tests.link.lossy import Faults, Node, World, random_messages, transfer_problems
 
 LOSSY = Faults(loss=0.2, duplication=0.1, delay_s=0.01, jitter_s=0.03)
@@ -53,6 +54,55 @@ def test_a_pipe_is_replaced_in_the_middle_by_one_with_other_datagrams(seed: int)
     assert world.run(600, lambda: done(world))
     assert transfer_problems(carol, dave, down) == []
     assert transfer_problems(dave, carol, up) == []
+
+
+@pytest.mark.parametrize(("octets_max", "header_octets"), [(20, 5), (244, 6), (1_400, 7), (65_535, 7)])
+def test_a_datagram_in_the_middle_of_a_message_has_little_header(octets_max: int, header_octets: int) -> None:
+    world = World(1)
+    carol, dave = world.nodes
+    datagrams: list[bytes] = []
+    world.lay_pipe(octets_max, Faults())
+    world.run(1)
+    text = world.rng.randbytes(octets_max * 12)
+    sent = queue(carol, [(text, Priority.MEDIA)])
+
+    def note(sender: int, datagram: bytes) -> list[bytes]:
+        if sender == 0:
+            datagrams.append(datagram)
+        return [datagram]
+
+    world.tamper = note
+    world.kick()
+    assert world.run(60, lambda: done(world))
+    assert transfer_problems(carol, dave, sent) == []
+    full = [datagram for datagram in datagrams if len(datagram) == octets_max]
+    assert len(full) * (octets_max - TAG_OCTETS - header_octets) >= len(text) - octets_max
+    assert header_octets <= 0.025 * 244 or octets_max > 244
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("between", [20, 100, 1_000])
+def test_after_a_reconnect_only_what_is_missing_is_sent(between: int, seed: int) -> None:
+    """Each pipe breaks with datagrams and acknowledgements on their way; the next has another datagram size."""
+    world = World(seed)
+    carol, dave = world.nodes
+    octets = 200_000
+    sent = queue(carol, [(world.rng.randbytes(octets // 2), Priority.MEDIA) for _ in range(2)])
+    for octets_max in (244, between, 495, between, 244):
+        pipe = world.lay_pipe(octets_max, Faults(bit_rate=200_000, delay_s=0.05), paced=True)
+        world.run(0.8 + world.rng.random())
+        pipe.up = False
+        world.run(0.2)
+        for end in pipe.ends:
+            end.close("out of reach", world.now)
+        world.kick()
+    held = dave.conversation.octets_held
+    assert held > 0
+    left = octets - len(b"".join(dave.received)) - held
+    pipe = world.lay_pipe(1_000, Faults(bit_rate=200_000, delay_s=0.05), paced=True)
+    assert world.run(120, lambda: done(world))
+    assert transfer_problems(carol, dave, sent) == []
+    assert pipe.octets[0] < left * 1.03 + 2_500
 
 
 def test_a_lost_pipe_is_noticed_and_the_next_one_goes_on() -> None:
