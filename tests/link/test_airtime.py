@@ -11,7 +11,7 @@ import pytest
 from benchmarks.two_ends import TwoEnds
 from p2pserver.link import AirtimeBudget, Priority
 from p2pserver.link.airtime import HOUR_S, SHARES
-from p2pserver.link.pacing import Pacer
+from p2pserver.link.pacing import LEAD_S, Line, Pacer
 from transports.contract import DUTY_CYCLES, airtime_of_duty_cycle
 from transports.sim import LinkConditions, run_virtual
 
@@ -153,3 +153,15 @@ def count_the_octets_alone(patch: pytest.MonkeyPatch) -> None:
 def test_sabotage_is_reported(sabotage: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
     sabotage(monkeypatch)
     assert metered_problems() != []
+
+
+def test_pipes_over_one_radio_share_its_line_and_its_airtime() -> None:
+    line = Line(AirtimeBudget(36_000))
+    first, second = (Pacer(1_200, 0.1, 4, line) for _ in range(2))
+    assert first.sent(150, 10.0) == pytest.approx(11.1)
+    assert second.send_at == first.send_at == pytest.approx(11.1 - LEAD_S)
+    assert second.sent(150, 10.0) == pytest.approx(12.2)
+    assert line.budget is not None
+    assert line.budget.used_s(13.0) == pytest.approx(2.2)
+    alone = Pacer(1_200, 0.1, 4)
+    assert alone.send_at < 10
