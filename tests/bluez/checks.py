@@ -1,0 +1,232 @@
+"""What is tried inside the guest, with the kernel's Bluetooth and a real bluetoothd: `checks.py RESULTS_FILE`.
+
+Each check writes what it saw; the tests outside judge it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from dbus_fast import Variant
+
+from tests.transports.ble.radios import until
+from tests.transports.ble.talker import Talker
+from tests.transports.ble.test_bluez_bus import set_property
+from transports.ble import BleTransport
+from transports.ble.link import BleLink
+from transports.ble.system import open_system_radio
+from transports.contract import LinkDown
+
+ADAPTERS = 3
+FOUND_S = 60.0
+
+
+class Machine:
+    """The daemons of the guest."""
+
+    def __init__(self) -> None:
+        subprocess.run(["dbus-daemon", "--system", "--fork"], check=True)
+        self.air = subprocess.Popen(
+            [sys.executable, "-m", "tests.bluez.vhci_air", str(ADAPTERS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self.air.stdout is not None
+        assert self.air.stdout.readline().strip() == b"air"
+        self.bluetoothd = self.start_bluetoothd()
+
+    @staticmethod
+    def start_bluetoothd() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(["/usr/libexec/bluetooth/bluetoothd", "-n"])
+
+    async def power_on(self) -> None:
+        async with asyncio.timeout(60):
+            for number in range(ADAPTERS):
+                while not await set_property(f"hci{number}", "Powered", Variant("b", True)):  # noqa: ASYNC110
+                    await asyncio.sleep(0.5)
+
+    def say(self, line: str) -> None:
+        assert self.air.stdin is not None
+        assert self.air.stdout is not None
+        self.air.stdin.write(line.encode() + b"\n")
+        self.air.stdin.flush()
+        self.air.stdout.readline()
+
+
+def transport(adapter: str, short_id: bytes) -> BleTransport:
+    """One whose short id is chosen, and so who dials."""
+    return BleTransport(lambda: open_system_radio(adapter), random_bytes=lambda _: short_id, rng=random.Random(adapter))
+
+
+LOW, MIDDLE, HIGH = b"\x01" * 6, b"\x50" * 6, b"\xf0" * 6
+
+
+async def next_link(of: BleTransport) -> BleLink:
+    started = time.monotonic()
+    try:
+        async with asyncio.timeout(FOUND_S):
+            link = await of.next_link()
+    except TimeoutError:
+        raise TimeoutError(f"no link: {of.status()}") from None
+    print(f"  {link.remote} {'out' if link.initiator else 'in'} after {time.monotonic() - started:.1f} s", flush=True)
+    return link
+
+
+async def carry(sender: BleLink, receiver: BleLink, count: int) -> dict[str, Any]:
+    """Numbered datagrams of the largest size; which came, and how far out of order."""
+    most = sender.profile.addressed_octets_max
+    sent = [number.to_bytes(2, "big") + random.Random(number).randbytes(most - 2) for number in range(count)]
+    arrived: list[bytes] = []
+    started = time.monotonic()
+
+    async def take() -> None:
+        while len(arrived) < count:
+            async with asyncio.timeout(20):
+                arrived.append(await receiver.receive())
+
+    taking = asyncio.create_task(take())
+    for datagram in sent:
+        await sender.send(datagram)
+    with contextlib.suppress(TimeoutError):
+        await taking
+    numbers = [int.from_bytes(datagram[:2], "big") for datagram in arrived]
+    highest, displaced = -1, 0
+    for number in numbers:
+        displaced = max(displaced, highest - number)
+        highest = max(highest, number)
+    return {
+        "sent": count,
+        "octets": most,
+        "intact": sorted(arrived) == sorted(sent),
+        "arrived": len(arrived),
+        "displaced": displaced,
+        "seconds": round(time.monotonic() - started, 2),
+    }
+
+
+async def two_nodes(machine: Machine) -> dict[str, Any]:
+    a, b = transport("hci0", LOW), transport("hci1", HIGH)
+    found: dict[str, Any] = {}
+    try:
+        await a.start(b"instan-a")
+        await b.start(b"instan-b")
+        link_a, link_b = await next_link(a), await next_link(b)
+        found["dialed_by_lower"] = link_a.initiator and not link_b.initiator
+        found["up"] = await carry(link_a, link_b, 80)
+        found["down"] = await carry(link_b, link_a, 80)
+        machine.say("part K0 K1")
+        started = time.monotonic()
+        found["loss_noticed"] = [await until_down(link) for link in (link_a, link_b)]
+        found["loss_noticed_s"] = round(time.monotonic() - started, 2)
+        machine.say("meet K0 K1")
+        link_a, link_b = await next_link(a), await next_link(b)
+        found["after_loss"] = await carry(link_a, link_b, 10)
+        await link_a.close()
+        found["close_noticed"] = await until_down(link_b)
+        link_a, link_b = await next_link(a), await next_link(b)
+        found["after_close"] = await carry(link_b, link_a, 10)
+        await link_b.close()
+        found["close_by_peripheral_noticed"] = await until_down(link_a)
+        link_a, link_b = await next_link(a), await next_link(b)
+        found["messages"] = await messages(link_a, link_b)
+    finally:
+        await asyncio.gather(a.close(), b.close())
+    return found
+
+
+async def messages(link_a: BleLink, link_b: BleLink) -> dict[str, Any]:
+    """Whole messages through the link layer, both ways at once."""
+    a, b = Talker(link_a), Talker(link_b)
+    text = {talker: random.Random(name).randbytes(20_000) for name, talker in ((1, a), (2, b))}
+    running = [asyncio.create_task(talker.run()) for talker in (a, b)]
+    try:
+        async with asyncio.timeout(60):
+            for talker in (a, b):
+                talker.say(text[talker], 5_000)
+            await until(lambda: len(b"".join(a.received)) >= 20_000 and len(b"".join(b.received)) >= 20_000, 60)
+    except TimeoutError:
+        print("  messages: not in time", flush=True)
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+    return {"equal": b"".join(a.received) == text[b] and b"".join(b.received) == text[a]}
+
+
+async def until_down(link: BleLink) -> str:
+    started, said = time.monotonic(), ""
+    try:
+        async with asyncio.timeout(40):
+            while True:
+                await link.receive()
+    except LinkDown as down:
+        said = str(down)
+    except TimeoutError:
+        pass
+    print(f"  {link.remote} {said or 'is not'} down after {time.monotonic() - started:.1f} s", flush=True)
+    return said
+
+
+async def three_nodes(_machine: Machine) -> dict[str, Any]:
+    """Two centrals of one peripheral: what is notified to one, the other hears as well, and must not take."""
+    a, b, c = transport("hci0", LOW), transport("hci1", MIDDLE), transport("hci2", HIGH)
+    try:
+        for number, each in enumerate((a, b, c)):
+            await each.start(b"instan-%d" % number)
+        links: list[BleLink] = []
+        async with asyncio.timeout(FOUND_S):
+            while len(links) < 2:
+                links.append(await c.next_link())
+        theirs = {}
+        for each in (a, b):
+            async with asyncio.timeout(FOUND_S):
+                link = await each.next_link()
+                while link.short_id != HIGH:
+                    link = await each.next_link()
+            theirs[each] = link
+        to = {link.tag: link for link in links}
+        results = {}
+        for name, each in (("a", a), ("b", b)):
+            results[name] = await carry(to[theirs[each].tag], theirs[each], 20)
+        return {
+            "tags": len(to),
+            **results,
+            "not_for_us": [theirs[each].not_for_us for each in (a, b)],
+            "waiting": [len(theirs[each]._inbox) for each in (a, b)],
+        }
+    finally:
+        await asyncio.gather(a.close(), b.close(), c.close())
+
+
+CHECKS: dict[str, Callable[[Machine], Awaitable[dict[str, Any]]]] = {
+    "two_nodes": two_nodes,
+    "three_nodes": three_nodes,
+}
+
+
+async def main(machine: Machine, wanted: list[str]) -> dict[str, Any]:
+    results: dict[str, Any] = {"kernel": os.uname().release}
+    await machine.power_on()
+    for name in wanted or list(CHECKS):
+        started = time.monotonic()
+        try:
+            results[name] = await CHECKS[name](machine)
+        except Exception:  # noqa: BLE001  # the tests outside are told, and the other checks still run
+            results[name] = {"failed": traceback.format_exc()}
+        print(name, round(time.monotonic() - started, 1), "s", results[name], flush=True)
+    machine.bluetoothd.terminate()
+    machine.air.kill()
+    return results
+
+
+if __name__ == "__main__":
+    Path(sys.argv[-1]).write_text(json.dumps(asyncio.run(main(Machine(), sys.argv[1:-1]))))
