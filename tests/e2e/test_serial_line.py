@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,22 +40,33 @@ def rooms_shown(device: Device) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True).stdout
 
 
+def until(seen: Callable[[], bool], message: str, seconds: float = 40) -> None:
+    deadline = time.monotonic() + seconds
+    while not seen():
+        assert time.monotonic() < deadline, message
+
+
 @pytest.mark.timeout(150)
 def test_a_room_is_joined_and_used_at_1200_bit_s(devices: list[Device]) -> None:
     here, there = devices
     ann, ben = here.client(subprocess.Popen, "ann"), there.client(subprocess.Popen, "ben")
+    until(lambda: all("connected to" in device.node.said() for device in devices), "the nodes did not meet")
     open_to_all = {"type": "m.room.join_rules", "state_key": "", "content": {"join_rule": "public"}}
     room = ann.do("create", initial_state=[open_to_all], room_version="12")
     joined = ben.start("join", room=room)
-    shown = ""
-    while "octets, about" not in shown:
-        shown = rooms_shown(there)
+    shown: list[str] = []
+
+    def is_shown() -> bool:
+        shown.append(rooms_shown(there))
+        return "octets, about" in shown[-1]
+
+    until(is_shown, "the join was never shown")
     joined(60)
     said = there.node.said()
     told = re.findall(rf"joining {re.escape(room)}: (\d+) % of [\d,]+ octets, about \d+ s left", said)
     assert told
     assert f"joined {room}" in said
-    assert re.search(r"\d+ % of [\d,]+ octets, about \d+ s left", shown), shown
+    assert re.search(r"\d+ % of [\d,]+ octets, about \d+ s left", shown[-1]), shown[-1]
 
     # what people write overtakes the history, which is still on its way
     ben.do("send_many", room=room, bodies=["can you hear me?"])
