@@ -6,9 +6,10 @@ messages, over one pipe after another. No clock, no randomness and no I/O: those
 
 from p2pserver.link.airtime import AirtimeBudget
 from p2pserver.link.conversation import Conversation
-from p2pserver.link.endpoint import LinkEndpoint, LinkEvent, PeerAuthenticated, PipeDead
+from p2pserver.link.endpoint import LinkEndpoint
 from p2pserver.link.errors import LinkError, LocalLinkError, MessageSize, QueueFull, RemoteLinkError
 from p2pserver.link.limits import MESSAGE_OCTETS_MAX, QUEUE_OCTETS_MAX, LinkTimers, Priority
+from p2pserver.link.link_events import LinkEvent, PeerAuthenticated, PipeDead
 from p2pserver.link.pacing import Line, Pacer
 from p2pserver.link.timing import airtime_s, datagram_octets, line_for, pacer_for, timers_for
 

@@ -7,7 +7,6 @@ clock or raises for what the other side sends. The layout of datagrams and the r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from p2pserver.link.conversation import Conversation
 from p2pserver.link.errors import LocalLinkError, PeerRefused, RemoteLinkError
@@ -38,6 +37,7 @@ from p2pserver.link.limits import (
     LinkTimers,
     Priority,
 )
+from p2pserver.link.link_events import LinkEvent, PeerAuthenticated, PipeDead
 from p2pserver.link.node_key import EPOCH_OCTETS, Introduction, is_node_key, node_key_of, sign_of
 from p2pserver.link.outgoing import FragmentSent
 from p2pserver.link.pacing import Pacer
@@ -57,25 +57,6 @@ _INPUT_OF = {
 ACK_OCTETS = 40
 """On a half-duplex line, so long an acknowledgement is waited for before the next burst."""
 TURN_S = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class PeerAuthenticated:
-    """The other side holds this Ed25519 key. Attach its conversation now."""
-
-    peer_key: bytes
-    epoch: int
-    """The random number of the peer's process: another one than last time means that it restarted."""
-
-
-@dataclass(frozen=True, slots=True)
-class PipeDead:
-    """The last event of a pipe: nothing more is sent or received. The conversation, if any, is detached."""
-
-    reason: str
-
-
-LinkEvent = PeerAuthenticated | PipeDead
 
 
 class LinkEndpoint:

@@ -16,12 +16,14 @@ from p2pserver.federation import effects as fx
 from p2pserver.federation.limits import PeeringLimits
 from p2pserver.federation.peering import Peering
 from p2pserver.federation.recent_ids import RecentIds
-from p2pserver.link import Conversation, Line, LinkEndpoint, datagram_octets, line_for, pacer_for, timers_for
+from p2pserver.link import Conversation, LinkEndpoint, datagram_octets, pacer_for, timers_for
 from p2pserver.link.network_key import NetworkKey
 from p2pserver.mesh.neighbors import Neighbors, PipeFacts, newer_stays
+from p2pserver.node.claims import Claims
 from p2pserver.node.exchange import Exchange, S2sHandler, error_of
 from p2pserver.node.healing import Healer
 from p2pserver.node.identity import Identity
+from p2pserver.node.media import Media
 from p2pserver.node.peer_events import PeerConnected, PeerEvent, PeerLost, PeerRefused
 from p2pserver.node.pipes import Pipe
 from p2pserver.node.session import Progress, Session
@@ -29,7 +31,6 @@ from p2pserver.node.shared_medium import SharedMedium
 from p2pserver.node.timers import NodeTimers
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.database import Database
-from p2pserver.store.networks import networks_in_use
 from p2pserver.store.peers import (
     all_peers_lost,
     blocked_keys,
@@ -40,7 +41,7 @@ from p2pserver.store.peers import (
     peers_seen,
 )
 from p2pserver.wire.messages import SALT_OCTETS, WireError, decode_json_object
-from transports.contract import INSTANCE_ID_OCTETS, Link, LinkDown, Transport, TransportStatus, medium_of
+from transports.contract import INSTANCE_ID_OCTETS, Link, LinkDown, Transport, TransportStatus
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +55,6 @@ DUPLICATE_CLOSED_AFTER_S = 1.0
 """The other side may still be about to move the conversation to the pipe that stays."""
 LINKS_NOTED_AFTER_S = 1.0
 ENDED_MAX = 1024
-IN_FLIGHT_MAX = 8192
-IN_FLIGHT_S = 5.0
 FORWARDED_MAX = 8192
 GOODBYE_S = 0.3
 OUTBOX_LOOK_S = 600.0
@@ -93,17 +92,16 @@ class Mesh:
         self._tell = tell
         self._limits, self._timers = limits, timers or NodeTimers()
         self._epoch = self._draw_epoch()
-        self._lines: dict[int, Line] = {}
-        """By the identity of the transport."""
         self._neighbors = Neighbors(identity.signer.verify_key)
         self._pipes: dict[Pipe, asyncio.Task[None]] = {}
         self._sessions: dict[bytes, Session] = {}
         self._session_tasks: dict[Session, list[asyncio.Task[None]]] = {}
         self._by_name: dict[str, Session] = {}
         self._tasks: dict[asyncio.Task[Any], None] = {}
-        self._media: dict[Transport, SharedMedium] = {}
-        self._medium_of: dict[Pipe, SharedMedium] = {}
-        self._in_flight: dict[str, tuple[bytes, float]] = {}
+        self._media = Media(
+            own_key=identity.signer.verify_key, database=database, neighborhood=self, clock=monotonic_s, rng=rng
+        )
+        self._claims = Claims()
         self._ended: dict[bytes, int] = {}
         """By key, our epoch of the last conversation that we gave up."""
         self._forwarded = RecentIds(FORWARDED_MAX)
@@ -144,27 +142,14 @@ class Mesh:
             await self._share(transport)
             self.spawn(self._accept(transport), name=f"accept {transport.kind}")
         self.spawn(self._watch_blocks(), name="blocks")
-        self.spawn(self._watch_networks(), name="networks")
+        self.spawn(self._media.watch_networks(self._timers.blocks_s), name="networks")
         self.spawn(self._watch_seen(), name="seen")
 
     async def _share(self, transport: Transport) -> None:
         """Hears and speaks on the transport's medium, if it has one."""
-        medium = medium_of(transport)
-        if medium is None:
-            return
-        shared = SharedMedium(
-            medium,
-            kind=transport.kind,
-            own_key=self._identity.signer.verify_key,
-            database=self._database,
-            neighborhood=self,
-            clock=self._clock,
-            rng=self._rng,
-            line=self._lines.setdefault(id(transport), line_for(medium.profile)),
-        )
-        await shared.use_networks(await self._database.read(networks_in_use))
-        self._media[transport] = shared
-        self.spawn(shared.run(), name=f"medium {transport.kind}")
+        medium = await self._media.open(transport)
+        if medium is not None:
+            self.spawn(medium.run(), name=f"medium {transport.kind}")
 
     async def stop(self) -> None:
         """Says goodbye to everybody; nothing of this object runs afterwards."""
@@ -208,13 +193,9 @@ class Mesh:
 
     def status(self) -> list[TransportStatus]:
         """What the transports say, what has to wait for airtime, and what is heard of other keys."""
-        now = self._clock()
         told = []
         for transport in self._transports:
-            status = transport.status()
-            line, medium = self._lines.get(id(transport)), self._media.get(transport)
-            note = line.budget.note(now) if line is not None and line.budget is not None else None
-            notes = (*(() if note is None else (note,)), *(() if medium is None else medium.notes()))
+            status, notes = transport.status(), self._media.notes(transport)
             told.append(replace(status, notes=(*status.notes, *notes)) if notes else status)
         return told
 
@@ -272,14 +253,11 @@ class Mesh:
             lambda key: self._neighbors.may_talk(key, self._clock()),
             local_epoch=self._epoch,
             timers=self._timers.link or timers_for(link.profile),
-            pacer=pacer_for(link.profile, self._line_of(link, transport)),
+            pacer=pacer_for(link.profile, self._media.line_of(transport, link.profile)),
             known_key=known_key,
             early=session.conversation if session is not None and same_life else None,
         )
         pipe = Pipe(link, endpoint, self, clock=self._clock, transport=self._transports.index(transport))
-        medium = self._media.get(transport)
-        if medium is not None:
-            self._medium_of[pipe] = medium
         self._pipes[pipe] = asyncio.create_task(self._run_pipe(pipe), name=f"pipe {link.remote}")
 
     def _expected(self, link: Link) -> bytes | None:
@@ -289,13 +267,6 @@ class Mesh:
         key = self._neighbors.expected_at(link.profile.kind, _places(link))
         return key if key is not None and self._neighbors.may_talk(key, self._clock()) else None
 
-    def _line_of(self, link: Link, transport: Transport) -> Line | None:
-        """What the pipes of a transport share, if they share their medium or its airtime."""
-        profile = link.profile
-        if profile.airtime_ms_per_hour is None and not profile.shared_medium and not profile.half_duplex:
-            return None
-        return self._lines.setdefault(id(transport), line_for(profile))
-
     async def _run_pipe(self, pipe: Pipe) -> None:
         try:
             await pipe.run()
@@ -304,7 +275,6 @@ class Mesh:
             log.exception("a pipe failed", extra={"link": pipe.link.remote})
         finally:
             self._pipes.pop(pipe, None)
-            self._medium_of.pop(pipe, None)
 
     def pipe_authenticated(self, pipe: Pipe, peer_key: bytes, epoch: int) -> None:
         """The other side proved its key: its conversation goes over this pipe, too; of one transport one pipe stays."""
@@ -469,17 +439,12 @@ class Mesh:
 
     def _medium(self, session: Session) -> SharedMedium | None:
         """The medium over which the peer is talked to now."""
-        return None if session.active is None else self._medium_of.get(session.active)
+        pipe = session.active
+        return None if pipe is None else self._media.of(self._transports[pipe.transport])
 
     def _pipes_changed(self, session: Session) -> None:
         self._note_links_soon(session)
-        medium = self._medium(session)
-        if medium is None:
-            session.peering.share_medium(0)
-        else:
-            medium.introduce(session)
-        for each in self._media.values():
-            each.count_sharers()
+        self._media.session_changed(session, self._medium(session))
 
     def session_of(self, key: bytes) -> Session | None:
         return self._sessions.get(key)
@@ -503,15 +468,9 @@ class Mesh:
     @property
     def network(self) -> NetworkKey | None:
         """What is broadcast under, on whatever medium; None, if no transport has one."""
-        return next((medium.network for medium in self._media.values() if medium.network is not None), None)
+        return self._media.network
 
-    async def _watch_networks(self) -> None:
-        """Another process may have changed the keys."""
-        while self._media:
-            await asyncio.sleep(self._timers.blocks_s)
-            networks = await self._database.read(networks_in_use)
-            for medium in self._media.values():
-                await medium.use_networks(networks)
+    # What people are told
 
     def _connected(self, session: Session, name: str) -> None:
         if self._by_name.get(name) is not session:
@@ -551,6 +510,8 @@ class Mesh:
     async def _leave_soon(self, session: Session, reason: str) -> None:
         self._end_session(session, reason)
 
+    # What peers bring and are asked for
+
     def has_others(self, session: Session) -> bool:
         return any(other is not session for other in self._by_name.values())
 
@@ -558,8 +519,7 @@ class Mesh:
         """Offers events, that came from one peer, to the other member servers in reach: not to those on a medium that
         it shares with them, who hear of it there."""
         new = self._forwarded.add(event_ids)
-        for event_id in event_ids:
-            self._in_flight.pop(event_id, None)
+        self._claims.arrived(event_ids)
         for session in self._beyond_medium(source, room_id, members) if new else ():
             session.peering.offer(room_id, new, self._clock())
             session.wake()
@@ -595,19 +555,11 @@ class Mesh:
 
     def claim_unknown(self, session: Session, event_ids: Sequence[str]) -> list[str]:
         """Of events that were offered: those that no other connected peer is just being asked for."""
-        now = self._clock()
-        claimed = []
-        for event_id in event_ids:
-            key, until = self._in_flight.get(event_id, (session.key, 0.0))
-            other = self._sessions.get(key)
-            if key != session.key and until > now and other is not None and other.active is not None:
-                continue
-            self._in_flight.pop(event_id, None)
-            self._in_flight[event_id] = (session.key, now + IN_FLIGHT_S)
-            claimed.append(event_id)
-        while len(self._in_flight) > IN_FLIGHT_MAX:
-            del self._in_flight[next(iter(self._in_flight))]
-        return claimed
+        return self._claims.claim(session.key, event_ids, self._clock(), self._is_connected)
+
+    def _is_connected(self, key: bytes) -> bool:
+        session = self._sessions.get(key)
+        return session is not None and session.active is not None
 
     def _others(self, source: Session, members: Iterable[str]) -> list[Session]:
         found = (self._by_name.get(name) for name in members)

@@ -43,7 +43,7 @@ def test_a_text_is_broadcast_on_a_serial_bus(monkeypatch: pytest.MonkeyPatch) ->
         await room.send("all aboard")
         assert await mesh.until_equal(room.room_id, within_s=600) is not None
         assert len(spoken) == 1
-        (medium,) = mesh.nodes["c"].running.mesh._media.values()
+        (medium,) = mesh.nodes["c"].running.mesh._media
         assert medium._listener.counts.messages > 0
         await asyncio.sleep(100)
         database = mesh.nodes["a"].database

@@ -41,7 +41,7 @@ TIMERS = NodeTimers(
 
 
 def medium(here: Village, name: str) -> SharedMedium:
-    (found,) = here.mesh.nodes[name].running.mesh._media.values()
+    (found,) = here.mesh.nodes[name].running.mesh._media
     return found
 
 

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import random
 import secrets
-from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, Self
@@ -29,7 +28,8 @@ from transports.ble.uuids import (
     datagram_octets,
     tagged_datagram_octets,
 )
-from transports.contract import INSTANCE_ID_OCTETS, LinkDown, Parameters, TransportStatus
+from transports.contract import INSTANCE_ID_OCTETS, Parameters, TransportStatus
+from transports.offered import OfferedLinks
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +116,7 @@ class BleTransport:
         self._greeting: dict[Channel, asyncio.TimerHandle] = {}
         self._parting: dict[Channel, None] = {}
         self._hellos = TokenBucket(HELLOS_PER_MIN, HELLOS_PER_MIN / 2)
-        self._offered: deque[BleLink] = deque()
-        self._news = asyncio.Event()
+        self._offered: OfferedLinks[BleLink] = OfferedLinks()
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._supervisor: asyncio.Task[None] | None = None
@@ -158,15 +157,7 @@ class BleTransport:
         self._supervisor = asyncio.get_running_loop().create_task(self._keep_radio(), name="ble adapter")
 
     async def next_link(self) -> BleLink:
-        while True:
-            while self._offered:
-                link = self._offered.popleft()
-                if link.is_open:
-                    return link
-            if self._closed:
-                raise LinkDown("the transport is closed")
-            self._news.clear()
-            await self._news.wait()
+        return await self._offered.next()
 
     def status(self) -> TransportStatus:
         radio = self._radio
@@ -182,7 +173,7 @@ class BleTransport:
 
     async def close(self) -> None:
         self._closed = True
-        self._news.set()
+        self._offered.close()
         for link in list(self._links):
             link.end("the transport is closed")
         if self._supervisor is not None:
@@ -434,8 +425,7 @@ class BleTransport:
         self._links[link] = None
         self._by_channel[link.channel] = link
         self._roles.linked(link.short_id)
-        self._offered.append(link)
-        self._news.set()
+        self._offered.offer(link)
         self._wake.set()
 
     def _link_over(self, link: BleLink, reason: str) -> None:

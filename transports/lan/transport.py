@@ -7,7 +7,6 @@ import contextlib
 import ipaddress
 import random
 import socket
-from collections import deque
 from dataclasses import dataclass
 from typing import Self
 
@@ -24,6 +23,7 @@ from transports.lan.addresses import (
 from transports.lan.dialing import Dialer
 from transports.lan.discovery import Discovery
 from transports.lan.link import LanLink
+from transports.offered import OfferedLinks
 
 INBOUND_MAX = 64
 INBOUND_PER_HOST_MAX = 32
@@ -111,8 +111,7 @@ class LanTransport:
         self._local: frozenset[LocalAddress] = frozenset()
         self._connections: set[LanLink] = set()
         self._open_links: dict[LanLink, None] = {}
-        self._offered: deque[LanLink] = deque()
-        self._news = asyncio.Event()
+        self._offered: OfferedLinks[LanLink] = OfferedLinks()
         self._closed = False
         self._started_at_s = 0.0
         self._address_note: str | None = None
@@ -144,15 +143,7 @@ class LanTransport:
         self._watch = loop.create_task(self._watch_network(dialer), name="lan watch network")
 
     async def next_link(self) -> LanLink:
-        while True:
-            while self._offered:
-                link = self._offered.popleft()
-                if link.is_open:
-                    return link
-            if self._closed:
-                raise LinkDown("the transport is closed")
-            self._news.clear()
-            await self._news.wait()
+        return await self._offered.next()
 
     def status(self) -> TransportStatus:
         return TransportStatus(
@@ -164,7 +155,7 @@ class LanTransport:
 
     async def close(self) -> None:
         self._closed = True
-        self._news.set()
+        self._offered.close()
         if self._server is not None:
             self._server.close()
         if self._watch is not None:
@@ -212,8 +203,7 @@ class LanTransport:
     def _offer(self, link: LanLink) -> None:
         if link.is_open:
             self._open_links[link] = None
-            self._offered.append(link)
-            self._news.set()
+            self._offered.offer(link)
             if self._dialer is not None:
                 self._dialer.link_made(link)
 

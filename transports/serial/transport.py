@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import deque
 from typing import Self
 
 from transports.contract import (
     INSTANCE_ID_OCTETS,
     DiscoveredService,
-    LinkDown,
     ServiceState,
     TransportStatus,
 )
+from transports.offered import OfferedLinks
 from transports.serial.channel import Channel
 from transports.serial.control import ANY_LINK, CONTROL_OCTETS_MAX, Control, Kind, decode_control
 from transports.serial.frames import EVERYBODY, Frame, FrameDecoder
@@ -60,8 +59,7 @@ class SerialTransport:
         self._hello_wanted = False
         self._hello_pause_s = FIRST_HELLO_S
         self._port_note: str | None = None
-        self._offered: deque[SerialLink] = deque()
-        self._news = asyncio.Event()
+        self._offered: OfferedLinks[SerialLink] = OfferedLinks()
         self._closed = False
 
     @classmethod
@@ -92,15 +90,7 @@ class SerialTransport:
         ]
 
     async def next_link(self) -> SerialLink:
-        while True:
-            while self._offered:
-                link = self._offered.popleft()
-                if link.is_open:
-                    return link
-            if self._closed:
-                raise LinkDown("the transport is closed")
-            self._news.clear()
-            await self._news.wait()
+        return await self._offered.next()
 
     def status(self) -> TransportStatus:
         here = f"{self.parameters.port}, {self.parameters.profile}, {self.parameters.baud} baud"
@@ -118,7 +108,7 @@ class SerialTransport:
         if self._closed:
             return
         self._closed = True
-        self._news.set()
+        self._offered.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -282,8 +272,7 @@ class SerialTransport:
         neighbor.link, neighbor.opening, neighbor.tries = link, None, 0
         neighbor.state = ServiceState.LINKED
         self._running_channel().add(link)
-        self._offered.append(link)
-        self._news.set()
+        self._offered.offer(link)
 
     def _link_over(self, neighbor: Neighbor, reason: str, *, keep_inbox: bool = False) -> None:
         link = neighbor.link
