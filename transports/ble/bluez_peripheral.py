@@ -36,7 +36,9 @@ _ROOT = "/net/p2pserver"
 _SERVICE_PATH = f"{_ROOT}/service"
 _PROPERTIES = "org.freedesktop.DBus.Properties"
 _CALL_S = 8.0
-_YIELD_EVERY = 8
+_ASK_EVERY = 8
+"""After so many notifications the bus is asked whether it has read them: to dbus-fast a full socket is the end of the
+connection."""
 
 _Nothing = Annotated[None, DBusSignature("")]
 _Texts = Annotated[list[str], DBusSignature("as")]
@@ -275,8 +277,8 @@ class BluezPeripheral:
         if self._tx is None or self._bus is None or not self._bus.connected:
             raise RadioDown("the connection to BlueZ is closed")
         self._tx.notify(value)
-        if self._tx.notified % _YIELD_EVERY == 0:
-            await asyncio.sleep(0)
+        if self._tx.notified % _ASK_EVERY == 0:
+            await self._call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus.Peer", "Ping")
 
     async def disconnect(self, path: str) -> None:
         with contextlib.suppress(RadioDown):

@@ -6,6 +6,7 @@ There is no air below it: it shows that both sides speak D-Bus as BlueZ does. `p
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -30,7 +31,7 @@ CONFIGURATION = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Con
 
 
 @pytest.fixture
-def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
     """A private system bus."""
     configuration, path = tmp_path / "bus.conf", tmp_path / "bus"
     configuration.write_text(CONFIGURATION.format(path=path))
@@ -42,7 +43,7 @@ def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     address = daemon.stdout.readline().decode().strip()
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
     try:
-        yield address
+        yield daemon
     finally:
         daemon.kill()
         daemon.wait(5)
@@ -56,7 +57,7 @@ def start_daemon() -> subprocess.Popen[bytes]:
 
 
 @pytest.fixture
-async def bluez(bus: str) -> AsyncIterator[subprocess.Popen[bytes]]:
+async def bluez(bus: subprocess.Popen[bytes]) -> AsyncIterator[subprocess.Popen[bytes]]:
     """The mock of bluetoothd with two adapters, hci0 and hci1, that can hear each other."""
     daemon = start_daemon()
     try:
@@ -115,6 +116,35 @@ async def test_two_nodes_on_one_daemon_exchange_datagrams(bluez: object) -> None
         await b.close()
 
 
+async def test_a_bus_that_stands_still_is_waited_for(bus: subprocess.Popen[bytes], bluez: object) -> None:
+    """More is said than its socket holds; nothing is lost and the connection to BlueZ does not end."""
+    a, b = on_adapter("hci0"), on_adapter("hci1")
+    sending = None
+    try:
+        link_a, link_b = await linked(a, b)
+        peripheral, central = (link_b, link_a) if link_a.initiator else (link_a, link_b)
+        datagrams = [number.to_bytes(2, "big") * 247 for number in range(800)]
+
+        async def send_all() -> None:
+            for datagram in datagrams:
+                await peripheral.send(datagram)
+
+        bus.send_signal(signal.SIGSTOP)
+        sending = asyncio.create_task(send_all())
+        await asyncio.sleep(0.5)
+        assert not sending.done()
+        bus.send_signal(signal.SIGCONT)
+        async with asyncio.timeout(20):
+            assert [await central.receive() for _ in datagrams] == datagrams
+            await sending
+    finally:
+        bus.send_signal(signal.SIGCONT)
+        if sending is not None:
+            sending.cancel()
+        await a.close()
+        await b.close()
+
+
 async def test_a_daemon_that_ends_and_comes_back_is_noticed(bluez: subprocess.Popen[bytes]) -> None:
     a = on_adapter("hci0")
     await a.start(b"instan-a")
@@ -155,7 +185,7 @@ async def noted(transport: BleTransport, words: str) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_a_machine_without_bluez_is_told(bus: str) -> None:
+async def test_a_machine_without_bluez_is_told(bus: subprocess.Popen[bytes]) -> None:
     peripheral = BluezPeripheral()
     with pytest.raises(RadioDown, match="bluetoothd"):
         await peripheral.serve(NotImplemented, lambda _: None)
