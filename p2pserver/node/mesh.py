@@ -562,8 +562,9 @@ class Mesh:
         return session is not None and session.active is not None
 
     def _others(self, source: Session, members: Iterable[str]) -> list[Session]:
-        found = (self._by_name.get(name) for name in members)
-        return [session for session in found if session is not None and session is not source]
+        """In the order in which they were met, whatever the order of `members`: a simulation repeats itself."""
+        wanted = frozenset(members)
+        return [session for name, session in self._by_name.items() if name in wanted and session is not source]
 
     # Watching the database
 

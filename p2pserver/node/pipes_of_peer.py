@@ -92,13 +92,13 @@ class PipesOfPeer:
 
     def wake(self) -> None:
         """There is something new to send, or room for more of what the peer sends."""
-        for pipe in set(self._shares.values()):
+        for pipe in dict.fromkeys(self._shares.values()):
             pipe.wake()
 
     def wake_others(self, pipe: Pipe) -> None:
         """What `pipe` lost may have become the task of another."""
         if len(self._known) > 1:
-            for other in set(self._shares.values()):
+            for other in dict.fromkeys(self._shares.values()):
                 if other is not pipe and self._conversation.has_fragments(other.endpoint.classes):
                     other.wake()
 
