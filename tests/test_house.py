@@ -9,7 +9,8 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS: list[list[str]] = [
     ["cli", "commands", "node", "demo", "__main__"],
-    ["client_api"],
+    ["client_api", "admin_api"],
+    ["http_api"],
     ["rooms"],
     ["store", "federation"],
     ["meg", "mesh", "graph_view"],

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
-from p2pserver.client_api.body_fields import optional_boolean, optional_string, required_string
 from p2pserver.client_api.login import DISPLAY_NAME_CHARACTERS_MAX, require_password
-from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.errors import BadJson, MissingParam, NotFound, TooLarge
+from p2pserver.http_api.body_fields import optional_boolean, optional_string, required_string
+from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.store.accounts import set_password
 from p2pserver.store.devices import delete_device, devices_of, rename_device
 from p2pserver.store.tx import Tx

@@ -29,11 +29,11 @@ from p2pserver.client_api.interactive_auth import InteractiveAuth
 from p2pserver.client_api.join_progress import JoinProgress
 from p2pserver.client_api.joining import Joins, retry_pending_joins
 from p2pserver.client_api.lazy_members import LazyMembers
-from p2pserver.client_api.password_checks import PasswordChecks
 from p2pserver.client_api.rate_limits import RateLimits
 from p2pserver.client_api.request_body import RequestBody, parse_object
-from p2pserver.client_api.routing import ApiRequest, ApiResponse, Match, Requester, Router, parse_query
 from p2pserver.errors import LimitExceeded, MatrixError
+from p2pserver.http_api.password_checks import PasswordChecks
+from p2pserver.http_api.routing import ApiRequest, ApiResponse, Match, Requester, Router, parse_query
 from p2pserver.rooms.remote import RemoteServers
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.database import Database

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from p2pserver.client_api.routing import Auth
 from p2pserver.errors import MissingToken, UnknownToken
+from p2pserver.http_api.routing import Auth
 from p2pserver.store.database import Database
 from p2pserver.store.devices import TokenOwner, owner_of_token
 

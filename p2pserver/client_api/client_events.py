@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from p2pserver.client_api.routing import Requester
 from p2pserver.client_api.transactions import transaction_id_of
 from p2pserver.events.pdu import Pdu
+from p2pserver.http_api.routing import Requester
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.client_transactions import paths_of_events
 from p2pserver.store.events import StoredEvent

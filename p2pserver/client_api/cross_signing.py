@@ -10,10 +10,10 @@ from typing import Any
 from p2pserver.client_api.app import ClientApi
 from p2pserver.client_api.keys import check_cross_signing_key, check_signatures, check_size
 from p2pserver.client_api.login import require_password
-from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.errors import BadJson, Forbidden, InvalidParam, MatrixError, MissingParam, NotFound
 from p2pserver.events.signing import signature_is_valid
 from p2pserver.events.unpadded_base64 import decode_base64
+from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.identifiers import server_of
 from p2pserver.store.device_keys import (
     USAGES,

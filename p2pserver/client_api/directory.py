@@ -9,11 +9,11 @@ import asyncio
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
-from p2pserver.client_api.body_fields import optional_object, optional_string, required_string
 from p2pserver.client_api.room_access import require_joined, view_of
 from p2pserver.client_api.room_aliases import check_alias, put_alias, resolve_alias
-from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.errors import BadJson, Forbidden, InvalidParam, MatrixError, NotFound
+from p2pserver.http_api.body_fields import optional_object, optional_string, required_string
+from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.identifiers import is_room_id, is_server_name, server_of
 from p2pserver.rooms.published_rooms import published_rooms
 from p2pserver.store import aliases

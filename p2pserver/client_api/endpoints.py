@@ -28,7 +28,7 @@ from p2pserver.client_api import (
     user_directory,
     versions,
 )
-from p2pserver.client_api.routing import Route
+from p2pserver.http_api.routing import Route
 
 MODULES: tuple[ModuleType, ...] = (
     versions,

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
-from p2pserver.client_api.body_fields import optional_string
-from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.client_api.user_data import own_user
 from p2pserver.errors import BadJson, Forbidden, InvalidParam, MissingParam
+from p2pserver.http_api.body_fields import optional_string
+from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.identifiers import is_event_id, is_user_id
 from p2pserver.store.account_data import put_account_data
 from p2pserver.store.tx import Tx

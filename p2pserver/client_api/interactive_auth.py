@@ -16,8 +16,8 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from p2pserver.client_api.routing import ApiRequest
 from p2pserver.errors import BadJson, Forbidden, MatrixError
+from p2pserver.http_api.routing import ApiRequest
 
 SESSIONS_MAX = 1024
 SESSION_SECONDS = 3600.0

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
-from p2pserver.client_api.body_fields import optional_string, required_object, required_string
-from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.errors import BadJson, InvalidParam, MatrixError, MissingParam, NotFound, TooLarge
+from p2pserver.http_api.body_fields import optional_string, required_object, required_string
+from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.identifiers import is_room_id
 from p2pserver.store.key_backups import (
     BackedUpKey,

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
-from p2pserver.client_api.body_fields import optional_integer, optional_object, required_object
 from p2pserver.client_api.federated_json import octets_on_the_way
-from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.client_api.stream_token import StreamToken
 from p2pserver.errors import BadJson, InvalidParam, MatrixError, MissingParam, TooLarge
+from p2pserver.http_api.body_fields import optional_integer, optional_object, required_object
+from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.identifiers import is_user_id, server_of
 from p2pserver.rooms.s2s_users import KEYS_PER_CLAIM_MAX, USERS_PER_QUERY_MAX, claim_keys, claims_in
 from p2pserver.store.accounts import user_exists

@@ -7,8 +7,6 @@ import hmac
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
-from p2pserver.client_api.body_fields import optional_boolean, optional_string, required_string
-from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.client_api.versions import well_known
 from p2pserver.errors import (
     BadJson,
@@ -19,6 +17,8 @@ from p2pserver.errors import (
     MissingParam,
     UserInUse,
 )
+from p2pserver.http_api.body_fields import optional_boolean, optional_string, required_string
+from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.store.accounts import check_new_user_id, password_hash_of, register_user, user_exists
 from p2pserver.store.devices import delete_device, device_ids, log_in_device
 from p2pserver.store.tx import Tx

@@ -12,10 +12,10 @@ from p2pserver.client_api.app import ClientApi
 from p2pserver.client_api.client_events import client_event, client_events
 from p2pserver.client_api.event_filter import EventFilter, filter_text
 from p2pserver.client_api.room_access import view_of
-from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.client_api.stream_token import StreamToken
 from p2pserver.client_api.timeline import walk
 from p2pserver.errors import InvalidParam
+from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.store.events import StoredEvent
 from p2pserver.store.parked import has_history_gap
 from p2pserver.store.room_stream import FIRST

@@ -11,8 +11,8 @@ import json
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
-from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.errors import BadJson, Forbidden, InvalidParam, MatrixError, NotFound, TooLarge
+from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.identifiers import is_user_id, server_of
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.accounts import Profile, drop_profile_spread, next_profile_spread, profile_of, set_profile_field

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
-from p2pserver.client_api.routing import ApiRequest, ApiResponse, Routes
 from p2pserver.client_api.user_data import CONTENT_OCTETS_MAX
 from p2pserver.errors import BadJson, InvalidParam, MissingParam, NotFound, TooLarge
+from p2pserver.http_api.routing import ApiRequest, ApiResponse, Routes
 from p2pserver.store.account_data import get_account_data, put_account_data
 from p2pserver.store.push_rules import KINDS, default_push_rules
 from p2pserver.store.tx import Tx

@@ -11,8 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from p2pserver.client_api.routing import Pace
 from p2pserver.errors import LimitExceeded
+from p2pserver.http_api.routing import Pace
 
 BUCKETS_MAX = 4096
 

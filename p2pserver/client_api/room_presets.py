@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from p2pserver.client_api.body_fields import (
+from p2pserver.errors import BadJson, InvalidParam, InvalidRoomState
+from p2pserver.events.versions import RoomVersionRules, rules_of
+from p2pserver.http_api.body_fields import (
     optional_boolean,
     optional_list,
     optional_object,
     optional_string,
 )
-from p2pserver.errors import BadJson, InvalidParam, InvalidRoomState
-from p2pserver.events.versions import RoomVersionRules, rules_of
 from p2pserver.identifiers import is_user_id
 
 INVITES_MAX = 100

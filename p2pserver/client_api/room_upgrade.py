@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
-from p2pserver.client_api.body_fields import optional_list, required_string
 from p2pserver.client_api.member_events import profile_content
 from p2pserver.client_api.room_access import require_joined
-from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.errors import InvalidParam
 from p2pserver.events.versions import rules_of
+from p2pserver.http_api.body_fields import optional_list, required_string
+from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.identifiers import is_user_id
 from p2pserver.store.account_data import get_account_data, put_account_data
 from p2pserver.store.own_rooms import local_members

@@ -11,8 +11,8 @@ from p2pserver.client_api.app import ClientApi
 from p2pserver.client_api.member_events import profile_content, send_member_event
 from p2pserver.client_api.room_aliases import check_alias, local_alias, put_alias
 from p2pserver.client_api.room_presets import RoomRequest
-from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.errors import Forbidden, InvalidRoomState, RoomInUse
+from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.store.aliases import set_published
 from p2pserver.store.tx import Tx
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
-from p2pserver.client_api.body_fields import optional_string, required_user_id
 from p2pserver.client_api.joining import join_room
 from p2pserver.client_api.member_events import change_membership, is_resident
 from p2pserver.client_api.room_access import require_joined
 from p2pserver.client_api.room_aliases import resolve_alias
-from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.errors import Forbidden, InvalidParam, MatrixError, NotFound
+from p2pserver.http_api.body_fields import optional_string, required_user_id
+from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.store.memberships import local_membership
 from p2pserver.store.own_rooms import forget_room, joined_rooms_of
 from p2pserver.store.pending_joins import drop_pending_join, pending_join

@@ -12,11 +12,11 @@ from p2pserver.client_api.client_events import client_event, client_events
 from p2pserver.client_api.event_filter import EventFilter, filter_text
 from p2pserver.client_api.member_events import MEMBERSHIPS
 from p2pserver.client_api.room_access import require_joined, state_at, view_of
-from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.client_api.stream_token import StreamToken
 from p2pserver.client_api.timeline import walk
 from p2pserver.errors import InvalidParam, NotFound, Verdict
 from p2pserver.events.pdu import Pdu
+from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.meg.state import StateSlot
 from p2pserver.store.events import StoredEvent
 from p2pserver.store.room_stream import FIRST, joined_members

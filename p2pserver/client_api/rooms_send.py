@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
-from p2pserver.client_api.body_fields import optional_string
 from p2pserver.client_api.member_events import send_member_event
 from p2pserver.client_api.room_access import require_joined
 from p2pserver.client_api.room_aliases import check_canonical_alias
-from p2pserver.client_api.routing import ApiRequest, Requester, Routes
 from p2pserver.client_api.transactions import answered_once, transaction_path
 from p2pserver.errors import InvalidParam
+from p2pserver.http_api.body_fields import optional_string
+from p2pserver.http_api.routing import ApiRequest, Requester, Routes
 from p2pserver.store.tx import Tx
 
 routes = Routes()

@@ -9,11 +9,11 @@ import base64
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
-from p2pserver.client_api.body_fields import required_object
 from p2pserver.client_api.federated_json import octets_on_the_way
-from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.client_api.transactions import answered_once, transaction_path
 from p2pserver.errors import BadJson, InvalidParam, TooLarge
+from p2pserver.http_api.body_fields import required_object
+from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.identifiers import is_user_id, server_of
 from p2pserver.rooms.edus import MESSAGE_OCTETS_MAX, RECIPIENTS_MAX
 from p2pserver.store.outbox import queue_edu

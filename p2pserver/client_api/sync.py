@@ -11,11 +11,11 @@ from typing import Any
 
 from p2pserver.client_api.app import ClientApi
 from p2pserver.client_api.event_filter import SyncFilter, filter_text
-from p2pserver.client_api.routing import ApiRequest, Requester, Routes
 from p2pserver.client_api.stream_token import StreamToken
 from p2pserver.client_api.sync_response import SyncAnswer, sync_answer
 from p2pserver.client_api.sync_scope import SyncScope
 from p2pserver.errors import InvalidParam
+from p2pserver.http_api.routing import ApiRequest, Requester, Routes
 from p2pserver.store.filters import get_filter
 from p2pserver.store.to_device import delete_to_device, to_device_since
 from p2pserver.store.tx import Tx

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from p2pserver.client_api.event_filter import SyncFilter
 from p2pserver.client_api.lazy_members import SentMembers
-from p2pserver.client_api.routing import Requester
 from p2pserver.client_api.stream_token import StreamToken
+from p2pserver.http_api.routing import Requester
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.tx import Tx
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote, unquote
 
-from p2pserver.client_api.routing import Requester
+from p2pserver.http_api.routing import Requester
 from p2pserver.store.client_transactions import remember_response, response_of
 from p2pserver.store.tx import Tx
 

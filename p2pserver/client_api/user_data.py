@@ -11,8 +11,8 @@ from typing import Any
 
 from p2pserver.client_api.app import ClientApi
 from p2pserver.client_api.event_filter import SyncFilter
-from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.errors import BadJson, Forbidden, InvalidParam, MatrixError, NotFound, TooLarge
+from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.identifiers import is_room_id
 from p2pserver.store.account_data import account_data_count, get_account_data, put_account_data
 from p2pserver.store.filters import get_filter, put_filter

@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
-from p2pserver.client_api.body_fields import optional_integer, required_string
-from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.errors import MatrixError
+from p2pserver.http_api.body_fields import optional_integer, required_string
+from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.identifiers import is_user_id, server_of
 from p2pserver.store.accounts import FoundUser, search_local_users, search_room_mates
 from p2pserver.store.tx import Tx

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
-from p2pserver.client_api.routing import ApiRequest, Routes
 from p2pserver.events.versions import ROOM_VERSIONS
+from p2pserver.http_api.routing import ApiRequest, Routes
 
 routes = Routes()
 

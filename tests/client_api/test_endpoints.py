@@ -5,7 +5,7 @@ from pathlib import Path
 
 from p2pserver.client_api.endpoints import all_routes
 from p2pserver.client_api.rate_limits import FAILED_LOGINS, RATES
-from p2pserver.client_api.routing import Pace
+from p2pserver.http_api.routing import Pace
 
 PAGE = Path(__file__).parents[2] / "docs" / "client-api.md"
 

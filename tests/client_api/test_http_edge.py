@@ -10,8 +10,8 @@ import pytest
 
 from p2pserver.client_api.app import ClientApiConfig
 from p2pserver.client_api.request_body import OCTETS_MAX
-from p2pserver.client_api.routing import Match, Router, Routes, parse_query
 from p2pserver.errors import InvalidParam, MethodNotAllowed, Unrecognized
+from p2pserver.http_api.routing import Match, Router, Routes, parse_query
 from p2pserver.node.http import HttpServer
 from tests.client_api.harness import Client, Node, running_node
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from p2pserver.client_api.routing import Requester
+from p2pserver.http_api.routing import Requester
 from p2pserver.store.inline import SimulatedDisk
 from p2pserver.store.to_device import add_to_device
 from tests.client_api.harness import Client, running_node

@@ -16,13 +16,10 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from p2pserver.errors import InvalidParam, MethodNotAllowed, MissingParam, Unrecognized
-
-if TYPE_CHECKING:
-    from p2pserver.client_api.app import ClientApi
 
 QUERY_PARAMETERS_MAX = 100
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -121,7 +118,8 @@ class ApiResponse:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Handler: TypeAlias = "Callable[[ClientApi, ApiRequest], Awaitable[dict[str, Any] | list[Any] | ApiResponse]]"
+Handler: TypeAlias = Callable[[Any, ApiRequest], Awaitable[dict[str, Any] | list[Any] | ApiResponse]]
+"""Is given what its edge works with (a `ClientApi`, an `AdminApi`) and the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""What the edges for apps and for operators share: routing, requests, checked fields, passwords."""
