@@ -34,6 +34,7 @@ from p2pserver.client_api.request_body import RequestBody, parse_object
 from p2pserver.errors import LimitExceeded, MatrixError
 from p2pserver.http_api.password_checks import PasswordChecks
 from p2pserver.http_api.routing import ApiRequest, ApiResponse, Match, Requester, Router, parse_query
+from p2pserver.rooms.live import LiveChanges, Typing
 from p2pserver.rooms.remote import RemoteServers
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.database import Database
@@ -89,6 +90,8 @@ class ClientApi:
         self.passwords = PasswordChecks()
         self.lazy_members = LazyMembers()
         self.joins = Joins()
+        self.live = LiveChanges(wall_ms())
+        self.typing = Typing(changes=self.live, clock_s=monotonic_s, call_later=_call_later, wake=database.wake)
         self.tell_join = tell_join
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waiting: set[asyncio.Task[Any]] = set()
@@ -245,6 +248,10 @@ class _Application:
             base_url=_base_url(request),
         )
         return await self._api.run_handler(match, api_request, request.receive)
+
+
+def _call_later(delay_s: float, callback: Callable[[], None]) -> object:
+    return asyncio.get_running_loop().call_later(delay_s, callback)
 
 
 def _raw_path(scope: Scope) -> bytes:

@@ -14,6 +14,7 @@ from p2pserver.client_api import (
     keys,
     login,
     messages,
+    presence,
     profiles,
     push_rules,
     relations,
@@ -50,6 +51,7 @@ MODULES: tuple[ModuleType, ...] = (
     rooms_read,
     relations,
     messages,
+    presence,
     directory,
     sync,
 )

@@ -80,17 +80,17 @@ class EventFilter:
     def wants_room(self, room_id: str) -> bool:
         return room_id not in self.not_rooms and (self.rooms is None or room_id in self.rooms)
 
+    def wants_sender(self, sender: str) -> bool:
+        return sender not in self.not_senders and (self.senders is None or sender in self.senders)
+
     def wants(self, event_type: str, sender: str | None, content: Mapping[str, Any]) -> bool:
         """Whether an event passes; `sender` is None for account data, which has none."""
         if _matches_any(event_type, self.not_types):
             return False
         if self.types is not None and not _matches_any(event_type, self.types):
             return False
-        if sender is not None:
-            if sender in self.not_senders:
-                return False
-            if self.senders is not None and sender not in self.senders:
-                return False
+        if sender is not None and not self.wants_sender(sender):
+            return False
         return self.contains_url is None or isinstance(content.get("url"), str) == self.contains_url
 
 

@@ -20,6 +20,9 @@ from p2pserver.store.tx import Tx
 
 routes = Routes()
 
+TYPED = ("m.room.message", "m.room.encrypted")
+"""Whoever sends such an event has stopped typing."""
+
 
 @routes.route("PUT", "/rooms/{room_id}/send/{event_type}/{txn_id}")
 async def send_event(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
@@ -36,7 +39,10 @@ async def send_event(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
         )
         return event.event_id
 
-    return await _once(api, requester, path, act)
+    answer = await _once(api, requester, path, act)
+    if event_type in TYPED:
+        api.typing.end(room_id, requester.user_id)
+    return answer
 
 
 @routes.route("PUT", "/rooms/{room_id}/redact/{event_id}/{txn_id}")

@@ -13,7 +13,7 @@ from p2pserver.client_api.app import ClientApi
 from p2pserver.client_api.event_filter import SyncFilter, filter_text
 from p2pserver.client_api.stream_token import StreamToken
 from p2pserver.client_api.sync_response import SyncAnswer, sync_answer
-from p2pserver.client_api.sync_scope import SyncScope
+from p2pserver.client_api.sync_scope import LiveView, SyncScope
 from p2pserver.errors import InvalidParam
 from p2pserver.http_api.routing import ApiRequest, Requester, Routes
 from p2pserver.store.filters import get_filter
@@ -41,7 +41,7 @@ async def sync(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
         await _delete_delivered(api, requester, since)
     sent = api.lazy_members.sent(requester.user_id, requester.device_id, since_text)
 
-    def build(tx: Tx) -> SyncAnswer:
+    def build(tx: Tx, live: LiveView) -> SyncAnswer:
         position = tx.position()
         if since is not None and since.position > position:
             raise InvalidParam("that token is not of this server")
@@ -55,23 +55,37 @@ async def sync(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
             full_state=full_state,
             wall_ms=api.wall_ms(),
             sent_members=sent,
+            live=live,
         )
         return sync_answer(scope)
+
+    async def answer_now() -> SyncAnswer:
+        live = live_view(api, None if since is None else since.live)
+        return await api.database.read(lambda tx: build(tx, live))
 
     at_once = since is None or full_state
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_ms / 1000
-    answer = await api.database.read(build)
+    answer = await answer_now()
     while not (answer.eventful or at_once):
         left_s = deadline - loop.time()
+        if left_s > 0 and api.live.serial != answer.next_batch.live:
+            answer = await answer_now()
+            continue
         woken = left_s > 0 and await api.database.wait(
             answer.topics, after=answer.next_batch.position, timeout_s=left_s
         )
         if not woken:
             break
-        answer = await api.database.read(build)
+        answer = await answer_now()
     api.lazy_members.remember(requester.user_id, requester.device_id, str(answer.next_batch), sent, answer.sent_members)
     return answer.body
+
+
+def live_view(api: ClientApi, since: int | None) -> LiveView:
+    """What is news to a client that knows what there was at the number `since`; None: it knows nothing."""
+    rooms = api.typing.rooms() if since is None else [key for key in api.live.since(since) if key.startswith("!")]
+    return LiveView(serial=api.live.serial, typing={room_id: api.typing.users(room_id) for room_id in rooms})
 
 
 def _filter_of(tx: Tx, user_id: str, query: str | None) -> SyncFilter:

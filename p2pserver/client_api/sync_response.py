@@ -19,6 +19,7 @@ from p2pserver.store.device_lists import device_list_changes
 from p2pserver.store.memberships import LocalMembership
 from p2pserver.store.one_time_keys import otk_changed_since, otk_counts, unused_fallback
 from p2pserver.store.own_rooms import memberships_of
+from p2pserver.store.receipts import rooms_with_receipts
 from p2pserver.store.room_stream import has_news, rooms_with_news
 from p2pserver.store.to_device import to_device_since
 
@@ -56,7 +57,9 @@ def sync_answer(scope: SyncScope) -> SyncAnswer:
     settle = [
         room.settle_from for rooms in sections.values() for room in rooms.values() if room.settle_from is not None
     ]
-    next_batch = StreamToken(scope.upto, settle_from=min(settle, default=None), to_device=to_device_upto)
+    next_batch = StreamToken(
+        scope.upto, settle_from=min(settle, default=None), to_device=to_device_upto, live=scope.live.serial
+    )
     body: dict[str, Any] = {
         "next_batch": str(next_batch),
         "rooms": {name: {room_id: room.body for room_id, room in rooms.items()} for name, rooms in sections.items()},
@@ -89,7 +92,9 @@ def _sections(
 ) -> dict[str, dict[str, RoomSection]]:
     since = scope.position
     changed = (
-        None if since is None or scope.full_state else _changed_rooms(scope, since, memberships) | set(account_data)
+        None
+        if since is None or scope.full_state
+        else _changed_rooms(scope, since, memberships) | set(account_data) | _with_ephemeral(scope, since)
     )
     sections: dict[str, dict[str, RoomSection]] = {"join": {}, "invite": {}, "knock": {}, "leave": {}}
     for row in memberships:
@@ -109,6 +114,11 @@ def _sections(
                 continue
             sections["leave"][room_id] = left_room(scope, room_id, event_id=row.event_id, position=row.position)
     return sections
+
+
+def _with_ephemeral(scope: SyncScope, since: int) -> set[str]:
+    """The rooms in which somebody has read on or has begun or stopped to type."""
+    return rooms_with_receipts(scope.tx, scope.user_id, above=since, upto=scope.upto) | set(scope.live.typing)
 
 
 def _changed_rooms(scope: SyncScope, since: int, memberships: Collection[LocalMembership]) -> set[str]:

@@ -19,6 +19,7 @@ from p2pserver.events.pdu import Pdu
 from p2pserver.meg.state import StateSlot, member_slot
 from p2pserver.store import memberships
 from p2pserver.store.events import StoredEvent
+from p2pserver.store.receipts import receipt_contents, receipts_of_room
 from p2pserver.store.room_stream import FIRST, current_event_id, first_members, member_counts, newest_gap
 
 HEROES_MAX = 5
@@ -47,7 +48,8 @@ def joined_room(
         state = changed_state(scope, room_id, timeline.events, since=since, start=timeline.start, end=scope.upto)
     whole = since is None or scope.full_state
     members_changed = whole or any(slot[0] == "m.room.member" for slot in state) or _holds_members(timeline.events)
-    if not (whole or timeline.events or state or timeline.limited or account_data):
+    ephemeral = _ephemeral(scope, room_id, since=since)
+    if not (whole or timeline.events or state or timeline.limited or account_data or ephemeral):
         return None
     summary = _summary(scope, room_id) if members_changed else {}
     shown, members = _shown_state(
@@ -57,12 +59,35 @@ def joined_room(
         "summary": summary,
         "state": {"events": shown},
         "timeline": _timeline_body(scope, timeline),
-        "ephemeral": {"events": []},
+        "ephemeral": {"events": ephemeral},
         "account_data": {"events": list(account_data)},
         "unread_notifications": {"highlight_count": 0, "notification_count": 0},
     }
     loser = leaves_a_loser(scope, room_id, timeline.events)
     return RoomSection(body=body, settle_from=timeline.start if loser else None, members=members)
+
+
+def _ephemeral(scope: SyncScope, room_id: str, *, since: int | None) -> list[dict[str, Any]]:
+    """Receipts that are new, and who is typing, where that changed. `since` None: the client knows nothing."""
+    wanted = scope.sync_filter.ephemeral
+    if not wanted.wants_room(room_id):
+        return []
+    events: list[dict[str, Any]] = []
+    if wanted.wants("m.receipt", None, {}):
+        above = FIRST if since is None else since
+        receipts = receipts_of_room(scope.tx, room_id, scope.user_id, above=above, upto=scope.upto)
+        shown = [
+            receipt
+            for receipt in receipts
+            if receipt.user_id not in scope.ignored and wanted.wants_sender(receipt.user_id)
+        ]
+        events += [{"type": "m.receipt", "content": content} for content in receipt_contents(shown)]
+    typing = scope.live.typing.get(room_id)
+    if typing is not None and wanted.wants("m.typing", None, {}):
+        users = [user_id for user_id in typing if user_id not in scope.ignored]
+        if users or since is not None:
+            events.append({"type": "m.typing", "content": {"user_ids": users}})
+    return events
 
 
 def left_room(scope: SyncScope, room_id: str, *, event_id: str, position: int) -> RoomSection:

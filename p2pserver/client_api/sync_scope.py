@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from p2pserver.client_api.event_filter import SyncFilter
@@ -11,6 +11,15 @@ from p2pserver.client_api.stream_token import StreamToken
 from p2pserver.http_api.routing import Requester
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.tx import Tx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveView:
+    """What of the memory of this node (rooms/live.py) is news for one client, taken beside the snapshot."""
+
+    serial: int
+    typing: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By room, who types there now, where that changed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +36,7 @@ class SyncScope:
     full_state: bool
     wall_ms: int
     sent_members: SentMembers
+    live: LiveView
     ignored: frozenset[str] = frozenset()
     """Users whose messages and invites the client does not want."""
 

@@ -49,6 +49,9 @@ class Database(Protocol):
     async def wait(self, topics: Collection[str], *, after: int, timeout_s: float) -> bool:
         """True as soon as one of `topics` was notified by a commit newer than `after`; False at the timeout."""
 
+    def wake(self, topics: Collection[str]) -> None:
+        """Lets those who wait for one of `topics` look again, though nothing was committed."""
+
     async def close(self) -> None: ...
 
 
@@ -103,6 +106,10 @@ class Wakeups:
                 self._last.clear()
                 self._forgotten_until = position
             self._last[topic] = position
+        self.wake(topics)
+
+    def wake(self, topics: Collection[str]) -> None:
+        for topic in topics:
             for future in self._waiting.pop(topic, ()):
                 if not future.done():
                     future.set_result(None)
@@ -208,6 +215,9 @@ class SqliteDatabase:
 
     async def wait(self, topics: Collection[str], *, after: int, timeout_s: float) -> bool:
         return await self._wakeups.wait(topics, after, timeout_s)
+
+    def wake(self, topics: Collection[str]) -> None:
+        self._wakeups.wake(topics)
 
     async def close(self) -> None:
         self._closed = True

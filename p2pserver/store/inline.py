@@ -78,6 +78,9 @@ class InlineDatabase:
     async def wait(self, topics: Collection[str], *, after: int, timeout_s: float) -> bool:
         return await self._wakeups.wait(topics, after, timeout_s)
 
+    def wake(self, topics: Collection[str]) -> None:
+        self._wakeups.wake(topics)
+
     async def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
