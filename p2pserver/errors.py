@@ -5,10 +5,10 @@ an error response. What is wrong with a peer's event is not an exception but a `
 
     MatrixError
     ├── BadJson, NotJson, MissingParam, InvalidParam, TooLarge
-    ├── Forbidden, NotFound, Unrecognized, LimitExceeded
+    ├── Forbidden, InviteBlocked, NotFound, Unrecognized, LimitExceeded
     ├── MissingToken, UnknownToken, GuestAccessForbidden
     ├── UserInUse, InvalidUsername, Exclusive, RoomInUse, WeakPassword
-    ├── IncompatibleRoomVersion, UnsupportedRoomVersion, BadState, UnableToGrantJoin
+    ├── IncompatibleRoomVersion, UnsupportedRoomVersion, BadState, UnableToAuthoriseJoin, UnableToGrantJoin
     └── PeerUnreachable                             a server that cannot be asked now
 """
 
@@ -65,6 +65,10 @@ class TooLarge(MatrixError):
 
 class Forbidden(MatrixError):
     errcode, http_status = "M_FORBIDDEN", 403
+
+
+class InviteBlocked(MatrixError):
+    errcode, http_status = "M_INVITE_BLOCKED", 403
 
 
 class NotFound(MatrixError):
@@ -127,6 +131,18 @@ class BadAlias(MatrixError):
 
 class BadState(MatrixError):
     errcode = "M_BAD_STATE"
+
+
+class UnableToAuthoriseJoin(MatrixError):
+    """This server cannot tell whether the user is in a room that opens the restricted one; another may."""
+
+    errcode = "M_UNABLE_TO_AUTHORISE_JOIN"
+
+
+class UnableToGrantJoin(MatrixError):
+    """No user of this server may let anybody into the restricted room; another server's may."""
+
+    errcode = "M_UNABLE_TO_GRANT_JOIN"
 
 
 class UnsupportedRoomVersion(MatrixError):

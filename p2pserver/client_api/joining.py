@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from p2pserver.client_api.join_progress import JoinProgress, Meter
 from p2pserver.client_api.member_events import is_resident, profile_content, send_member_event
-from p2pserver.errors import BadState, Forbidden, InvalidParam, MatrixError, NotFound, PeerUnreachable
+from p2pserver.errors import Forbidden, InvalidParam, MatrixError, NotFound, PeerUnreachable, UnableToGrantJoin
 from p2pserver.events.versions import ROOM_VERSIONS
 from p2pserver.identifiers import is_room_id, is_server_name, server_of
 from p2pserver.store import memberships
@@ -104,13 +104,13 @@ async def join_room(api: ClientApi, *, user_id: str, room_id: str, via: Iterable
         if is_resident(api, tx, room_id):
             try:
                 send_member_event(api, tx, room_id=room_id, sender=user_id, target=user_id, content=content)
-            except BadState:
+            except UnableToGrantJoin:
                 if not api.rooms.member_servers(tx, room_id) - {api.server_name}:
                     raise
             else:
                 drop_pending_join(tx, user_id, room_id)
                 return True
-        servers = _candidates(api, tx, user_id, room_id, via)
+        servers = candidates(api, tx, user_id, room_id, via)
         if not servers and alone:
             raise NotFound("no server is known that could know this room")
         put_pending_join(tx, user_id=user_id, room_id=room_id, via=servers, content=content, requested_ms=api.wall_ms())
@@ -195,7 +195,8 @@ async def _join_through_others(api: ClientApi, user_id: str, room_id: str) -> st
                 timeout_s=ASK_S,
                 progress=follow,
             )
-            await api.database.write(lambda tx, offer=offer, server=server: _accept(api, tx, join, offer, server))  # type: ignore[misc]
+            signed = await _vouched(api, join, offer)
+            await api.database.write(partial(_accept, api, join=join, offer=offer, resident=server, signed=signed))
         except PeerUnreachable:
             unreachable = True
         except MatrixError as refused:
@@ -236,17 +237,43 @@ async def _note(api: ClientApi, progress: JoinProgress) -> None:
     )
 
 
-def _accept(api: ClientApi, tx: Tx, join: PendingJoin, offer: dict[str, Any], resident: str) -> None:
+async def _vouched(api: ClientApi, join: PendingJoin, offer: dict[str, Any]) -> dict[str, Any] | None:
+    """For a restricted room: the join event with the signature of the server of the member who lets the user in."""
+    if offer.get("room_id") != join.room_id:
+        return None
+    draft = await api.database.write(
+        lambda tx: api.rooms.draft_join(tx, user_id=join.user_id, offer=offer, content=join.content)
+    )
+    if draft is None:
+        return None
+    server, event = draft
+    question = {"room_id": join.room_id, "event": dict(event.raw)}
+    answer = await api.remote.ask(server, "sign_join", question, timeout_s=ASK_S)
+    signed = answer.get("event")
+    if not isinstance(signed, dict):
+        raise Forbidden("the server of the member who lets you in has not signed")
+    return signed
+
+
+def _accept(
+    api: ClientApi,
+    tx: Tx,
+    *,
+    join: PendingJoin,
+    offer: dict[str, Any],
+    resident: str,
+    signed: dict[str, Any] | None,
+) -> None:
     """Joins with an offer, unless the user has changed his mind or is in the room already."""
     if offer.get("room_id") != join.room_id:
         raise Forbidden("the answer is about another room")
     if pending_join(tx, join.user_id, join.room_id) is None:
         raise Forbidden("this join was given up")
     drop_pending_join(tx, join.user_id, join.room_id)
-    api.rooms.join_with(tx, user_id=join.user_id, offer=offer, resident=resident, content=join.content)
+    api.rooms.join_with(tx, user_id=join.user_id, offer=offer, resident=resident, content=join.content, signed=signed)
 
 
-def _candidates(api: ClientApi, tx: Tx, user_id: str, room_id: str, via: Iterable[str]) -> list[str]:
+def candidates(api: ClientApi, tx: Tx, user_id: str, room_id: str, via: Iterable[str]) -> list[str]:
     """Servers that may know the room: named by the client, the inviter's, the room ID's, those of past members."""
     names = [server for server in via if is_server_name(server)]
     invite = memberships.invite(tx, user_id, room_id)

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from p2pserver.errors import BadState, Forbidden, InvalidParam
+from p2pserver.errors import Forbidden, InvalidParam, InviteBlocked
 from p2pserver.events.pdu import Pdu
 from p2pserver.identifiers import is_user_id, server_of
+from p2pserver.rooms.restricted import VOUCHED_BY
 from p2pserver.store.accounts import profile_of
 from p2pserver.store.outbox import queue_invite
-from p2pserver.store.own_rooms import joined_rooms_of, local_members
+from p2pserver.store.own_rooms import local_members
+from p2pserver.store.personal_blocks import blocks_invites
 from p2pserver.store.rooms import room
 from p2pserver.store.tx import Tx
 
@@ -28,16 +30,16 @@ def send_member_event(
 ) -> Pdu:
     """Sends a member event of a room that this node is in. An invite goes to the invited server as well.
 
-    Raises: InvalidParam, if `target` or the membership is none; Forbidden; TooLarge, BadJson.
+    Raises: InvalidParam, if `target` or the membership is none; Forbidden, InviteBlocked; TooLarge, BadJson.
     """
     if not is_user_id(target):
         raise InvalidParam("the state key of a member event is a user ID")
     membership = content.get("membership")
     if membership not in MEMBERSHIPS:
         raise InvalidParam("membership is none of join, invite, knock, leave, ban")
-    if membership == "knock":
-        raise Forbidden("knocking is not supported by this server")
     require_resident(api, tx, room_id)
+    if membership == "invite" and blocks_invites(tx, target):
+        raise InviteBlocked(f"{target} does not take invites")
     if target == sender and membership == "join":
         content = _with_authorizing_user(api, tx, room_id, sender, content)
     event = api.rooms.send(
@@ -105,26 +107,9 @@ def _with_authorizing_user(
 ) -> Mapping[str, Any]:
     """For a restricted room that the user was not invited to: names a local member who may invite him.
 
-    Raises: Forbidden, if the user is in none of the rooms that open this one; BadState, if no local member may invite.
+    Raises: Forbidden, if the user is in none of the rooms that open this one; UnableToGrantJoin, if no local member may
+    invite.
     """
-    rules = api.rooms.current_event(tx, room_id, "m.room.join_rules")
-    kind = None if rules is None else rules.content.get("join_rule")
-    if rules is None or kind not in ("restricted", "knock_restricted"):
-        return {key: value for key, value in content.items() if key != "join_authorised_via_users_server"}
-    if api.rooms.membership(tx, room_id, user_id) in ("join", "invite"):
-        return {key: value for key, value in content.items() if key != "join_authorised_via_users_server"}
-    allow = rules.content.get("allow")
-    opening = {
-        entry.get("room_id")
-        for entry in (allow if isinstance(allow, list) else ())
-        if isinstance(entry, Mapping)
-        and entry.get("type") == "m.room_membership"
-        and isinstance(entry.get("room_id"), str)
-    }
-    if not opening.intersection(joined_rooms_of(tx, user_id)):
-        raise Forbidden("you are in none of the rooms whose members may join this one")
-    levels = api.rooms.power_levels(tx, room_id)
-    for member in local_members(tx, room_id):
-        if levels.of_user(member) >= levels.invite:
-            return {**content, "join_authorised_via_users_server": member}
-    raise BadState("no member on this server may invite to the room")
+    vouching = api.rooms.who_vouches(tx, room_id, user_id)
+    others = {key: value for key, value in content.items() if key != VOUCHED_BY}
+    return others if vouching is None else {**others, VOUCHED_BY: vouching}

@@ -17,6 +17,7 @@ from p2pserver.errors import InvalidParam
 from p2pserver.events.pdu import Pdu
 from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.store.events import StoredEvent
+from p2pserver.store.personal_blocks import ignored_users
 from p2pserver.store.relations import related_events, thread_roots, thread_summary
 from p2pserver.store.room_stream import FIRST
 from p2pserver.store.tx import Tx
@@ -136,4 +137,6 @@ def _is_wanted(event: Pdu, request: ApiRequest) -> bool:
 
 
 def _is_visible(api: ClientApi, tx: Tx, request: ApiRequest, event: StoredEvent) -> bool:
+    if event.pdu.sender in ignored_users(tx, request.requester.user_id):
+        return False
     return api.rooms.visible_to(tx, request.requester.user_id, [event])[0]

@@ -14,11 +14,12 @@ from p2pserver.client_api.room_access import was_joined_at
 from p2pserver.client_api.stream_token import StreamToken
 from p2pserver.client_api.sync_rooms import invited_room, joined_room, left_room
 from p2pserver.client_api.sync_scope import RoomSection, SyncScope
-from p2pserver.store.account_data import AccountData, account_data_since, get_account_data
+from p2pserver.store.account_data import AccountData, account_data_since
 from p2pserver.store.device_lists import device_list_changes
 from p2pserver.store.memberships import LocalMembership
 from p2pserver.store.one_time_keys import otk_changed_since, otk_counts, unused_fallback
 from p2pserver.store.own_rooms import memberships_of
+from p2pserver.store.personal_blocks import ignored_users
 from p2pserver.store.receipts import rooms_with_receipts
 from p2pserver.store.room_stream import has_news, rooms_with_news
 from p2pserver.store.to_device import to_device_since
@@ -45,7 +46,7 @@ def sync_answer(scope: SyncScope) -> SyncAnswer:
     memberships = [row for row in memberships_of(tx, scope.user_id) if scope.sync_filter.wants_room(row.room_id)]
     data = account_data_since(tx, scope.user_id, -1 if since is None else since, scope.upto)
     by_room, own_data = _account_data(scope, data)
-    ignored = _ignored(scope)
+    ignored = ignored_users(tx, scope.user_id)
     if ignored:
         scope = replace(scope, ignored=ignored)
     sections = _sections(scope, memberships, by_room)
@@ -109,6 +110,9 @@ def _sections(
         elif row.membership == "invite":
             if fresh and row.sender not in scope.ignored:
                 sections["invite"][room_id] = invited_room(scope, room_id, event_id=row.event_id)
+        elif row.membership == "knock":
+            if fresh:
+                sections["knock"][room_id] = invited_room(scope, room_id, event_id=row.event_id, knocking=True)
         elif row.membership in ("leave", "ban") and fresh:
             if since is None and (row.forgotten or not scope.sync_filter.include_leave):
                 continue
@@ -148,13 +152,6 @@ def _account_data(
         elif in_rooms.wants_room(entry.room_id) and in_rooms.wants(entry.type, None, entry.content):
             by_room.setdefault(entry.room_id, []).append(shown)
     return by_room, own
-
-
-def _ignored(scope: SyncScope) -> frozenset[str]:
-    """Source: client-server API, "Ignoring Users"."""
-    content = get_account_data(scope.tx, scope.user_id, None, "m.ignored_user_list") or {}
-    users = content.get("ignored_users")
-    return frozenset(users) - {scope.user_id} if isinstance(users, dict) else frozenset()
 
 
 def _to_device(scope: SyncScope) -> tuple[list[dict[str, Any]], int | None]:

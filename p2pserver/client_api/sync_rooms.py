@@ -119,8 +119,8 @@ def left_room(scope: SyncScope, room_id: str, *, event_id: str, position: int) -
     return RoomSection(body=_left_body(_timeline_body(scope, timeline), shown), members=members)
 
 
-def invited_room(scope: SyncScope, room_id: str, *, event_id: str) -> RoomSection:
-    """The section of an invite: stripped state, with `m.room.create` and the user's own member event."""
+def invited_room(scope: SyncScope, room_id: str, *, event_id: str, knocking: bool = False) -> RoomSection:
+    """The section of an invite or a knock: stripped state, with `m.room.create` and the user's own member event."""
     tx, rooms = scope.tx, scope.rooms
     held = memberships.invite(tx, scope.user_id, room_id)
     if held is not None:
@@ -129,7 +129,7 @@ def invited_room(scope: SyncScope, room_id: str, *, event_id: str) -> RoomSectio
         invite = rooms.stored(tx, event_id)
         events = [*rooms.stripped_state(tx, room_id), *([] if invite is None else [stripped(invite.pdu)])]
     slots = {(event["type"], event["state_key"]): event for event in events}
-    return RoomSection(body={"invite_state": {"events": list(slots.values())}})
+    return RoomSection(body={"knock_state" if knocking else "invite_state": {"events": list(slots.values())}})
 
 
 def _stripped_raw(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from p2pserver.client_api.event_filter import EventFilter
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.events import StoredEvent
 from p2pserver.store.parked import has_history_gap
+from p2pserver.store.personal_blocks import ignored_users
 from p2pserver.store.room_stream import FIRST, events_in
 from p2pserver.store.rooms import HISTORY_BAND, band_start, room
 from p2pserver.store.tx import Tx
@@ -47,7 +48,11 @@ def walk(
     limit: int,
     event_filter: EventFilter,
 ) -> Walk:
-    """The next `limit` events with `above` < position <= `upto` that the user may see and the filter lets through."""
+    """The next `limit` events with `above` < position <= `upto` that the user may see and the filter lets through.
+
+    Messages of users whom he ignores are left out.
+    """
+    ignored = ignored_users(tx, user_id)
     found: list[StoredEvent] = []
     examined = 0
     reached = above if forward else upto
@@ -60,6 +65,8 @@ def walk(
             examined += 1
             reached = event.position if forward else event.position - 1
             pdu = event.pdu
+            if pdu.state_key is None and pdu.sender in ignored:
+                continue
             if visible and event_filter.wants(pdu.type, pdu.sender, pdu.content):
                 found.append(event)
     return Walk(found, upto if forward else above, more=False)

@@ -1,4 +1,4 @@
-"""Invites to rooms that are not held here: kept with the room state that came along, never as a room.
+"""Invites to rooms that are not held here, and knocks: kept with the room state that came along, never as a room.
 
 Nothing is resolved from what a stranger sends with an invite; each event's own signature is checked, and in version 12
 that the create event is the one that the room ID names. Amounts are bounded per server and in total.
@@ -17,7 +17,8 @@ from p2pserver.events.receipt import PduDropped, check_on_receipt, load_pdu
 from p2pserver.events.versions import ROOM_VERSIONS, RoomVersionRules, rules_of
 from p2pserver.identifiers import server_of
 from p2pserver.meg.auth import auth_slots
-from p2pserver.meg.state import CREATE, JOIN_RULES, POWER_LEVELS, StateSlot, member_slot
+from p2pserver.meg.power import PowerLevels
+from p2pserver.meg.state import CREATE, JOIN_RULES, POWER_LEVELS, StateMap, StateSlot, member_slot
 from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.judging import DEPTH_MAX
 from p2pserver.rooms.reading import STRIPPED_TYPES
@@ -27,6 +28,7 @@ from p2pserver.rooms.values import Receipt
 from p2pserver.store import events, memberships, outbox, state_groups
 from p2pserver.store.events import StoredEvent
 from p2pserver.store.memberships import Invite
+from p2pserver.store.personal_blocks import blocks_invites
 from p2pserver.store.tx import Tx
 
 HOUR_MS = 3_600_000
@@ -41,15 +43,19 @@ def invite_payload(tx: Tx, event_id: str) -> dict[str, Any]:
     if found is None or found.state_before is None:
         raise KeyError(event_id)
     room = room_of(tx, found.pdu.room_id)
-    state = state_groups.state_map(tx, found.state_before)
-    slots: list[StateSlot] = [CREATE, JOIN_RULES, POWER_LEVELS, member_slot(found.pdu.sender)]
-    slots += [(event_type, "") for event_type in STRIPPED_TYPES]
-    shown = [events.shown(tx, state[slot]) for slot in dict.fromkeys(slots) if slot in state]
     return {
         "room_version": room.rules.version,
         "event": dict(found.pdu.raw),
-        "invite_room_state": [dict(event.raw) for event in shown if event is not None],
+        "invite_room_state": outsiders_state(tx, state_groups.state_map(tx, found.state_before), found.pdu.sender),
     }
+
+
+def outsiders_state(tx: Tx, state: StateMap, *members: str) -> list[dict[str, Any]]:
+    """What of a state somebody outside the room may know, as PDUs, with the member events of `members`."""
+    slots: list[StateSlot] = [CREATE, JOIN_RULES, POWER_LEVELS, *map(member_slot, members)]
+    slots += [(event_type, "") for event_type in STRIPPED_TYPES]
+    shown = [events.shown(tx, state[slot]) for slot in dict.fromkeys(slots) if slot in state]
+    return [dict(event.raw) for event in shown if event is not None]
 
 
 def receive_invite(context: RoomContext, tx: Tx, *, origin: str, payload: Mapping[str, Any]) -> Verdict:
@@ -65,12 +71,12 @@ def receive_invite(context: RoomContext, tx: Tx, *, origin: str, payload: Mappin
     user_id = invite.state_key
     if invite.type != "m.room.member" or invite.content.get("membership") != "invite" or user_id is None:
         return Verdict.DROPPED
-    if not context.is_local(user_id) or not context.user_exists(tx, user_id):
+    if not context.is_local(user_id) or not context.user_exists(tx, user_id) or blocks_invites(tx, user_id):
         return Verdict.DROPPED
     if memberships.is_joined(tx, invite.room_id, context.server_name):
         receipt = Intake(context, tx, invite.room_id).take_all([payload["event"]], origin, backfill=False).results[0]
         return receipt.verdict or Verdict.ACCEPTED
-    state = _room_state(context, rules, invite.room_id, raws)
+    state = genuine_state(context, rules, invite.room_id, raws)
     if CREATE not in state:
         return Verdict.DROPPED
     known = memberships.invite(tx, user_id, invite.room_id)
@@ -96,7 +102,7 @@ def receive_invite(context: RoomContext, tx: Tx, *, origin: str, payload: Mappin
 
 
 def decline_invite(context: RoomContext, tx: Tx, *, user_id: str, room_id: str) -> None:
-    """Refuses an invite at once, without asking anybody; the inviter's server is told when it can be.
+    """Refuses an invite or takes a knock back at once, asking nobody; the server concerned is told when it can be.
 
     Raises: NotFound.
     """
@@ -128,7 +134,7 @@ def decline_invite(context: RoomContext, tx: Tx, *, user_id: str, room_id: str) 
 
 
 def take_back(context: RoomContext, tx: Tx, room_id: str, raws: Sequence[object]) -> list[Receipt]:
-    """All that PDUs can mean for somebody who is invited to a room and not in it: the inviter takes the invite back."""
+    """All that PDUs can mean for somebody outside a room: the inviter takes the invite back, or a knock is refused."""
     open_invites = {each.user_id: each for each in memberships.invites_to(tx, room_id)}
     return [_take_back(context, tx, room_id, raw, open_invites) for raw in raws]
 
@@ -144,10 +150,20 @@ def _take_back(context: RoomContext, tx: Tx, room_id: str, raw: object, open_inv
     except PduDropped as drop:
         return Receipt(event_id=None, verdict=Verdict.DROPPED, reason=drop.reason)
     ends_it = event.type == "m.room.member" and event.content.get("membership") in ("leave", "ban")
-    if event.room_id != room_id or not ends_it or event.server != server_of(held.inviter):
+    if event.room_id != room_id or not ends_it or not _may_end(held, event):
         return unknown
     _end(tx, held, event)
     return Receipt(event_id=event.event_id, verdict=Verdict.ACCEPTED, new=True)
+
+
+def _may_end(held: Invite, event: Pdu) -> bool:
+    """Of an invite: whoever is of the inviter's server. Of a knock: who may kick, by the state that came with it."""
+    if held.membership == "invite":
+        return event.server == server_of(held.inviter)
+    rules = rules_of(held.version)
+    state = {known.state_slot: known for known in (load_pdu(raw, rules) for raw in held.room_state)}
+    levels = PowerLevels.of(state.get(CREATE), state.get(POWER_LEVELS))
+    return levels.of_user(event.sender) >= levels.kick
 
 
 def stored_end(tx: Tx, event_id: str) -> StoredEvent | None:
@@ -189,7 +205,7 @@ def _is_small(context: RoomContext, payload: Mapping[str, Any]) -> bool:
         return False
 
 
-def _room_state(
+def genuine_state(
     context: RoomContext, rules: RoomVersionRules, room_id: str, raws: Sequence[object]
 ) -> dict[StateSlot, Pdu]:
     """Those of the PDUs that are genuine and of this room, one for each slot."""

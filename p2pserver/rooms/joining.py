@@ -1,4 +1,4 @@
-"""Joining a room of another server in one round trip.
+"""Joining a room of another server in one round trip (two, where somebody has to vouch: `restricted.py`).
 
     joiner                               resident
       │ "join" room, user, versions  ───▶  │ may the user join? state before the join, its auth chain,
@@ -20,19 +20,22 @@ from p2pserver.events.pdu import Pdu
 from p2pserver.events.receipt import PduDropped, check_on_receipt
 from p2pserver.events.versions import ROOM_VERSIONS, RoomVersionRules
 from p2pserver.identifiers import is_room_id, is_user_id, server_of
-from p2pserver.meg.auth import NotAllowed, authorize
+from p2pserver.meg.auth import NotAllowed, auth_slots, authorize
 from p2pserver.meg.parents import PREV_EVENTS_MAX
-from p2pserver.meg.state import StateMap
+from p2pserver.meg.state import StateMap, StateSlot
 from p2pserver.rooms.claims import ClaimRefused, auth_chain_of, take_claim
 from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.graph import place
 from p2pserver.rooms.judging import DEPTH_MAX, Ancestors, judge
 from p2pserver.rooms.rebuilding import give_up_claims
 from p2pserver.rooms.receipt import Intake
+from p2pserver.rooms.restricted import VOUCHED_BY, who_vouches
 from p2pserver.rooms.sending import (
     append,
     auth_events_for,
+    build_on_extremities,
     check_is_local,
+    keep_own,
     owe_to,
     parents_for,
     reference_hashes,
@@ -49,7 +52,10 @@ from p2pserver.wire.messages import is_canonical_event_id
 def join_offer(
     context: RoomContext, tx: Tx, *, origin: str, room_id: str, user_id: str, versions: list[str]
 ) -> dict[str, Any]:
-    """Raises: Forbidden, NotFound, IncompatibleRoomVersion."""
+    """`vouching` names who lets the user into a restricted room; his server then signs the join event.
+
+    Raises: Forbidden, NotFound, IncompatibleRoomVersion, UnableToAuthoriseJoin, UnableToGrantJoin.
+    """
     if not is_user_id(user_id) or server_of(user_id) != origin:
         raise Forbidden("a server joins its own users only")
     room = room_of(tx, room_id)
@@ -61,7 +67,8 @@ def join_offer(
     facts = events.facts(tx, parents)
     state = state_after_parents(tx, room, facts)
     depth = min(DEPTH_MAX, 1 + max(fact.depth for fact in facts.values()))
-    _check_may_join(tx, room, user_id, parents, state)
+    vouching = who_vouches(context, tx, room_id, user_id)
+    _check_may_join(tx, room, user_id, parents, state, vouching)
     chain = auth_chain_of(tx, sorted(state.values()))
     in_state = set(state.values())
     held = {event_id: events.pdu(tx, event_id) for event_id in {*chain, *in_state, *parents}}
@@ -70,6 +77,7 @@ def join_offer(
     return {
         "room_id": room_id,
         "room_version": room.rules.version,
+        **({} if vouching is None else {"vouching": vouching}),
         "state": [raws[event_id] for event_id in sorted(in_state)],
         "auth_chain": [raws[event_id] for event_id in chain if event_id not in in_state],
         "prev_events": parents,
@@ -78,8 +86,11 @@ def join_offer(
     }
 
 
-def _check_may_join(tx: Tx, room: RoomRow, user_id: str, parents: list[str], before: StateMap) -> None:
+def _check_may_join(
+    tx: Tx, room: RoomRow, user_id: str, parents: list[str], before: StateMap, vouching: str | None
+) -> None:
     """Raises: Forbidden."""
+    content = {"membership": "join"} if vouching is None else {"membership": "join", VOUCHED_BY: vouching}
     join = Pdu(
         event_id="$" + "A" * 43,
         room_id=room.room_id,
@@ -88,7 +99,7 @@ def _check_may_join(tx: Tx, room: RoomRow, user_id: str, parents: list[str], bef
         type="m.room.member",
         sender=user_id,
         state_key=user_id,
-        content={"membership": "join"},
+        content=content,
         depth=0,
         origin_server_ts=0,
         prev_events=tuple(parents),
@@ -133,24 +144,86 @@ class _Offer:
         self.auth_chain: list[object] = auth_chain
 
 
+def draft_join(
+    context: RoomContext, tx: Tx, *, user_id: str, offer: Mapping[str, Any], content: dict[str, Any]
+) -> tuple[str, Pdu] | None:
+    """For a restricted room: the server of the user who vouches, and the join event that it is to sign.
+
+    None, if nobody needs to. Nothing is kept. Raises: BadJson, Forbidden, IncompatibleRoomVersion.
+    """
+    vouching = offer.get("vouching")
+    if vouching is None:
+        return None
+    if not isinstance(vouching, str) or not is_user_id(vouching):
+        raise BadJson("the offer names nobody who could vouch for the join")
+    check_is_local(context, user_id)
+    parsed = _Offer(offer)
+    join_content = {**content, "membership": "join", VOUCHED_BY: vouching}
+    if memberships.is_joined(tx, parsed.room_id, context.server_name):
+        join = build_on_extremities(
+            context,
+            tx,
+            room_id=parsed.room_id,
+            sender=user_id,
+            event_type="m.room.member",
+            state_key=user_id,
+            content=join_content,
+        )
+    else:
+        join = _build_on_offer(
+            context, tx, parsed, user_id, join_content, _slots_in(context, parsed, user_id, join_content)
+        )
+    return server_of(vouching), join
+
+
+def _slots_in(context: RoomContext, offer: _Offer, user_id: str, content: dict[str, Any]) -> StateMap:
+    """Of the offered state, what the auth events of the join are chosen from."""
+    slots = auth_slots(
+        event_type="m.room.member", sender=user_id, state_key=user_id, content=content, rules=offer.rules
+    )
+    found: dict[StateSlot, str] = {}
+    for raw in offer.state:
+        slot = (raw.get("type"), raw.get("state_key")) if isinstance(raw, dict) else None
+        if slot in slots and isinstance(raw, dict):
+            try:
+                event = check_on_receipt(raw, offer.rules, context.keys, limit_references=False)
+            except PduDropped as drop:
+                raise BadJson(f"the offer's state: {drop.reason}") from None
+            found[slot] = event.event_id
+    return found
+
+
 def join_with(
-    context: RoomContext, tx: Tx, *, user_id: str, offer: Mapping[str, Any], resident: str, content: dict[str, Any]
+    context: RoomContext,
+    tx: Tx,
+    *,
+    user_id: str,
+    offer: Mapping[str, Any],
+    resident: str,
+    content: dict[str, Any],
+    signed: Mapping[str, Any] | None = None,
 ) -> Pdu:
     """Joins a local user by an offer. Whoever asked for it checks that `offer["room_id"]` is the room he meant.
 
+    `signed` is the event of `draft_join` with the signature of the server of who vouches.
     Raises: BadJson, Forbidden, IncompatibleRoomVersion; nothing is kept then, as the unit is undone.
     """
     check_is_local(context, user_id)
     parsed = _Offer(offer)
     join_content = {**content, "membership": "join"}
     room = _held_room(context, tx, parsed)
+    vouched = None if signed is None else _signed_join(context, room, signed, user_id)
     is_in = memberships.is_joined(tx, room.room_id, context.server_name)
     if not is_in and parked.has_history_gap(tx, room.room_id):
         give_up_claims(context, tx, room)
         room = room_of(tx, room.room_id)
     held = events.facts(tx, parsed.prev_events)
     missing = [each for each in parsed.prev_events if each not in held or held[each].outlier]
-    if is_in or not missing:
+    if not is_in and missing:
+        join = _join_over_gap(context, tx, room, parsed, user_id, vouched or join_content, missing, resident)
+    elif vouched is not None:
+        join = keep_own(context, tx, room, vouched)
+    else:
         join = append(
             context,
             tx,
@@ -160,10 +233,25 @@ def join_with(
             state_key=user_id,
             content=join_content,
         )
-    else:
-        join = _join_over_gap(context, tx, room, parsed, user_id, join_content, missing, resident)
     owe_to(context, tx, room.room_id, join.event_id, {resident, *memberships.joined_servers(tx, room.room_id)})
     Intake(context, tx, room.room_id).settle(missing)
+    return join
+
+
+def _signed_join(context: RoomContext, room: RoomRow, signed: Mapping[str, Any], user_id: str) -> Pdu:
+    """Raises: Forbidden, unless it is a join event of the user that all servers concerned have signed."""
+    try:
+        join = check_on_receipt(signed, room.rules, context.keys)
+    except PduDropped as drop:
+        raise Forbidden(f"the join that came back: {drop.reason}") from None
+    if (
+        join.redacted_copy
+        or join.room_id != room.room_id
+        or join.state_slot != ("m.room.member", user_id)
+        or join.sender != user_id
+        or join.content.get("membership") != "join"
+    ):
+        raise Forbidden("what came back is not the join")
     return join
 
 
@@ -197,10 +285,11 @@ def _join_over_gap(
     room: RoomRow,
     offer: _Offer,
     user_id: str,
-    content: dict[str, Any],
+    vouched: Pdu | dict[str, Any],
     missing: list[str],
     resident: str,
 ) -> Pdu:
+    """`vouched` is the join event, or the content of one that needs nobody to vouch for it."""
     try:
         claim = take_claim(context, tx, room, state=offer.state, auth_chain=offer.auth_chain)
     except ClaimRefused as refusal:
@@ -221,10 +310,26 @@ def _join_over_gap(
             history=True,
             now_ms=context.wall_ms(),
         )
-    auth_events = auth_events_for(room.rules, claim.state, user_id, "m.room.member", user_id, content)
-    join = build_event(
-        rules=room.rules,
-        room_id=room.room_id,
+    if isinstance(vouched, Pdu):
+        join = vouched
+    else:
+        join = _build_on_offer(context, tx, offer, user_id, vouched, claim.state)
+    ancestors = Ancestors(groups=(claimed,), depth=offer.depth, grounded=False)
+    judgement = judge(tx, room, join, ancestors, against_current=False)
+    if judgement.verdict is not Verdict.ACCEPTED:
+        raise Forbidden((judgement.reason or "the join is not allowed").partition(": ")[2] or "not allowed")
+    events.set_extremities(tx, room.room_id, [])
+    place(context, tx, room, join, judgement, history=False)
+    return join
+
+
+def _build_on_offer(
+    context: RoomContext, tx: Tx, offer: _Offer, user_id: str, content: dict[str, Any], state: StateMap
+) -> Pdu:
+    auth_events = auth_events_for(offer.rules, state, user_id, "m.room.member", user_id, content)
+    return build_event(
+        rules=offer.rules,
+        room_id=offer.room_id,
         sender=user_id,
         event_type="m.room.member",
         state_key=user_id,
@@ -234,12 +339,5 @@ def _join_over_gap(
         depth=offer.depth,
         origin_server_ts=context.clock.stamp(wall_ms=context.wall_ms(), parents_ts=[offer.newest_ts]),
         signer=context.signer,
-        reference_hashes=reference_hashes(tx, room.rules, [*offer.prev_events, *auth_events]),
+        reference_hashes=reference_hashes(tx, offer.rules, [*offer.prev_events, *auth_events]),
     )
-    ancestors = Ancestors(groups=(claimed,), depth=offer.depth, grounded=False)
-    judgement = judge(tx, room, join, ancestors, against_current=False)
-    if judgement.verdict is not Verdict.ACCEPTED:
-        raise Forbidden((judgement.reason or "the join is not allowed").partition(": ")[2] or "not allowed")
-    events.set_extremities(tx, room.room_id, [])
-    place(context, tx, room, join, judgement, history=False)
-    return join

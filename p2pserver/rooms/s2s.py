@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from p2pserver.errors import BadJson, Forbidden, NotFound
 from p2pserver.identifiers import is_room_id
+from p2pserver.rooms import knocking, restricted
 from p2pserver.rooms.published_rooms import published_rooms
 from p2pserver.rooms.s2s_users import user_handlers
 from p2pserver.rooms.service import Rooms
@@ -28,16 +29,29 @@ def s2s_handlers(rooms: Rooms, *, private: bool) -> dict[str, S2sHandler]:
     """All questions by name. A `private` node lists neither its rooms nor its users."""
 
     def join(tx: Tx, origin: str, body: dict[str, Any]) -> dict[str, Any]:
-        versions = body.get("versions")
-        if not isinstance(versions, list) or len(versions) > VERSIONS_MAX:
-            raise BadJson("versions is not a list of room versions")
         return rooms.join_offer(
             tx,
             origin=origin,
             room_id=_room_id(body),
             user_id=_text(body, "user_id"),
-            versions=[each for each in versions if isinstance(each, str)],
+            versions=_versions(body),
         )
+
+    def make_knock(tx: Tx, origin: str, body: dict[str, Any]) -> dict[str, Any]:
+        return knocking.knock_template(
+            rooms.context,
+            tx,
+            origin=origin,
+            room_id=_room_id(body),
+            user_id=_text(body, "user_id"),
+            versions=_versions(body),
+        )
+
+    def send_knock(tx: Tx, origin: str, body: dict[str, Any]) -> dict[str, Any]:
+        return knocking.take_knock(rooms.context, tx, origin=origin, room_id=_room_id(body), raw=body.get("event"))
+
+    def sign_join(tx: Tx, origin: str, body: dict[str, Any]) -> dict[str, Any]:
+        return restricted.sign_join(rooms.context, tx, origin=origin, room_id=_room_id(body), raw=body.get("event"))
 
     def directory(tx: Tx, origin: str, body: dict[str, Any]) -> dict[str, Any]:
         known = aliases.alias(tx, _text(body, "alias"))
@@ -57,10 +71,20 @@ def s2s_handlers(rooms: Rooms, *, private: bool) -> dict[str, S2sHandler]:
 
     return {
         "join": join,
+        "sign_join": sign_join,
+        "make_knock": make_knock,
+        "send_knock": send_knock,
         "directory": directory,
         "public_rooms": public_rooms,
         **user_handlers(rooms.server_name, private=private),
     }
+
+
+def _versions(body: dict[str, Any]) -> list[str]:
+    versions = body.get("versions")
+    if not isinstance(versions, list) or len(versions) > VERSIONS_MAX:
+        raise BadJson("versions is not a list of room versions")
+    return [each for each in versions if isinstance(each, str)]
 
 
 def _text(body: dict[str, Any], name: str) -> str:

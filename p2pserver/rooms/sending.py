@@ -135,13 +135,38 @@ def append(
     redacts: str | None = None,
 ) -> Pdu:
     """Builds an event on the forward extremities, judges it as everybody will, keeps it and owes it to the others."""
+    event = build_on_extremities(
+        context,
+        tx,
+        room_id=room_id,
+        sender=sender,
+        event_type=event_type,
+        state_key=state_key,
+        content=content,
+        redacts=redacts,
+    )
+    return keep_own(context, tx, room_of(tx, room_id), event)
+
+
+def build_on_extremities(
+    context: RoomContext,
+    tx: Tx,
+    *,
+    room_id: str,
+    sender: str,
+    event_type: str,
+    state_key: str | None,
+    content: dict[str, Any],
+    redacts: str | None = None,
+) -> Pdu:
+    """The event that `append` would keep."""
     room = room_of(tx, room_id)
     parents = parents_for(context, tx, room_id)
     facts = events.facts(tx, parents)
     before = state_after_parents(tx, room, facts)
     timestamps = [found.origin_server_ts for found in (events.pdu(tx, each) for each in parents) if found is not None]
     auth_events = auth_events_for(room.rules, before, sender, event_type, state_key, content)
-    event = build_event(
+    return build_event(
         rules=room.rules,
         room_id=room_id,
         sender=sender,
@@ -156,7 +181,6 @@ def append(
         redacts=redacts,
         reference_hashes=reference_hashes(tx, room.rules, [*parents, *auth_events]),
     )
-    return keep_own(context, tx, room, event)
 
 
 def keep_own(context: RoomContext, tx: Tx, room: RoomRow, event: Pdu) -> Pdu:

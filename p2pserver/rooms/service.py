@@ -16,8 +16,10 @@ from p2pserver.rooms import (
     healing,
     invites,
     joining,
+    knocking,
     proof,
     reading,
+    restricted,
     sending,
     server_visibility,
     serving,
@@ -131,9 +133,38 @@ class Rooms:
         """What a server needs to join one of its users to a room of ours, in one answer."""
         return joining.join_offer(self.context, tx, origin=origin, room_id=room_id, user_id=user_id, versions=versions)
 
-    def join_with(self, tx: Tx, *, user_id: str, offer: dict[str, Any], resident: str, content: dict[str, Any]) -> Pdu:
+    def draft_join(
+        self, tx: Tx, *, user_id: str, offer: dict[str, Any], content: dict[str, Any]
+    ) -> tuple[str, Pdu] | None:
+        """Of a join that somebody has to vouch for: his server, and the event that it is to sign (`sign_join`)."""
+        return joining.draft_join(self.context, tx, user_id=user_id, offer=offer, content=content)
+
+    def join_with(
+        self,
+        tx: Tx,
+        *,
+        user_id: str,
+        offer: dict[str, Any],
+        resident: str,
+        content: dict[str, Any],
+        signed: dict[str, Any] | None = None,
+    ) -> Pdu:
         """Joins a local user with the offer of a resident server."""
-        return joining.join_with(self.context, tx, user_id=user_id, offer=offer, resident=resident, content=content)
+        return joining.join_with(
+            self.context, tx, user_id=user_id, offer=offer, resident=resident, content=content, signed=signed
+        )
+
+    def who_vouches(self, tx: Tx, room_id: str, user_id: str) -> str | None:
+        """The local user who lets somebody into a restricted room; None, if nobody needs to."""
+        return restricted.who_vouches(self.context, tx, room_id, user_id)
+
+    def make_knock(self, template: dict[str, Any], *, room_id: str, user_id: str, content: dict[str, Any]) -> Pdu:
+        """The knock of a local user by the template of a resident server."""
+        return knocking.make_knock(self.context, template, room_id=room_id, user_id=user_id, content=content)
+
+    def keep_knock(self, tx: Tx, *, knock: Pdu, answer: dict[str, Any], via: str) -> None:
+        """Notes that a local user has knocked, with what the resident server answered to the knock."""
+        knocking.keep_knock(self.context, tx, knock=knock.raw, version=knock.rules.version, answer=answer, via=via)
 
     def receive_invite(self, tx: Tx, *, origin: str, payload: dict[str, Any]) -> Verdict:
         """Takes an invite for a local user to a room that need not be held here."""

@@ -30,11 +30,13 @@ class LocalMembership:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invite:
-    """An invite to a room that is not held here, with the room-state PDUs that came with it."""
+    """An invite to a room that is not held here, or a knock on its door, with the room-state PDUs that came with it."""
 
     room_id: str
     user_id: str
     inviter: str
+    """Who made the event `raw`: of a knock, the user himself."""
+    membership: str
     version: str
     raw: dict[str, Any]
     room_state: list[dict[str, Any]]
@@ -165,8 +167,9 @@ def set_local_membership(
 
 def keep_invite(tx: Tx, event: Pdu, *, user_id: str, room_state: Sequence[Pdu], via: str, now_ms: int) -> None:
     tx.execute(
-        "INSERT OR REPLACE INTO invites (room_id, user_id, inviter, version, raw, room_state, via, received_ms)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO invites"
+        " (room_id, user_id, inviter, version, raw, room_state, via, received_ms, membership)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             event.room_id,
             user_id,
@@ -176,23 +179,25 @@ def keep_invite(tx: Tx, event: Pdu, *, user_id: str, room_state: Sequence[Pdu], 
             json.dumps([each.raw for each in room_state], ensure_ascii=False, separators=(",", ":")).encode(),
             via,
             now_ms,
+            event.content.get("membership"),
         ),
     )
 
 
 def invite(tx: Tx, user_id: str, room_id: str) -> Invite | None:
     row = tx.one(
-        "SELECT inviter, version, raw, room_state, via FROM invites"
+        "SELECT inviter, version, raw, room_state, via, membership FROM invites"
         " WHERE room_id = ? AND user_id = ? AND leave_event_id IS NULL",
         (room_id, user_id),
     )
     if row is None:
         return None
-    inviter, version, raw, room_state, via = row
+    inviter, version, raw, room_state, via, membership = row
     return Invite(
         room_id=room_id,
         user_id=user_id,
         inviter=inviter,
+        membership=membership,
         version=version,
         raw=json.loads(raw),
         room_state=json.loads(room_state),
@@ -233,7 +238,8 @@ def invites_to(tx: Tx, room_id: str) -> list[Invite]:
 def evict_invite(tx: Tx) -> None:
     """Forgets the oldest invite of the server that delivered most, as if it had never come."""
     row = tx.one(
-        "SELECT room_id, user_id FROM invites WHERE via = (SELECT via FROM invites GROUP BY via"
+        "SELECT room_id, user_id FROM invites WHERE membership = 'invite'"
+        " AND via = (SELECT via FROM invites WHERE membership = 'invite' GROUP BY via"
         " ORDER BY count(*) DESC, via LIMIT 1) ORDER BY received_ms, room_id, user_id LIMIT 1"
     )
     if row is None:
@@ -254,7 +260,9 @@ def forget_invite(tx: Tx, user_id: str, room_id: str) -> None:
 def invites_held(tx: Tx, *, via: str | None = None, since_ms: int = 0) -> int:
     """How many invites are kept, or how many of them a server delivered since a time."""
     if via is None:
-        row = tx.one("SELECT count(*) FROM invites")
+        row = tx.one("SELECT count(*) FROM invites WHERE membership = 'invite'")
     else:
-        row = tx.one("SELECT count(*) FROM invites WHERE via = ? AND received_ms >= ?", (via, since_ms))
+        row = tx.one(
+            "SELECT count(*) FROM invites WHERE membership = 'invite' AND via = ? AND received_ms >= ?", (via, since_ms)
+        )
     return 0 if row is None else int(row[0])
