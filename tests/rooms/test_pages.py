@@ -19,8 +19,9 @@ def page(name: str) -> str:
 
 
 def test_the_tables_are_those_of_the_schema() -> None:
-    files = sorted((ROOT / "p2pserver" / "store" / "schema").glob("00[1678]?_*.sql"))
-    schema = "".join(file.read_text("utf-8") for file in files)
+    files = sorted((ROOT / "p2pserver" / "store" / "schema").glob("*.sql"))
+    on_page = [file for file in files if file.name[:3] in ("001", "006", "007", "008") or file.name >= "01"]
+    schema = "".join(file.read_text("utf-8") for file in on_page)
     tables = set(re.findall(r"CREATE TABLE (\w+)", schema)) - set(re.findall(r"DROP TABLE (\w+)", schema))
     text = (ROOT / "docs" / "store.md").read_text("utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| `")]
