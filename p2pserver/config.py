@@ -20,6 +20,7 @@ from p2pserver.identifiers import InvalidIdentifier, check_domain
 ENVIRONMENT_PREFIX = "P2PSERVER_"
 REGISTRATION_MODES = ("open", "token", "closed")
 DEFAULT_ROOM_VERSION = "12"
+SIZES = ("media_upload_max", "media_per_user", "media_own", "media_cache")
 ROOM_VERSIONS = tuple(str(number) for number in range(1, 13))
 
 
@@ -111,6 +112,36 @@ OPTIONS: tuple[Option, ...] = (
         help="Does not show this node's users and public rooms to nodes nearby.",
     ),
     Option(
+        name="media_upload_max",
+        metavar="SIZE",
+        default_text="100M",
+        help="The largest file that is taken, from a client or from another node: octets, or with K, M or G behind.",
+    ),
+    Option(
+        name="media_per_user",
+        metavar="SIZE",
+        default_text="2G",
+        help="What one user may upload in all.",
+    ),
+    Option(
+        name="media_own",
+        metavar="SIZE",
+        default_text="10G",
+        help="What all users of this node may upload. It is never removed without your word.",
+    ),
+    Option(
+        name="media_cache",
+        metavar="SIZE",
+        default_text="1G",
+        help="How much of other nodes' media is kept; beyond it, what was not looked at for longest goes.",
+    ),
+    Option(
+        name="legacy_media",
+        metavar="",
+        default_text="false",
+        help="Shows media stored from now on to whoever knows their address, as clients from before 2024 need.",
+    ),
+    Option(
         name="ready_file",
         metavar="PATH",
         default_text="none",
@@ -145,6 +176,11 @@ class Config:
     default_room_version: str = DEFAULT_ROOM_VERSION
     domain: str | None = None
     private: bool = False
+    media_upload_max: int = 100 << 20
+    media_per_user: int = 2 << 30
+    media_own: int = 10 << 30
+    media_cache: int = 1 << 30
+    legacy_media: bool = False
     ready_file: Path | None = None
     log_level: str = "warning"
     log_json: bool = False
@@ -158,6 +194,10 @@ class Config:
     @property
     def database_path(self) -> Path:
         return self.data_dir / "p2pserver.db"
+
+    @property
+    def media_path(self) -> Path:
+        return self.data_dir / "media"
 
     @classmethod
     def load(
@@ -203,6 +243,17 @@ def split_address(text: str) -> tuple[str, int]:
     if match is None or int(match[3]) > 65535:
         raise ConfigError(f"{text!r} is not HOST:PORT, for example 127.0.0.1:8008 or [::1]:8008")
     return match[1] or match[2], int(match[3])
+
+
+def size_of(text: str, name: str) -> int:
+    """The octets of a size: `500`, `500K`, `20M`, `2G`, in powers of 1,024.
+
+    Raises: ConfigError.
+    """
+    match = re.fullmatch(r"([0-9]{1,12})([KMG]?)", text)
+    if match is None:
+        raise ConfigError(f"{name} is a size such as 500K, 20M or 2G, not {text!r}")
+    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]]
 
 
 def options_markdown() -> str:
@@ -271,6 +322,8 @@ def _build(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
             settings["transports"] = _transports(tuple(value))
         elif name in ("data_dir", "ready_file"):
             settings[name] = Path(value).expanduser()
+        elif name in SIZES:
+            settings[name] = size_of(value, name)
         elif name in known:
             settings[name] = value
         else:

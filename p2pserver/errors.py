@@ -9,6 +9,7 @@ an error response. What is wrong with a peer's event is not an exception but a `
     ├── MissingToken, UnknownToken, GuestAccessForbidden
     ├── UserInUse, InvalidUsername, Exclusive, RoomInUse, WeakPassword
     ├── IncompatibleRoomVersion, UnsupportedRoomVersion, BadState, UnableToAuthoriseJoin, UnableToGrantJoin
+    ├── CannotOverwriteMedia, NotYetUploaded, RemoteTooLarge, NoSpaceLeft
     └── PeerUnreachable                             a server that cannot be asked now
 """
 
@@ -155,6 +156,26 @@ class IncompatibleRoomVersion(MatrixError):
 
 class InvalidRoomState(MatrixError):
     errcode = "M_INVALID_ROOM_STATE"
+
+
+class CannotOverwriteMedia(MatrixError):
+    errcode, http_status = "M_CANNOT_OVERWRITE_MEDIA", 409
+
+
+class NotYetUploaded(MatrixError):
+    """Media whose octets are not here in time: they may come later."""
+
+    errcode, http_status = "M_NOT_YET_UPLOADED", 504
+
+
+class RemoteTooLarge(MatrixError):
+    """Media of another server that is larger than what this one takes."""
+
+    errcode, http_status = "M_TOO_LARGE", 502
+
+
+class NoSpaceLeft(MatrixError):
+    errcode, http_status = "M_UNKNOWN", 507
 
 
 class PeerUnreachable(MatrixError):

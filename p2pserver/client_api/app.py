@@ -16,7 +16,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,10 +31,13 @@ from p2pserver.client_api.joining import Joins, retry_pending_joins
 from p2pserver.client_api.lazy_members import LazyMembers
 from p2pserver.client_api.rate_limits import RateLimits
 from p2pserver.client_api.request_body import RequestBody, parse_object
+from p2pserver.client_api.streamed_response import StreamedResponse
+from p2pserver.client_api.thumbnails import Thumbnails
 from p2pserver.errors import LimitExceeded, MatrixError
 from p2pserver.http_api.password_checks import PasswordChecks
 from p2pserver.http_api.routing import ApiRequest, ApiResponse, Match, Requester, Router, parse_query
 from p2pserver.rooms.live import LiveChanges, Typing
+from p2pserver.rooms.media_library import MediaLibrary
 from p2pserver.rooms.remote import RemoteServers
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.database import Database
@@ -72,6 +75,7 @@ class ClientApi:
         database: Database,
         rooms: Rooms,
         remote: RemoteServers,
+        media: MediaLibrary,
         config: ClientApiConfig,
         wall_ms: Callable[[], int],
         monotonic_s: Callable[[], float] = time.monotonic,
@@ -82,6 +86,8 @@ class ClientApi:
         self.database = database
         self.rooms = rooms
         self.remote = remote
+        self.media = media
+        self.thumbnails = Thumbnails(media)
         self.config = config
         self.wall_ms = wall_ms
         self.random_bytes = random_bytes
@@ -236,7 +242,7 @@ class _Application:
         if owner is not None:
             requester = Requester(user_id=owner.user_id, device_id=owner.device_id, token_id=owner.token_id)
             self._api.note_seen(owner, remote_address)
-        octets = await body.read() if _has_body(request) else b""
+        octets = await body.read() if _has_body(request) and not match.route.streams else b""
         api_request = ApiRequest(
             method=request.method,
             path=match.path,
@@ -246,6 +252,8 @@ class _Application:
             authenticated=requester,
             remote_address=remote_address,
             base_url=_base_url(request),
+            headers=request.headers,
+            parts=body.parts() if match.route.streams else None,
         )
         return await self._api.run_handler(match, api_request, request.receive)
 
@@ -296,6 +304,8 @@ def json_response(status: int, body: Any, headers: dict[str, str] | None = None)
 def _response_of(answer: Any) -> Response:
     if not isinstance(answer, ApiResponse):
         return json_response(200, answer)
+    if isinstance(answer.body, AsyncIterator):
+        return StreamedResponse(answer.body, answer.status, {**CORS_HEADERS, **answer.headers})
     if isinstance(answer.body, bytes):
         return Response(answer.body, answer.status, {**CORS_HEADERS, **answer.headers})
     return json_response(answer.status, answer.body, dict(answer.headers))

@@ -7,6 +7,7 @@ from types import ModuleType
 
 from p2pserver.client_api import (
     account,
+    content,
     cross_signing,
     directory,
     ephemeral,
@@ -55,6 +56,7 @@ MODULES: tuple[ModuleType, ...] = (
     messages,
     presence,
     directory,
+    content,
     sync,
 )
 

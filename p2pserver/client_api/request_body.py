@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.requests import ClientDisconnect
@@ -36,6 +37,17 @@ class RequestBody:
         if self._octets > OCTETS_MAX:
             raise TooLarge(f"the body is over {OCTETS_MAX} octets")
         return b"".join(parts)
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        """The body as it comes, however large: the reader bounds it.
+
+        Raises: ClientDisconnect, also if nothing comes for `SECONDS_MAX`.
+        """
+        while not self._ended:
+            part: list[bytes] = []
+            await self._take(part, self._octets)
+            for octets in part:
+                yield octets
 
     async def drain(self) -> bool:
         """Throws away what is left. False, if there is too much of it: the connection is then of no further use.

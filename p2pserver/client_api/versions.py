@@ -68,10 +68,3 @@ async def third_party_protocols(api: ClientApi, request: ApiRequest) -> dict[str
 async def pushers(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`GET /pushers`: this node pushes to nobody."""
     return {"pushers": []}
-
-
-@routes.route("GET", "/config", versions=("v3", "r0"), base="/_matrix/media")
-@routes.route("GET", "/media/config", versions=("v1",))
-async def media_config(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
-    """`GET /media/config`: nothing can be uploaded, which clients then say before they try."""
-    return {"m.upload.size": 0}

@@ -13,7 +13,7 @@ be there or not where only one of the two is a pattern. Source: RFC 3986, 3.3; c
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeAlias
@@ -70,6 +70,10 @@ class ApiRequest:
     remote_address: str
     base_url: str
     """How the client reached this node: scheme and authority, no trailing slash."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """By lower-case name."""
+    parts: AsyncIterator[bytes] | None = None
+    """The octets of the body as they come, on a route that streams."""
     query: Mapping[str, str] = field(init=False)
     """The first value of each query parameter."""
 
@@ -111,7 +115,10 @@ class ApiRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiResponse:
-    """An answer other than 200 with a JSON object: another status, other headers, or bytes that are not JSON."""
+    """An answer other than 200 with a JSON object: another status, other headers, or bytes that are not JSON.
+
+    `body` may be an `AsyncIterator[bytes]`, with Content-Length among the headers: it is sent as it comes.
+    """
 
     status: int = 200
     body: Any = field(default_factory=dict)
@@ -135,6 +142,8 @@ class Route:
     pace: Pace
     cancelable: bool
     """Whether a client that hangs up stops the handler: for those that only wait and read."""
+    streams: bool
+    """The body is no JSON: the handler reads it as it comes."""
 
 
 class Routes:
@@ -153,6 +162,7 @@ class Routes:
         auth: str = "required",
         pace: str = "ordinary",
         cancelable: bool | None = None,
+        streams: bool = False,
     ) -> Callable[[Handler], Handler]:
         """Registers a handler at `{base}/{version}{path}` for each version; a version of "" adds no segment.
 
@@ -171,6 +181,7 @@ class Routes:
                         auth=Auth(auth),
                         pace=Pace(pace),
                         cancelable=method == "GET" if cancelable is None else cancelable,
+                        streams=streams,
                     )
                 )
             return handler

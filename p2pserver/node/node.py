@@ -16,10 +16,12 @@ from p2pserver.node.identity import Identity
 from p2pserver.node.mesh import Mesh
 from p2pserver.node.peer_events import JoinUnderWay, PeerEvent
 from p2pserver.node.timers import NodeTimers
+from p2pserver.rooms.media_library import MediaLibrary, MediaLimits
 from p2pserver.rooms.s2s import s2s_handlers
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.accounts import user_exists
 from p2pserver.store.database import Database
+from p2pserver.store.media_files import MediaFiles
 from transports.contract import Transport
 
 BUILD_MS = 1_784_000_000_000
@@ -50,8 +52,10 @@ class Node:
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
         tell: Callable[[PeerEvent], None] | None = None,
         timers: NodeTimers | None = None,
+        media_files: MediaFiles | None = None,
     ) -> None:
-        """`tell` hears of nodes that come and go, and of joins that take long."""
+        """`tell` hears of nodes that come and go, and of joins that take long. `media_files`: by default beside the
+        database."""
         rng = rng or random.Random(random_bytes(16))
         self.config = config
         self.identity = identity
@@ -80,10 +84,25 @@ class Node:
             tell=tell or (lambda event: None),
             timers=timers,
         )
+        self.media = MediaLibrary(
+            database=database,
+            files=media_files or MediaFiles(config.media_path),
+            signer=identity.signer,
+            limits=MediaLimits(
+                upload_octets=config.media_upload_max,
+                user_octets=config.media_per_user,
+                own_octets=config.media_own,
+                cache_octets=config.media_cache,
+                needs_token=not config.legacy_media,
+            ),
+            wall_ms=wall_ms,
+            random_bytes=random_bytes,
+        )
         self.client_api = ClientApi(
             database=database,
             rooms=self.rooms,
             remote=self.mesh,
+            media=self.media,
             config=ClientApiConfig(
                 registration=config.registration,
                 registration_token=config.registration_token,
@@ -104,6 +123,7 @@ class Node:
 
     async def start(self) -> None:
         """Raises: OSError, if a transport cannot have what the operator asked for."""
+        await self.media.start()
         await self.mesh.start()
         self.client_api.start()
 

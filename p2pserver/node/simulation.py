@@ -24,6 +24,7 @@ from p2pserver.rooms.values import RoomDigest
 from p2pserver.store.accounts import register_user
 from p2pserver.store.devices import log_in_device
 from p2pserver.store.inline import InlineDatabase, SimulatedDisk
+from p2pserver.store.media_files import MediaFiles
 from transports.sim import ChannelConditions, LinkConditions, SimNetwork
 
 WALL_START_MS = 1_790_000_000_000
@@ -129,6 +130,7 @@ class SimulatedMesh:
             rng=rng,
             random_bytes=rng.randbytes,
             timers=self._timers,
+            media_files=MediaFiles(simulated.disk.media_folder, threads=False),
         )
         await simulated.node.start()
         for client in simulated.clients.values():

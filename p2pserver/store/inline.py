@@ -8,8 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import shutil
 import sqlite3
+import tempfile
+import uuid
+import weakref
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any, TypeVar
 
 from p2pserver.store.database import Unit, Wakeups, announce, run_read
@@ -20,9 +25,12 @@ T = TypeVar("T")
 
 
 class SimulatedDisk:
-    """What survives a crash: the committed content of one database, in memory."""
+    """What survives a crash: the committed content of one database, in memory, and the files of media."""
 
     def __init__(self) -> None:
+        self.media_folder = Path(tempfile.gettempdir()) / f"p2pserver-simulated-{uuid.uuid4().hex}"
+        """Made when there is something to keep; gone with this object."""
+        weakref.finalize(self, shutil.rmtree, self.media_folder, ignore_errors=True)
         self.conn = sqlite3.connect(":memory:", isolation_level=None, cached_statements=512)
         _migrated().backup(self.conn)
 

@@ -1,6 +1,7 @@
 """A node's client API in-process: real rooms on a real SQLite database, asked through ASGI."""
 
 import asyncio
+import os
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,10 +15,12 @@ from p2pserver.errors import PeerUnreachable
 from p2pserver.events.signing import SelfCertifyingKeys, Signer
 from p2pserver.identifiers import KEY_ID, server_name_of
 from p2pserver.meg.clock import HybridClock
+from p2pserver.rooms.media_library import MediaLibrary, MediaLimits
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.accounts import user_exists
 from p2pserver.store.database import Database
 from p2pserver.store.inline import InlineDatabase, SimulatedDisk
+from p2pserver.store.media_files import MediaFiles
 
 NOW_MS = 1_700_000_000_000
 
@@ -96,6 +99,8 @@ class Node:
     disk: SimulatedDisk
     clock_s: list[float] = field(default_factory=lambda: [1000.0])
     """The monotonic clock of rate limits and sessions: tests turn it by hand."""
+    now_ms: list[int] = field(default_factory=list)
+    """The wall clock; it goes on by 1 ms each time that it is read."""
 
     @property
     def server_name(self) -> str:
@@ -129,6 +134,7 @@ async def running_node(
     config: ClientApiConfig | None = None,
     disk: SimulatedDisk | None = None,
     remote: Any = None,
+    media_limits: MediaLimits | None = None,
 ) -> AsyncIterator[Node]:
     """A node on a simulated disk; give the same disk again for a restart."""
     rng = random.Random(seed)
@@ -151,9 +157,19 @@ async def running_node(
         rng=rng,
         user_exists=user_exists,
     )
+    media = MediaLibrary(
+        database=database,
+        files=MediaFiles(disk.media_folder, threads=False),
+        signer=rooms.context.signer,
+        limits=media_limits or MediaLimits(),
+        wall_ms=wall_ms,
+        random_bytes=os.urandom,
+    )
+    await media.start()
     api = ClientApi(
         database=database,
         rooms=rooms,
+        media=media,
         remote=remote if remote is not None else NobodyThere(),
         config=config or ClientApiConfig(rate_limits=False),
         wall_ms=wall_ms,
@@ -162,7 +178,7 @@ async def running_node(
     transport = httpx.ASGITransport(app=api.asgi_app(), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://node.test:8008") as http:
         try:
-            yield Node(api=api, database=database, rooms=rooms, http=http, disk=disk, clock_s=clock_s)
+            yield Node(api=api, database=database, rooms=rooms, http=http, disk=disk, clock_s=clock_s, now_ms=now_ms)
         finally:
             await asyncio.wait_for(api.close(), 5)
             await database.close()

@@ -1,6 +1,7 @@
 """matrix-nio, a client that nobody here wrote, against the API on real sockets and a real database file."""
 
 import asyncio
+import random
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +12,9 @@ import nio
 import uvicorn
 
 from p2pserver.client_api.app import ClientApi, ClientApiConfig
+from p2pserver.rooms.media_library import MediaLibrary, MediaLimits
 from p2pserver.store.database import SqliteDatabase
+from p2pserver.store.media_files import MediaFiles
 from tests.client_api.harness import running_node
 
 
@@ -20,9 +23,18 @@ async def _served(path: Path) -> AsyncIterator[str]:
     """A node's API on a free port of the loopback, with `path` as its database."""
     async with running_node() as template:
         database = await SqliteDatabase.open(path)
+        media = MediaLibrary(
+            database=database,
+            files=MediaFiles(path.parent / "media"),
+            signer=template.rooms.context.signer,
+            limits=MediaLimits(),
+            wall_ms=template.api.wall_ms,
+            random_bytes=random.randbytes,
+        )
         api = ClientApi(
             database=database,
             rooms=template.rooms,
+            media=media,
             remote=template.api.remote,
             config=ClientApiConfig(rate_limits=False),
             wall_ms=template.api.wall_ms,

@@ -1,0 +1,177 @@
+"""The content repository: uploads, downloads, thumbnails. See docs/media.md.
+
+Source: client-server API, "Content repository".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from p2pserver.client_api.app import ClientApi
+from p2pserver.client_api.content_headers import (
+    RangeNotSatisfiable,
+    content_headers,
+    disposition,
+    is_not_modified,
+    range_wanted,
+)
+from p2pserver.client_api.thumbnails import chosen_size
+from p2pserver.errors import NotFound, NotYetUploaded
+from p2pserver.federation.media_manifest import is_content_type, is_filename, is_media_id
+from p2pserver.http_api.routing import ApiRequest, ApiResponse, Routes
+from p2pserver.identifiers import is_server_name
+from p2pserver.rooms.media_library import UNKNOWN_TYPE
+from p2pserver.store.media import Media, topic
+
+TIMEOUT_MS = 20_000
+TIMEOUT_MS_MAX = 60_000
+LEGACY = "/_matrix/media"
+
+routes = Routes()
+
+
+@routes.route("GET", "/config", versions=("v3", "r0"), base=LEGACY)
+@routes.route("GET", "/media/config", versions=("v1",))
+async def media_config(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """`GET /media/config`."""
+    return {"m.upload.size": api.media.limits.upload_octets}
+
+
+@routes.route("POST", "/upload", versions=("v3", "r0"), base=LEGACY, streams=True)
+async def upload(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """`POST /upload`: answered once the file is durable."""
+    media_id = await _take(api, request, announced=None)
+    return {"content_uri": f"mxc://{api.server_name}/{media_id}"}
+
+
+@routes.route("POST", "/create", versions=("v1",), base=LEGACY)
+async def create(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """`POST /create`: an ID for what is uploaded later."""
+    media_id, expires_ms = await api.media.announce(request.requester.user_id)
+    return {"content_uri": f"mxc://{api.server_name}/{media_id}", "unused_expires_at": expires_ms}
+
+
+@routes.route("PUT", "/upload/{server_name}/{media_id}", versions=("v3", "r0"), base=LEGACY, streams=True)
+async def upload_created(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """`PUT /upload/{serverName}/{mediaId}`."""
+    if request.params["server_name"] != api.server_name:
+        raise NotFound("this ID was not given out here")
+    await _take(api, request, announced=request.params["media_id"])
+    return {}
+
+
+async def _take(api: ClientApi, request: ApiRequest, *, announced: str | None) -> str:
+    """Stores the body; the media ID. A type or name that could not stand in a header is left out."""
+    assert request.parts is not None
+    content_type, filename = request.headers.get("content-type"), request.query.get("filename")
+    length = request.headers.get("content-length", "")
+    return await api.media.upload(
+        request.parts,
+        user_id=request.requester.user_id,
+        content_type=content_type if is_content_type(content_type) else None,
+        filename=filename if is_filename(filename) else None,
+        announced=announced,
+        octets=int(length) if length.isascii() and length.isdigit() and len(length) <= 15 else None,
+    )
+
+
+@routes.route("GET", "/media/download/{server_name}/{media_id}", versions=("v1",))
+@routes.route("GET", "/media/download/{server_name}/{media_id}/{file_name}", versions=("v1",))
+async def download(api: ClientApi, request: ApiRequest) -> ApiResponse:
+    """`GET /media/download/{serverName}/{mediaId}`."""
+    return await _file(api, request, await _wanted(api, request))
+
+
+@routes.route("GET", "/download/{server_name}/{media_id}", versions=("v3", "r0"), base=LEGACY, auth="optional")
+@routes.route(
+    "GET", "/download/{server_name}/{media_id}/{file_name}", versions=("v3", "r0"), base=LEGACY, auth="optional"
+)
+async def legacy_download(api: ClientApi, request: ApiRequest) -> ApiResponse:
+    """The same without a token, for what was stored before the freeze; with a token, for everything."""
+    return await _file(api, request, await _wanted(api, request, legacy=True))
+
+
+@routes.route("GET", "/media/thumbnail/{server_name}/{media_id}", versions=("v1",))
+async def thumbnail(api: ClientApi, request: ApiRequest) -> ApiResponse:
+    """`GET /media/thumbnail/{serverName}/{mediaId}`."""
+    return await _thumbnail(api, request, legacy=False)
+
+
+@routes.route("GET", "/thumbnail/{server_name}/{media_id}", versions=("v3", "r0"), base=LEGACY, auth="optional")
+async def legacy_thumbnail(api: ClientApi, request: ApiRequest) -> ApiResponse:
+    """The same without a token; see `legacy_download`."""
+    return await _thumbnail(api, request, legacy=True)
+
+
+async def _wanted(api: ClientApi, request: ApiRequest, *, legacy: bool = False) -> Media:
+    """The media that is asked for, once its octets are here.
+
+    Raises: NotFound; NotYetUploaded, if they do not come in time.
+    """
+    origin, media_id = request.params["server_name"], request.params["media_id"]
+    timeout_ms = request.query_integer("timeout_ms", default=TIMEOUT_MS, most=TIMEOUT_MS_MAX)
+    allow_remote = request.query_boolean("allow_remote", default=True)
+    if not is_server_name(origin) or not is_media_id(media_id):
+        raise NotFound("there is no such media")
+    anonymous = legacy and request.authenticated is None
+    deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
+    while True:
+        position = api.database.position
+        found = await api.media.find(origin, media_id)
+        if found is not None and (found.quarantined_by is not None or (anonymous and found.needs_token)):
+            raise NotFound("there is no such media")
+        if found is not None and found.sha256 is not None:
+            await api.media.note_read(found)
+            return found
+        if origin == api.server_name:
+            if found is None or (found.expires_ms or 0) <= api.wall_ms():
+                raise NotFound("there is no such media")
+        elif not allow_remote or (anonymous and api.media.limits.needs_token):
+            raise NotFound("this media is not here")
+        left_s = deadline - asyncio.get_running_loop().time()
+        if not await api.database.wait([topic(origin, media_id)], after=position, timeout_s=left_s):
+            raise NotYetUploaded("this has not been uploaded yet")
+
+
+async def _file(api: ClientApi, request: ApiRequest, media: Media) -> ApiResponse:
+    """The octets, or the part of them that is wanted."""
+    assert media.sha256 is not None
+    sha256, path = media.sha256, api.media.files.path(media.sha256)
+    if not await api.media.files.run(lambda: path.is_file() and path.stat().st_size == media.size):
+        raise NotFound("the file is damaged on this node")
+    content_type = media.content_type or UNKNOWN_TYPE
+    headers = content_headers(media, content_type=content_type, needs_token=media.needs_token)
+    given = request.params.get("file_name")
+    headers["Content-Disposition"] = disposition(content_type, given if is_filename(given) else media.filename)
+    if is_not_modified(request.headers, headers["ETag"]):
+        return ApiResponse(status=304, body=b"", headers=headers)
+    headers["Accept-Ranges"] = "bytes"
+    status, start, end = 200, 0, media.size
+    try:
+        wanted = range_wanted(request.headers, media.size, headers["ETag"])
+    except RangeNotSatisfiable:
+        return ApiResponse(status=416, body=b"", headers={**headers, "Content-Range": f"bytes */{media.size}"})
+    if wanted is not None:
+        status, (start, end) = 206, wanted
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{media.size}"
+    headers["Content-Length"] = str(end - start)
+    return ApiResponse(status=status, body=api.media.octets(sha256, start, end), headers=headers)
+
+
+async def _thumbnail(api: ClientApi, request: ApiRequest, *, legacy: bool) -> ApiResponse:
+    size = chosen_size(
+        request.query_integer("width", default=None),
+        request.query_integer("height", default=None),
+        request.query.get("method", "scale"),
+    )
+    animated = request.query_boolean("animated")
+    media = await _wanted(api, request, legacy=legacy)
+    made = await api.thumbnails.thumbnail(media, size, animated=animated)
+    headers = content_headers(media, content_type=made.content_type, needs_token=media.needs_token)
+    headers["ETag"] = f'{headers["ETag"][:-1]}-{size.name}{"-animated" if animated else ""}"'
+    extension = made.content_type.partition("/")[2]
+    headers["Content-Disposition"] = disposition(made.content_type, f"thumbnail.{extension}", inline=True)
+    if is_not_modified(request.headers, headers["ETag"]):
+        return ApiResponse(status=304, body=b"", headers=headers)
+    return ApiResponse(body=made.octets, headers=headers)
