@@ -8,6 +8,7 @@ import logging
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -16,14 +17,14 @@ from typing import Any, NoReturn
 import click
 
 from p2pserver import __version__
-from p2pserver.commands.settings import Failure, failures_told, load_config, on_database, setting_options
+from p2pserver.commands.settings import Failure, failures_told, load_config, on_database, own_name, setting_options
 from p2pserver.config import Config
 
 
 class _Commands(click.Group):
     """Commands with a file of their own are imported when they are used: `run` starts without them."""
 
-    GROUPS = ("debug", "doctor", "network", "room")
+    GROUPS = ("debug", "doctor", "login-qr", "network", "room")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *self.GROUPS])
@@ -31,7 +32,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.GROUPS:
             return super().get_command(ctx, cmd_name)
-        group: click.Command = getattr(import_module(f"p2pserver.commands.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        group: click.Command = getattr(import_module(f"p2pserver.commands.{name}"), name)
         return group
 
 
@@ -88,8 +90,9 @@ _password_option = click.option(
 @cli.command()
 @click.argument("name")
 @_password_option
+@click.option("--admin", is_flag=True, help="The account may use the admin API.")
 @setting_options(["data_dir"])
-def register(config_file: Path | None, name: str, password: str, **flags: Any) -> None:
+def register(config_file: Path | None, name: str, password: str, admin: bool, **flags: Any) -> None:
     """Makes an account on this node, also while the node runs."""
     from p2pserver.node.identity import load_identity
     from p2pserver.node.run import prepare_database
@@ -101,7 +104,12 @@ def register(config_file: Path | None, name: str, password: str, **flags: Any) -
         asyncio.run(prepare_database(config, identity))
         user_id = f"@{name.lower()}:{identity.server_name}"
         password_hash = hash_password(password)
-        on_database(config, lambda tx: register_user(tx, user_id, password_hash), write=True)
+        now_ms = time.time_ns() // 1_000_000
+        on_database(
+            config,
+            lambda tx: register_user(tx, user_id, password_hash, admin=admin, created_ms=now_ms),
+            write=True,
+        )
     click.echo(user_id)
 
 
@@ -114,17 +122,10 @@ def reset_password(config_file: Path | None, name: str, password: str, **flags: 
     from p2pserver.store.accounts import hash_password, set_password
 
     config = load_config(config_file, flags)
-    user_id = name if name.startswith("@") else f"@{name.lower()}:{_own_name(config)}"
+    user_id = name if name.startswith("@") else f"@{name.lower()}:{own_name(config)}"
     password_hash = hash_password(password)
     on_database(config, lambda tx: set_password(tx, user_id, password_hash, log_out=True), write=True)
     click.echo(f"{user_id} has a new password; log in again on each device")
-
-
-def _own_name(config: Config) -> str:
-    server_name = on_database(config, lambda tx: tx.one("SELECT value FROM node WHERE name = 'server_name'"))
-    if server_name is None:
-        raise Failure(f"no node in {config.data_dir} yet: start one with `p2pserver run`")
-    return str(server_name[0])
 
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="One JSON list, with all that is known.")
@@ -202,7 +203,7 @@ def block(config_file: Path | None, server_name: str, **flags: Any) -> None:
 
     config = load_config(config_file, flags)
     key = _key_of(server_name)
-    if key == _key_of(_own_name(config)):
+    if key == _key_of(own_name(config)):
         raise Failure(f"{server_name} is this node itself")
     if not on_database(config, lambda tx: block_server(tx, key), write=True):
         raise Failure(f"{server_name} is blocked already")

@@ -7,6 +7,7 @@ an error response. What is wrong with a peer's event is not an exception but a `
     ├── BadJson, NotJson, MissingParam, InvalidParam, TooLarge
     ├── Forbidden, InviteBlocked, NotFound, Unrecognized, LimitExceeded
     ├── MissingToken, UnknownToken, GuestAccessForbidden
+    ├── UserDeactivated, UserLocked, UserSuspended
     ├── UserInUse, InvalidUsername, Exclusive, RoomInUse, WeakPassword
     ├── IncompatibleRoomVersion, UnsupportedRoomVersion, BadState, UnableToAuthoriseJoin, UnableToGrantJoin
     ├── CannotOverwriteMedia, NotYetUploaded, RemoteTooLarge, NoSpaceLeft
@@ -94,6 +95,27 @@ class UnknownToken(MatrixError):
 
 class GuestAccessForbidden(MatrixError):
     errcode, http_status = "M_GUEST_ACCESS_FORBIDDEN", 403
+
+
+class UserDeactivated(MatrixError):
+    errcode, http_status = "M_USER_DEACTIVATED", 403
+
+
+class UserLocked(MatrixError):
+    """A soft logout: the client keeps its keys and its token, which holds again once the account is unlocked."""
+
+    errcode, http_status = "M_USER_LOCKED", 401
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, soft_logout=True)
+
+
+class UserSuspended(MatrixError):
+    errcode, http_status = "M_USER_SUSPENDED", 403
+
+
+class Exclusive(MatrixError):
+    errcode = "M_EXCLUSIVE"
 
 
 class LimitExceeded(MatrixError):

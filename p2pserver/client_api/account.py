@@ -9,6 +9,8 @@ from p2pserver.client_api.login import DISPLAY_NAME_CHARACTERS_MAX, require_pass
 from p2pserver.errors import BadJson, MissingParam, NotFound, TooLarge
 from p2pserver.http_api.body_fields import optional_boolean, optional_string, required_string
 from p2pserver.http_api.routing import ApiRequest, Routes
+from p2pserver.rooms.departures import depart
+from p2pserver.store.account_status import close_account
 from p2pserver.store.accounts import set_password
 from p2pserver.store.devices import delete_device, devices_of, rename_device
 from p2pserver.store.tx import Tx
@@ -30,6 +32,17 @@ async def change_password(api: ClientApi, request: ApiRequest) -> dict[str, Any]
 
     await api.database.write(unit)
     return {}
+
+
+@routes.route("POST", "/account/deactivate")
+async def deactivate(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """`POST /account/deactivate`: asks for the password. The rooms are left beside the requests that follow."""
+    erase = optional_boolean(request.body, "erase")
+    await require_password(api, request)
+    user_id = request.requester.user_id
+    await api.database.write(lambda tx: close_account(tx, user_id, erase=erase))
+    api.spawn(depart(api.database, api.rooms), name="depart")
+    return {"id_server_unbind_result": "no-support"}
 
 
 @routes.route("GET", "/account/3pid")

@@ -16,7 +16,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from p2pserver.client_api.account_standing import answer_in_the_shadow, check_standing
 from p2pserver.client_api.authentication import authenticate
 from p2pserver.client_api.interactive_auth import InteractiveAuth
 from p2pserver.client_api.join_progress import JoinProgress
@@ -35,13 +36,15 @@ from p2pserver.client_api.streamed_response import StreamedResponse
 from p2pserver.client_api.thumbnails import Thumbnails
 from p2pserver.errors import LimitExceeded, MatrixError
 from p2pserver.http_api.password_checks import PasswordChecks
-from p2pserver.http_api.routing import ApiRequest, ApiResponse, Match, Requester, Router, parse_query
+from p2pserver.http_api.routing import ApiRequest, ApiResponse, Match, Requester, Route, Router, parse_query
+from p2pserver.rooms.departures import depart
 from p2pserver.rooms.live import LiveChanges, Typing
 from p2pserver.rooms.media_library import MediaLibrary
 from p2pserver.rooms.remote import RemoteServers
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.database import Database
-from p2pserver.store.devices import TokenOwner, touch_device
+from p2pserver.store.devices import touch_device
+from p2pserver.store.tokens import TokenOwner, note_token_used
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +67,8 @@ class ClientApiConfig:
     rate_limits: bool = True
     default_room_version: str = "12"
     private: bool = False
+    access_token_ms: int = 3_600_000
+    """How long an access token holds that came with a refresh token."""
 
 
 class ClientApi:
@@ -93,7 +98,7 @@ class ClientApi:
         self.random_bytes = random_bytes
         self.rate_limits = RateLimits(monotonic_s, enabled=config.rate_limits)
         self.interactive_auth = InteractiveAuth(monotonic_s, random_bytes)
-        self.passwords = PasswordChecks()
+        self.passwords = PasswordChecks() if config.rate_limits else PasswordChecks(waiting_max=None)
         self.lazy_members = LazyMembers()
         self.joins = Joins()
         self.live = LiveChanges(wall_ms())
@@ -107,17 +112,18 @@ class ClientApi:
     def server_name(self) -> str:
         return self.rooms.server_name
 
-    def asgi_app(self) -> ASGIApp:
-        """The application that uvicorn, or a test, calls."""
+    def asgi_app(self, more: Iterable[Route] = ()) -> ASGIApp:
+        """The application that uvicorn, or a test, calls; `more` are routes of other edges."""
         from p2pserver.client_api.endpoints import all_routes
 
-        return _Application(self, Router(all_routes()))
+        return _Application(self, Router([*all_routes(), *more]))
 
     def start(self) -> None:
         """Goes on with what the last run of the node left undone. Call inside the event loop."""
         from p2pserver.client_api.profiles import spread_profiles
 
         self.spawn(spread_profiles(self), name="spread-profiles")
+        self.spawn(depart(self.database, self.rooms), name="depart")
         self.spawn(retry_pending_joins(self), name="retry-joins")
 
     def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
@@ -132,11 +138,16 @@ class ClientApi:
     def note_seen(self, owner: TokenOwner, remote_address: str) -> None:
         """Remembers, every few minutes at most, when and from where a device was heard of."""
         now_ms = self.wall_ms()
-        if now_ms - owner.last_seen_ms >= SEEN_EVERY_MS:
+        if not owner.used:
+            self.spawn(self._note_used(owner), name="token-used")
+        if owner.last_seen_ms is not None and now_ms - owner.last_seen_ms >= SEEN_EVERY_MS:
             self.spawn(self._touch(owner, now_ms, remote_address), name="touch-device")
 
     async def _touch(self, owner: TokenOwner, now_ms: int, ip: str) -> None:
         await self.database.write(lambda tx: touch_device(tx, owner.user_id, owner.device_id, now_ms=now_ms, ip=ip))
+
+    async def _note_used(self, owner: TokenOwner) -> None:
+        await self.database.write(lambda tx: note_token_used(tx, owner.user_id, owner.device_id, owner.token_id))
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -235,12 +246,17 @@ class _Application:
     async def _handle(self, request: Request, body: RequestBody) -> Any:
         match = self._router.match(request.method, _raw_path(request.scope))
         query = parse_query(request.scope["query_string"])
-        owner = await authenticate(self._api.database, match.route.auth, request.headers, query)
+        owner = await authenticate(
+            self._api.database, match.route.auth, request.headers, query, now_ms=self._api.wall_ms()
+        )
+        await check_standing(self._api, owner, match)
         remote_address = request.client.host if request.client is not None else ""
         self._api.rate_limits.take(match.route.pace, owner.user_id if owner is not None else remote_address)
         requester = None
         if owner is not None:
-            requester = Requester(user_id=owner.user_id, device_id=owner.device_id, token_id=owner.token_id)
+            requester = Requester(
+                user_id=owner.user_id, device_id=owner.device_id, token_id=owner.token_id, admin=owner.admin
+            )
             self._api.note_seen(owner, remote_address)
         octets = await body.read() if _has_body(request) and not match.route.streams else b""
         api_request = ApiRequest(
@@ -255,6 +271,10 @@ class _Application:
             headers=request.headers,
             parts=body.parts() if match.route.streams else None,
         )
+        if owner is not None and owner.shadow_banned:
+            answer = await answer_in_the_shadow(self._api, match.route, api_request)
+            if answer is not None:
+                return answer
         return await self._api.run_handler(match, api_request, request.receive)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from p2pserver.client_api.transactions import transaction_id_of
 from p2pserver.events.pdu import Pdu
 from p2pserver.http_api.routing import Requester
+from p2pserver.rooms.erasure import as_shown_to
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.client_transactions import paths_of_events
 from p2pserver.store.events import StoredEvent
@@ -30,8 +31,7 @@ def client_events(
     own = [event.pdu.event_id for event in events if event.pdu.sender == requester.user_id]
     paths = paths_of_events(tx, requester.user_id, requester.device_id, own)
     shown = []
-    for event in events:
-        pdu = event.pdu
+    for event, pdu in zip(events, as_shown_to(tx, requester.user_id, events), strict=True):
         unsigned: dict[str, Any] = {"age": max(0, wall_ms - pdu.origin_server_ts)}
         path = paths.get(pdu.event_id)
         if path is not None:

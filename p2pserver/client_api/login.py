@@ -1,9 +1,9 @@
-"""Logging in and out, registering. Source: client-server API, "Client Authentication", legacy API."""
+"""Logging in and out, refreshing tokens. Source: client-server API, "Client Authentication", legacy API."""
 
 from __future__ import annotations
 
 import base64
-import hmac
+from dataclasses import dataclass
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
@@ -11,23 +11,25 @@ from p2pserver.client_api.versions import well_known
 from p2pserver.errors import (
     BadJson,
     Forbidden,
-    GuestAccessForbidden,
     InvalidParam,
     MatrixError,
-    MissingParam,
-    UserInUse,
+    UnknownToken,
+    UserDeactivated,
+    UserLocked,
 )
 from p2pserver.http_api.body_fields import optional_boolean, optional_string, required_string
 from p2pserver.http_api.routing import ApiRequest, Routes
-from p2pserver.store.accounts import check_new_user_id, password_hash_of, register_user, user_exists
+from p2pserver.store.account_status import account_status
+from p2pserver.store.accounts import password_hash_of
 from p2pserver.store.devices import delete_device, device_ids, log_in_device
+from p2pserver.store.tokens import add_short_lived_token, delete_tokens, refresh, take_login_token
 from p2pserver.store.tx import Tx
 
 routes = Routes()
 
 PASSWORD = "m.login.password"  # noqa: S105  # the name of a stage
-DUMMY = "m.login.dummy"
-TOKEN = "m.login.registration_token"  # noqa: S105
+LOGIN_TOKEN = "m.login.token"  # noqa: S105
+LOGIN_TOKEN_MS = 2 * 60 * 1000
 DEVICE_ID_CHARACTERS_MAX = 255
 DISPLAY_NAME_CHARACTERS_MAX = 256
 
@@ -35,27 +37,42 @@ DISPLAY_NAME_CHARACTERS_MAX = 256
 @routes.route("GET", "/login", auth="none")
 async def login_flows(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`GET /login`."""
-    return {"flows": [{"type": PASSWORD}]}
+    return {"flows": [{"type": PASSWORD}, {"type": LOGIN_TOKEN, "get_login_token": True}]}
 
 
 @routes.route("POST", "/login", auth="none", pace="login")
 async def login(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
-    """`POST /login` with a password."""
+    """`POST /login` with a password, or with a token that another device of the user asked for."""
     kind = required_string(request.body, "type")
-    if kind != PASSWORD:
+    if kind not in (PASSWORD, LOGIN_TOKEN):
         raise MatrixError("this login type is not offered")
-    device_id, display_name = _device_of(request)
+    device = Device.asked_for(request)
+    if kind == LOGIN_TOKEN:
+        return await _log_in_by_token(api, request, device)
     password = required_string(request.body, "password")
-    user_id = _user_of(api, request.body)
+    user_id = user_of(api, request.body)
     await check_password(api, user_id, password)
 
     def unit(tx: Tx) -> dict[str, Any]:
-        return _log_in(api, tx, request, user_id, device_id, display_name)
+        return log_in(api, tx, request, user_id, device)
 
     return await api.database.write(unit) | {"well_known": well_known(request)}
 
 
-def _user_of(api: ClientApi, body: dict[str, Any]) -> str:
+async def _log_in_by_token(api: ClientApi, request: ApiRequest, device: Device) -> dict[str, Any]:
+    token = required_string(request.body, "token")
+
+    def unit(tx: Tx) -> dict[str, Any] | None:
+        user_id = take_login_token(tx, token, now_ms=api.wall_ms())
+        return None if user_id is None else log_in(api, tx, request, user_id, device)
+
+    answer = await api.database.write(unit)
+    if answer is None:
+        raise Forbidden("this login token is not known, was used or has expired")
+    return answer | {"well_known": well_known(request)}
+
+
+def user_of(api: ClientApi, body: dict[str, Any]) -> str:
     """The user that an `identifier` object, or the older top-level `user`, names.
 
     Raises: BadJson, MissingParam; Forbidden, for identifiers that are not offered.
@@ -75,11 +92,20 @@ def _user_of(api: ClientApi, body: dict[str, Any]) -> str:
 async def check_password(api: ClientApi, user_id: str, password: str) -> None:
     """Returns if it is the user's password; says no more about a user who does not exist than about a wrong one.
 
-    Raises: Forbidden; LimitExceeded.
+    Raises: Forbidden; UserDeactivated; LimitExceeded.
     """
     api.rate_limits.check_failed_logins(user_id)
-    password_hash = await api.database.read(lambda tx: password_hash_of(tx, user_id))
-    if not await api.passwords.matches(password_hash, password):
+
+    def stored(tx: Tx) -> str | None:
+        status = account_status(tx, user_id)
+        if status is not None and status.deactivated:
+            raise UserDeactivated("this account is deactivated")
+        return password_hash_of(tx, user_id)
+
+    password_hash = await api.database.read(stored)
+    if not await api.passwords.matches(
+        password_hash, password, allowed=lambda: api.rate_limits.check_failed_logins(user_id)
+    ):
         api.rate_limits.note_failed_login(user_id)
         raise Forbidden("wrong user name or password")
 
@@ -91,46 +117,115 @@ async def require_password(api: ClientApi, request: ApiRequest) -> None:
     """
 
     async def check(auth: dict[str, Any]) -> None:
-        if ("identifier" in auth or "user" in auth) and _user_of(api, auth) != request.requester.user_id:
+        if ("identifier" in auth or "user" in auth) and user_of(api, auth) != request.requester.user_id:
             raise Forbidden("that is another user")
         await check_password(api, request.requester.user_id, required_string(auth, "password"))
 
     await api.interactive_auth.require(request, PASSWORD, check)
 
 
-def _device_of(request: ApiRequest) -> tuple[str | None, str | None]:
-    """(device ID, display name) that a login or registration asks for."""
-    device_id = optional_string(request.body, "device_id")
-    if device_id is not None and (len(device_id) > DEVICE_ID_CHARACTERS_MAX or not device_id.isprintable()):
-        raise InvalidParam("the device ID is too long or not printable")
-    display_name = optional_string(request.body, "initial_device_display_name")
-    return device_id or None, display_name if display_name is None else display_name[:DISPLAY_NAME_CHARACTERS_MAX]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """The device that a login or a registration asks for."""
+
+    device_id: str | None
+    display_name: str | None
+    refreshable: bool
+    """Whether the client can refresh an access token that expires."""
+
+    @classmethod
+    def asked_for(cls, request: ApiRequest) -> Device:
+        """Raises: BadJson, InvalidParam."""
+        device_id = optional_string(request.body, "device_id")
+        if device_id is not None and (len(device_id) > DEVICE_ID_CHARACTERS_MAX or not device_id.isprintable()):
+            raise InvalidParam("the device ID is too long or not printable")
+        display_name = optional_string(request.body, "initial_device_display_name")
+        return cls(
+            device_id=device_id or None,
+            display_name=None if display_name is None else display_name[:DISPLAY_NAME_CHARACTERS_MAX],
+            refreshable=optional_boolean(request.body, "refresh_token"),
+        )
 
 
-def _log_in(
-    api: ClientApi, tx: Tx, request: ApiRequest, user_id: str, device_id: str | None, display_name: str | None
-) -> dict[str, Any]:
-    """Makes or reuses the device and gives it a new token."""
-    token = base64.urlsafe_b64encode(api.random_bytes(32)).decode().rstrip("=")
-    if device_id is None:
-        device_id = base64.b32encode(api.random_bytes(10)).decode()[:10]
+def log_in(api: ClientApi, tx: Tx, request: ApiRequest, user_id: str, device: Device) -> dict[str, Any]:
+    """Makes or reuses the device and gives it a new token.
+
+    Raises: UserLocked.
+    """
+    status = account_status(tx, user_id)
+    if status is not None and status.locked:
+        raise UserLocked("this account is locked; ask who runs this node")
+    now_ms = api.wall_ms()
+    token = new_token(api)
+    device_id = device.device_id or base64.b32encode(api.random_bytes(10)).decode()[:10]
+    refresh_token = new_token(api) if device.refreshable else None
     log_in_device(
         tx,
         user_id,
         device_id,
         token=token,
-        display_name=display_name,
-        now_ms=api.wall_ms(),
+        display_name=device.display_name,
+        now_ms=now_ms,
         ip=request.remote_address,
+        expires_ms=now_ms + api.config.access_token_ms if device.refreshable else None,
+        refresh_token=refresh_token,
     )
-    return {"user_id": user_id, "access_token": token, "device_id": device_id, "home_server": api.server_name}
+    answer: dict[str, Any] = {
+        "user_id": user_id,
+        "access_token": token,
+        "device_id": device_id,
+        "home_server": api.server_name,
+    }
+    if refresh_token is not None:
+        answer |= {"refresh_token": refresh_token, "expires_in_ms": api.config.access_token_ms}
+    return answer
+
+
+def new_token(api: ClientApi) -> str:
+    """256 random bits in URL-safe base64."""
+    return base64.urlsafe_b64encode(api.random_bytes(32)).decode().rstrip("=")
+
+
+@routes.route("POST", "/refresh", auth="none")
+async def refresh_tokens(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """`POST /refresh`: a new access token and a new refresh token for those a device has."""
+    old = required_string(request.body, "refresh_token")
+    token, new = new_token(api), new_token(api)
+    expires_ms = api.wall_ms() + api.config.access_token_ms
+
+    def unit(tx: Tx) -> None:
+        found = refresh(tx, old, token=token, new_refresh_token=new, expires_ms=expires_ms)
+        if found is None:
+            raise UnknownToken("this refresh token is not known, or was used", soft_logout=False)
+        status = account_status(tx, found[0])
+        if status is not None and status.locked:
+            raise UserLocked("this account is locked; ask who runs this node")
+
+    await api.database.write(unit)
+    return {"access_token": token, "refresh_token": new, "expires_in_ms": api.config.access_token_ms}
+
+
+@routes.route("POST", "/login/get_token", versions=("v1",))
+async def get_login_token(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """`POST /v1/login/get_token`: asks for the password; the token logs in one further device of the user."""
+    await require_password(api, request)
+    user_id, token = request.requester.user_id, new_token(api)
+    await api.database.write(
+        lambda tx: add_short_lived_token(tx, "login", user_id, token, now_ms=api.wall_ms(), lifetime_ms=LOGIN_TOKEN_MS)
+    )
+    return {"login_token": token, "expires_in_ms": LOGIN_TOKEN_MS}
 
 
 @routes.route("POST", "/logout")
 async def logout(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`POST /logout`: deletes the device with its keys and queue."""
     requester = request.requester
-    await api.database.write(lambda tx: delete_device(tx, requester.user_id, requester.device_id))
+
+    def unit(tx: Tx) -> None:
+        delete_device(tx, requester.user_id, requester.device_id)
+        delete_tokens(tx, requester.user_id, requester.device_id)
+
+    await api.database.write(unit)
     return {}
 
 
@@ -142,6 +237,7 @@ async def logout_all(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     def unit(tx: Tx) -> None:
         for device_id in device_ids(tx, user_id):
             delete_device(tx, user_id, device_id)
+        delete_tokens(tx, user_id)
 
     await api.database.write(unit)
     return {}
@@ -151,73 +247,3 @@ async def logout_all(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
 async def whoami(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`GET /account/whoami`."""
     return {"user_id": request.requester.user_id, "device_id": request.requester.device_id, "is_guest": False}
-
-
-@routes.route("GET", "/register/available", auth="none", pace="login")
-async def available(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
-    """`GET /register/available`."""
-    if "username" not in request.query:
-        raise MissingParam("query parameter 'username' is missing")
-    user_id = f"@{request.query['username'].lower()}:{api.server_name}"
-    await api.database.read(lambda tx: _check_available(tx, user_id))
-    return {"available": True}
-
-
-def _check_available(tx: Tx, user_id: str) -> None:
-    check_new_user_id(user_id)
-    if user_exists(tx, user_id):
-        raise UserInUse("this user name is taken")
-
-
-@routes.route("GET", "/register/m.login.registration_token/validity", versions=("v1",), auth="none", pace="login")
-async def token_validity(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
-    """`GET /v1/register/m.login.registration_token/validity`."""
-    if "token" not in request.query:
-        raise MissingParam("query parameter 'token' is missing")
-    if api.config.registration != "token":
-        raise Forbidden("registration by token is not open")
-    return {"valid": _is_registration_token(api, request.query["token"])}
-
-
-def _is_registration_token(api: ClientApi, token: str) -> bool:
-    expected = api.config.registration_token
-    return expected is not None and hmac.compare_digest(token.encode(), expected.encode())
-
-
-@routes.route("POST", "/register", auth="none", pace="register")
-async def register(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
-    """`POST /register`: open with `m.login.dummy`, by token, or closed."""
-    kind = request.query.get("kind", "user")
-    if kind == "guest":
-        raise GuestAccessForbidden("this node has no guests")
-    if kind != "user":
-        raise InvalidParam("`kind` is neither user nor guest")
-    if api.config.registration == "closed":
-        raise Forbidden("registration is closed; ask who runs this node")
-    body = request.body
-    username = optional_string(body, "username")
-    password = optional_string(body, "password")
-    inhibit_login = optional_boolean(body, "inhibit_login")
-    device_id, display_name = _device_of(request)
-    if username is None:
-        username = "user" + base64.b32encode(api.random_bytes(5)).decode().lower()
-    user_id = f"@{username.lower()}:{api.server_name}"
-    await api.database.read(lambda tx: _check_available(tx, user_id))
-
-    async def check(auth: dict[str, Any]) -> None:
-        if api.config.registration == "token" and not _is_registration_token(api, required_string(auth, "token")):
-            raise Forbidden("wrong registration token")
-
-    stage = TOKEN if api.config.registration == "token" else DUMMY
-    await api.interactive_auth.require(request, stage, check, bind_body=False)
-    if password is None:
-        raise MissingParam("`password` is missing")
-    password_hash = await api.passwords.hash(password)
-
-    def unit(tx: Tx) -> dict[str, Any]:
-        register_user(tx, user_id, password_hash)
-        if inhibit_login:
-            return {"user_id": user_id, "home_server": api.server_name}
-        return _log_in(api, tx, request, user_id, device_id, display_name)
-
-    return await api.database.write(unit)

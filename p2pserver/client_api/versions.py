@@ -36,8 +36,10 @@ def well_known(request: ApiRequest) -> dict[str, Any]:
 @routes.route("GET", "/capabilities")
 async def capabilities(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`GET /capabilities`."""
+    moderation = {"m.account_moderation": {"suspend": True, "lock": True}} if request.requester.admin else {}
     return {
         "capabilities": {
+            **moderation,
             "m.room_versions": {
                 "default": api.config.default_room_version,
                 "available": dict.fromkeys(ROOM_VERSIONS, "stable"),
@@ -47,7 +49,8 @@ async def capabilities(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
             "m.set_avatar_url": {"enabled": True},
             "m.profile_fields": {"enabled": True, "allowed": ["displayname", "avatar_url"]},
             "m.3pid_changes": {"enabled": False},
-            "m.get_login_token": {"enabled": False},
+            "m.get_login_token": {"enabled": True},
+            "m.forget_forced_upon_leave": {"enabled": False},
         }
     }
 

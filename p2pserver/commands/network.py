@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from p2pserver.commands.settings import Command, Failure, failures_told, load_config, on_database, setting_options
+from p2pserver.commands.settings import (
+    Command,
+    Failure,
+    failures_told,
+    load_config,
+    on_database,
+    setting_options,
+    show_qr,
+)
 from p2pserver.config import Config
 
 if TYPE_CHECKING:
@@ -129,7 +137,7 @@ def export(config_file: Path | None, file: str | None, qr: bool, **flags: Any) -
         raise Failure("the key of the open network is public, there is nothing to export: create a network first")
     line = encode_network_key(current)
     if qr:
-        _show_qr(line)
+        show_qr(line)
     if file == "-":
         click.echo(line)
     elif file is not None:
@@ -138,14 +146,6 @@ def export(config_file: Path | None, file: str | None, qr: bool, **flags: Any) -
             f"# the key of the network {current.name!r}, epoch {current.epoch}: keep it like a password\n{line}\n",
         )
         click.echo(f"wrote epoch {current.epoch} of {current.name!r} to {file}")
-
-
-def _show_qr(line: str) -> None:
-    try:
-        import segno
-    except ImportError:
-        raise Failure("a QR code needs the package segno: pip install 'p2pserver[qr]'") from None
-    segno.make(line, error="m", micro=False).terminal(out=sys.stdout, compact=True)
 
 
 def _write_key(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +77,23 @@ def on_database(config: Config, unit: Callable[[Tx], T], *, write: bool = False)
     require_database(config)
     with failures_told(config):
         return asyncio.run(work())
+
+
+def own_name(config: Config) -> str:
+    """The server name of the node in the data folder. Raises: Failure, if there is none yet."""
+    server_name = on_database(config, lambda tx: tx.one("SELECT value FROM node WHERE name = 'server_name'"))
+    if server_name is None:
+        raise Failure(f"no node in {config.data_dir} yet: start one with `p2pserver run`")
+    return str(server_name[0])
+
+
+def show_qr(text: str) -> None:
+    """Draws a QR code in the terminal. Raises: Failure, without the package that makes them."""
+    try:
+        import segno
+    except ImportError:
+        raise Failure("a QR code needs the package segno: pip install 'p2pserver[qr]'") from None
+    segno.make(text, error="m", micro=False).terminal(out=sys.stdout, compact=True)
 
 
 def require_database(config: Config) -> None:

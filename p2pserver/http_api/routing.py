@@ -50,6 +50,7 @@ class Requester:
     user_id: str
     device_id: str
     token_id: int
+    admin: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +145,11 @@ class Route:
     """Whether a client that hangs up stops the handler: for those that only wait and read."""
     streams: bool
     """The body is no JSON: the handler reads it as it comes."""
+
+    @property
+    def path(self) -> str:
+        """The part of the pattern that is the same under every version."""
+        return "/" + "/".join(self.pattern.split("/")[self.path_offset + 1 :])
 
 
 class Routes:

@@ -16,6 +16,7 @@ from p2pserver.identifiers import server_of
 from p2pserver.meg.auth_content import may_lack_permissions, redaction_takes_permissions
 from p2pserver.meg.state import StateMap
 from p2pserver.store import events, memberships, state_groups
+from p2pserver.store.account_status import is_erased
 from p2pserver.store.lru import Lru
 from p2pserver.store.tx import Tx
 
@@ -46,10 +47,19 @@ def copy_for(tx: Tx, server: str, event_id: str) -> dict[str, Any] | None:
     if whole is not None and joined_now and redaction_takes_permissions(whole):
         return dict(whole.raw)  # who judges by less comes to other verdicts; each redacts what it shows
     if found.pdu.server == server or _sees(tx, server, found.pdu, found.state_before, found.state_after, joined_now):
+        if _is_erased_for(tx, server, found.pdu, found.state_before):
+            return redact(found.pdu.raw, found.pdu.rules)
         return dict(found.pdu.raw)
     if joined_now:
         return redact(found.pdu.raw, found.pdu.rules)
     return None
+
+
+def _is_erased_for(tx: Tx, server: str, event: Pdu, before: int) -> bool:
+    """Whether it is a message of a user who asked to be forgotten, of a time when the server was not in the room."""
+    if event.state_key is not None or not is_erased(tx, event.sender):
+        return False
+    return "join" not in _memberships_of(tx, server, before)
 
 
 def may_have_content(tx: Tx, server: str, event_id: str) -> bool:

@@ -50,19 +50,32 @@ def password_matches(password_hash: str | None, password: str) -> bool:
         return False
 
 
-def register_user(tx: Tx, user_id: str, password_hash: str | None, *, admin: bool = False) -> None:
+NOTICES_LOCALPART = "server-notices"
+"""The user of this node who tells its users what its operator has to say to them."""
+
+
+def register_user(
+    tx: Tx,
+    user_id: str,
+    password_hash: str | None,
+    *,
+    admin: bool = False,
+    created_ms: int = 0,
+    user_type: str | None = None,
+) -> None:
     """Makes a local account with the default push rules. Its first display name is the local part.
 
     Clients show somebody without a display name by his whole ID, most of which is the name of a server, here a key.
     Raises: InvalidUsername; UserInUse.
     """
     check_new_user_id(user_id)
-    if user_exists(tx, user_id):
+    if is_name_taken(tx, user_id):
         raise UserInUse("this user name is taken")
     localpart, _ = split_identifier(user_id, "@")
     tx.execute(
-        "INSERT INTO users (user_id, password_hash, admin, displayname) VALUES (?, ?, ?, ?)",
-        (user_id, password_hash, int(admin), localpart),
+        "INSERT INTO users (user_id, password_hash, admin, displayname, created_ms, user_type)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (user_id, password_hash, int(admin), localpart, created_ms, user_type),
     )
     put_account_data(tx, user_id, None, "m.push_rules", default_push_rules(user_id))
 
@@ -78,7 +91,12 @@ def check_new_user_id(user_id: str) -> None:
 
 
 def user_exists(tx: Tx, user_id: str) -> bool:
-    """Whether `user_id` has an account here."""
+    """Whether `user_id` has an account here that is not deactivated."""
+    return tx.one("SELECT 1 FROM users WHERE user_id = ? AND deactivated = 0", (user_id,)) is not None
+
+
+def is_name_taken(tx: Tx, user_id: str) -> bool:
+    """Whether the user ID is or was in use: that of a deactivated account is never given again."""
     return tx.one("SELECT 1 FROM users WHERE user_id = ?", (user_id,)) is not None
 
 
@@ -135,7 +153,8 @@ def set_profile_field(tx: Tx, user_id: str, field: str, value: str | None) -> bo
         return False
     tx.execute(
         "INSERT OR IGNORE INTO profile_spreads (user_id, room_id)"
-        " SELECT user_id, room_id FROM local_memberships WHERE user_id = ? AND membership = 'join'",
+        " SELECT user_id, room_id FROM local_memberships WHERE user_id = ? AND membership = 'join'"
+        " AND user_id IN (SELECT user_id FROM users WHERE shadow_banned = 0)",
         (user_id,),
     )
     return True
@@ -166,7 +185,7 @@ class FoundUser:
 
 def search_local_users(tx: Tx, term: str, limit: int) -> list[FoundUser]:
     """Accounts of this node whose ID or display name contains `term`, whatever the case."""
-    rows = tx.execute("SELECT user_id, displayname, avatar_url FROM users ORDER BY user_id")
+    rows = tx.execute("SELECT user_id, displayname, avatar_url FROM users WHERE deactivated = 0 ORDER BY user_id")
     return _matching(rows, term, limit)
 
 

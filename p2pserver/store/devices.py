@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 from p2pserver.store.device_lists import note_device_change
+from p2pserver.store.tokens import add_token, delete_tokens
 from p2pserver.store.tx import Tx
 
 DEVICES_PER_USER_MAX = 1000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenOwner:
-    """Who holds an access token."""
-
-    user_id: str
-    device_id: str
-    token_id: int
-    last_seen_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,26 +30,19 @@ class Device:
         }
 
 
-def _hash(token: str) -> bytes:
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-
-
-def owner_of_token(tx: Tx, token: str) -> TokenOwner | None:
-    """Whose token it is, if it is one."""
-    row = tx.one(
-        "SELECT user_id, device_id, token_id, last_seen_ms FROM access_tokens JOIN devices USING (user_id, device_id)"
-        " WHERE hash = ?",
-        (_hash(token),),
-    )
-    if row is None:
-        return None
-    return TokenOwner(user_id=row[0], device_id=row[1], token_id=row[2], last_seen_ms=row[3])
-
-
 def log_in_device(
-    tx: Tx, user_id: str, device_id: str, *, token: str, display_name: str | None, now_ms: int, ip: str
+    tx: Tx,
+    user_id: str,
+    device_id: str,
+    *,
+    token: str,
+    display_name: str | None,
+    now_ms: int,
+    ip: str,
+    expires_ms: int | None = None,
+    refresh_token: str | None = None,
 ) -> None:
-    """Gives a device its one token; a device that is known keeps its name and its keys and loses its old token."""
+    """Gives a device its one token; a device that is known keeps its name and its keys and loses its old tokens."""
     known = tx.execute(
         "UPDATE devices SET last_seen_ms = ?, last_seen_ip = ? WHERE user_id = ? AND device_id = ?",
         (now_ms, ip, user_id, device_id),
@@ -69,10 +53,8 @@ def log_in_device(
             "INSERT INTO devices (user_id, device_id, display_name, last_seen_ms, last_seen_ip) VALUES (?, ?, ?, ?, ?)",
             (user_id, device_id, display_name, now_ms, ip),
         )
-    tx.execute("DELETE FROM access_tokens WHERE user_id = ? AND device_id = ?", (user_id, device_id))
-    tx.execute(
-        "INSERT INTO access_tokens (hash, user_id, device_id) VALUES (?, ?, ?)", (_hash(token), user_id, device_id)
-    )
+    delete_tokens(tx, user_id, device_id)
+    add_token(tx, user_id, device_id, token=token, expires_ms=expires_ms, refresh_token=refresh_token)
     tx.notify(f"user:{user_id}")
 
 
@@ -95,6 +77,19 @@ def devices_of(tx: Tx, user_id: str, device_id: str | None = None) -> list[Devic
     sql = "SELECT device_id, display_name, last_seen_ms, last_seen_ip FROM devices WHERE user_id = ?"
     rows = tx.all(sql, (user_id,)) if device_id is None else tx.all(sql + " AND device_id = ?", (user_id, device_id))
     return [Device(device_id=row[0], display_name=row[1], last_seen_ms=row[2], last_seen_ip=row[3]) for row in rows]
+
+
+def whois(tx: Tx, user_id: str) -> dict[str, Any]:
+    """Where a user's devices were last seen. Source: client-server API, `GET /admin/whois/{userId}`."""
+    seen = {
+        device.device_id: {
+            "sessions": [
+                {"connections": [{"ip": device.last_seen_ip, "last_seen": device.last_seen_ms, "user_agent": ""}]}
+            ]
+        }
+        for device in devices_of(tx, user_id)
+    }
+    return {"user_id": user_id, "devices": seen}
 
 
 def rename_device(tx: Tx, user_id: str, device_id: str, display_name: str | None) -> bool:

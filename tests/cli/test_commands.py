@@ -68,8 +68,20 @@ def test_version() -> None:
 
 def test_help_names_every_command() -> None:
     shown = command("--help").stdout
-    names = ("run", "register", "reset-password", "peers", "rooms", "alarms", "block", "allow", "demo", "version")
-    for name in (*names, "room", "debug"):
+    names = (
+        "run",
+        "register",
+        "login-qr",
+        "reset-password",
+        "peers",
+        "rooms",
+        "alarms",
+        "block",
+        "allow",
+        "demo",
+        "version",
+    )
+    for name in (*names, "login-qr", "room", "debug"):
         assert f"  {name} " in shown
 
 
@@ -128,6 +140,24 @@ def test_an_account_made_while_the_node_runs_can_log_in_at_once(node: NodeProces
     again = command("register", "ann", "--password", "first password", folder=folder)
     assert again.returncode == 1
     assert again.stderr.count("\n") == 1
+
+
+def test_a_code_logs_the_next_device_in_once_and_an_admin_is_made(node: NodeProcess) -> None:
+    folder = node.folder / "data"
+    assert command("register", "root", "--admin", "--password", "first password", folder=folder).returncode == 0
+    shown = command("login-qr", "root", f"--base-url={node.url}", folder=folder)
+    assert shown.returncode == 0, shown.stderr
+    link = shown.stdout.splitlines()[-1]
+    assert link.startswith(f"{node.url}/?loginToken=")
+    assert len([line for line in shown.stdout.splitlines() if "█" in line or "▀" in line]) > 10
+    body = {"type": "m.login.token", "token": link.partition("=")[2]}
+    status, account = call(f"{node.url}/_matrix/client/v3/login", "POST", body)
+    assert (status, account["user_id"]) == (200, f"@root:{node.server_name}")
+    assert call(f"{node.url}/_matrix/client/v3/login", "POST", body)[0] == 403
+    suspended = f"{node.url}/_matrix/client/v1/admin/suspend/@root:{node.server_name}"
+    assert call(suspended, token=account["access_token"]) == (200, {"suspended": False})
+    assert command("login-qr", "nobody", folder=folder).returncode == 1
+    assert command("login-qr", "root", "--base-url=nowhere", folder=folder).returncode == 2
 
 
 def test_a_new_password_replaces_the_old_and_logs_out(node: NodeProcess) -> None:

@@ -26,7 +26,9 @@ async def test_register_log_in_and_ask_who_one_is() -> None:
         old_style = {"type": "m.login.password", "user": "alice", "password": "secret"}
         answer = await node.stranger().post("/login", old_style)
         assert answer["well_known"] == {"m.homeserver": {"base_url": "http://node.test:8008"}}
-        assert (await node.stranger().get("/login")).body == {"flows": [{"type": "m.login.password"}]}
+        assert (await node.stranger().get("/login")).body == {
+            "flows": [{"type": "m.login.password"}, {"type": "m.login.token", "get_login_token": True}]
+        }
 
 
 async def test_both_versions_of_every_path() -> None:
@@ -41,7 +43,8 @@ async def test_both_versions_of_every_path() -> None:
     ("body", "status", "errcode"),
     [
         ({}, 400, "M_MISSING_PARAM"),
-        ({"type": "m.login.token", "token": "x"}, 400, "M_UNKNOWN"),
+        ({"type": "m.login.sso"}, 400, "M_UNKNOWN"),
+        ({"type": "m.login.token", "token": "x"}, 403, "M_FORBIDDEN"),
         ({"type": 7}, 400, "M_BAD_JSON"),
         ({"type": "m.login.password", "password": "secret"}, 400, "M_MISSING_PARAM"),
         ({"type": "m.login.password", "user": "alice"}, 400, "M_MISSING_PARAM"),
