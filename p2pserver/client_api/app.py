@@ -32,6 +32,7 @@ from p2pserver.client_api.joining import Joins, retry_pending_joins
 from p2pserver.client_api.lazy_members import LazyMembers
 from p2pserver.client_api.rate_limits import RateLimits
 from p2pserver.client_api.request_body import RequestBody, parse_object
+from p2pserver.client_api.space_walks import SpaceWalks
 from p2pserver.client_api.streamed_response import StreamedResponse
 from p2pserver.client_api.thumbnails import Thumbnails
 from p2pserver.errors import LimitExceeded, MatrixError
@@ -101,6 +102,7 @@ class ClientApi:
         self.passwords = PasswordChecks() if config.rate_limits else PasswordChecks(waiting_max=None)
         self.lazy_members = LazyMembers()
         self.joins = Joins()
+        self.space_walks = SpaceWalks()
         self.live = LiveChanges(wall_ms())
         self.typing = Typing(changes=self.live, clock_s=monotonic_s, call_later=_call_later, wake=database.wake)
         self.tell_join = tell_join

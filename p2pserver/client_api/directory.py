@@ -16,6 +16,7 @@ from p2pserver.http_api.body_fields import optional_object, optional_string, req
 from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.identifiers import is_room_id, is_server_name, server_of
 from p2pserver.rooms.published_rooms import published_rooms
+from p2pserver.rooms.summaries import sane_summary
 from p2pserver.store import aliases
 from p2pserver.store.rooms import room
 from p2pserver.store.tx import Tx
@@ -151,8 +152,13 @@ async def _public_rooms(
     search: str | None,
     types: list[str | None] | None,
 ) -> dict[str, Any]:
-    """One page of the list, the largest rooms first. Without `server`, of this node and of those connected now."""
+    """One page of the list, the largest rooms first. Without `server`, of this node and of those connected now.
+
+    Raises: InvalidParam; PeerUnreachable, if it is `server` that is asked for and cannot be asked.
+    """
     server = request.query.get("server")
+    if server is not None and not is_server_name(server):
+        raise InvalidParam("server is not a server name")
     if since is not None and not (since.isascii() and since.isdigit() and len(since) <= 9):
         raise InvalidParam("since is not a token of this server")
     question: dict[str, Any] = {"limit": PUBLIC_ROOMS_MAX}
@@ -162,10 +168,10 @@ async def _public_rooms(
     if server is None or server == api.server_name:
         for entry in await api.database.read(lambda tx: published_rooms(tx, search=search, limit=PUBLIC_ROOMS_MAX)):
             found[entry["room_id"]] = entry
-    neighbors = api.remote.connected()[:NEIGHBORS_MAX] if server is None else [server]
-    if server is not None and not is_server_name(server):
-        raise InvalidParam("server is not a server name")
-    asked = [_ask(api, name, question) for name in neighbors if name != api.server_name]
+    if server is None:
+        asked = [_ask(api, name, question) for name in api.remote.connected()[:NEIGHBORS_MAX]]
+    else:
+        asked = [] if server == api.server_name else [_rooms_of(api, server, question)]
     for answer in await asyncio.gather(*asked):
         for entry in answer:
             found.setdefault(entry["room_id"], entry)
@@ -181,29 +187,16 @@ async def _public_rooms(
 
 
 async def _ask(api: ClientApi, server: str, question: dict[str, Any]) -> list[dict[str, Any]]:
-    """Another node's public rooms, as far as they make sense; none, if it cannot be asked or refuses."""
+    """A neighbor's public rooms; none, if it cannot be asked or refuses."""
     try:
-        answer = await api.remote.ask(server, "public_rooms", question, timeout_s=ASK_NEIGHBORS_S)
+        return await _rooms_of(api, server, question)
     except MatrixError:
         return []
+
+
+async def _rooms_of(api: ClientApi, server: str, question: dict[str, Any]) -> list[dict[str, Any]]:
+    """Another node's public rooms, as far as they make sense. Raises: MatrixError."""
+    answer = await api.remote.ask(server, "public_rooms", question, timeout_s=ASK_NEIGHBORS_S)
     chunk = answer.get("chunk")
-    rooms = [_sane_entry(entry) for entry in chunk[:PUBLIC_ROOMS_MAX]] if isinstance(chunk, list) else []
+    rooms = [sane_summary(entry) for entry in chunk[:PUBLIC_ROOMS_MAX]] if isinstance(chunk, list) else []
     return [entry for entry in rooms if entry is not None]
-
-
-_TEXTS = ("name", "topic", "canonical_alias", "avatar_url", "join_rule", "room_type")
-
-
-def _sane_entry(entry: object) -> dict[str, Any] | None:
-    """An entry of another node's list with the fields of the specification and nothing else; None if it is none."""
-    if not isinstance(entry, dict) or not is_room_id(entry.get("room_id")):
-        return None
-    members = entry.get("num_joined_members")
-    sane: dict[str, Any] = {
-        "room_id": entry["room_id"],
-        "num_joined_members": members if type(members) is int and 0 <= members < 2**53 else 0,
-        "world_readable": entry.get("world_readable") is True,
-        "guest_can_join": entry.get("guest_can_join") is True,
-    }
-    sane.update((name, entry[name]) for name in _TEXTS if isinstance(entry.get(name), str))
-    return sane

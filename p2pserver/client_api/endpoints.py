@@ -23,12 +23,14 @@ from p2pserver.client_api import (
     push_rules,
     registration,
     relations,
+    room_summaries,
     room_upgrade,
     rooms_create,
     rooms_membership,
     rooms_read,
     rooms_send,
     send_to_device,
+    space_hierarchy,
     sync,
     user_data,
     user_directory,
@@ -63,6 +65,8 @@ MODULES: tuple[ModuleType, ...] = (
     presence,
     directory,
     content,
+    room_summaries,
+    space_hierarchy,
     sync,
 )
 

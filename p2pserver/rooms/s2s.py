@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from p2pserver.errors import BadJson, Forbidden, NotFound
 from p2pserver.identifiers import is_room_id
-from p2pserver.rooms import knocking, restricted
+from p2pserver.rooms import knocking, restricted, summaries
 from p2pserver.rooms.published_rooms import published_rooms
 from p2pserver.rooms.s2s_users import user_handlers
 from p2pserver.rooms.service import Rooms
@@ -60,6 +60,15 @@ def s2s_handlers(rooms: Rooms, *, private: bool) -> dict[str, S2sHandler]:
         servers = sorted({rooms.server_name, *rooms.member_servers(tx, known.room_id)})
         return {"room_id": known.room_id, "servers": servers[:SERVERS_MAX]}
 
+    def hierarchy(tx: Tx, origin: str, body: dict[str, Any]) -> dict[str, Any]:
+        return summaries.hierarchy(
+            rooms.context,
+            tx,
+            origin=origin,
+            room_id=_room_id(body),
+            suggested_only=body.get("suggested_only") is True,
+        )
+
     def public_rooms(tx: Tx, origin: str, body: dict[str, Any]) -> dict[str, Any]:
         if private:
             raise Forbidden("this node does not list its rooms")
@@ -75,6 +84,7 @@ def s2s_handlers(rooms: Rooms, *, private: bool) -> dict[str, S2sHandler]:
         "make_knock": make_knock,
         "send_knock": send_knock,
         "directory": directory,
+        "hierarchy": hierarchy,
         "public_rooms": public_rooms,
         **user_handlers(rooms.server_name, private=private),
     }

@@ -94,6 +94,15 @@ def is_joined(tx: Tx, room_id: str, server: str) -> bool:
     )
 
 
+def is_concerned(tx: Tx, room_id: str, server: str) -> bool:
+    """Whether a user of the server is joined or invited."""
+    row = tx.one(
+        "SELECT 1 FROM member_servers WHERE room_id = ? AND server = ? AND (joined > 0 OR invited > 0)",
+        (room_id, server),
+    )
+    return row is not None
+
+
 def was_in(tx: Tx, room_id: str, server: str) -> bool:
     """Whether a user of the server is or was joined."""
     return (

@@ -161,6 +161,8 @@ async def test_public_rooms_of_neighbors_come_with_ours_and_slow_or_lying_ones_d
         ours = (await alice.get("/publicRooms", server=node.server_name))["chunk"]
         assert [room["room_id"] for room in ours] == [own]
         assert (await alice.get("/publicRooms", server="no server")).errcode == "M_INVALID_PARAM"
+        away = await alice.get("/publicRooms", server="away.example")
+        assert (away.status, away.errcode) == (502, "M_UNREACHABLE"), "it is not that it has no rooms"
 
 
 async def test_a_room_nobody_here_is_in_is_not_listed() -> None:
