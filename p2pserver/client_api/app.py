@@ -32,6 +32,7 @@ from p2pserver.client_api.joining import Joins, retry_pending_joins
 from p2pserver.client_api.lazy_members import LazyMembers
 from p2pserver.client_api.rate_limits import RateLimits
 from p2pserver.client_api.request_body import RequestBody, parse_object
+from p2pserver.client_api.sliding_sync.connections import SlidingSyncs
 from p2pserver.client_api.space_walks import SpaceWalks
 from p2pserver.client_api.streamed_response import StreamedResponse
 from p2pserver.client_api.thumbnails import Thumbnails
@@ -103,6 +104,7 @@ class ClientApi:
         self.lazy_members = LazyMembers()
         self.joins = Joins()
         self.space_walks = SpaceWalks()
+        self.sliding_syncs = SlidingSyncs(random_bytes)
         self.live = LiveChanges(wall_ms())
         self.typing = Typing(changes=self.live, clock_s=monotonic_s, call_later=_call_later, wake=database.wake)
         self.tell_join = tell_join

@@ -36,6 +36,7 @@ from p2pserver.client_api import (
     user_directory,
     versions,
 )
+from p2pserver.client_api.sliding_sync import endpoint as sliding_sync
 from p2pserver.http_api.routing import Route
 
 MODULES: tuple[ModuleType, ...] = (
@@ -68,6 +69,7 @@ MODULES: tuple[ModuleType, ...] = (
     room_summaries,
     space_hierarchy,
     sync,
+    sliding_sync,
 )
 
 

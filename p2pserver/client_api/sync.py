@@ -84,8 +84,9 @@ async def sync(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
 
 def live_view(api: ClientApi, since: int | None) -> LiveView:
     """What is news to a client that knows what there was at the number `since`; None: it knows nothing."""
-    rooms = api.typing.rooms() if since is None else [key for key in api.live.since(since) if key.startswith("!")]
-    return LiveView(serial=api.live.serial, typing={room_id: api.typing.users(room_id) for room_id in rooms})
+    now = {room_id: api.typing.users(room_id) for room_id in api.typing.rooms()}
+    changed = now if since is None else {key: now.get(key, []) for key in api.live.since(since) if key.startswith("!")}
+    return LiveView(serial=api.live.serial, typing=changed, typing_now=now)
 
 
 def _filter_of(tx: Tx, user_id: str, query: str | None) -> SyncFilter:

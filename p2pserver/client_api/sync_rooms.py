@@ -6,7 +6,6 @@ Source: client-server API, "Syncing", "Room summary"; docs/sync.md.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from p2pserver.client_api.client_events import client_event, client_events, stripped
@@ -14,23 +13,17 @@ from p2pserver.client_api.room_access import end_of_membership, was_joined_at
 from p2pserver.client_api.stream_token import StreamToken
 from p2pserver.client_api.sync_scope import RoomSection, SyncScope
 from p2pserver.client_api.sync_state import changed_state, full_state, leaves_a_loser
-from p2pserver.client_api.timeline import walk
+from p2pserver.client_api.timeline import Timeline, newest_events
 from p2pserver.events.pdu import Pdu
 from p2pserver.meg.state import StateSlot, member_slot
+from p2pserver.rooms.service import Rooms
 from p2pserver.store import memberships
 from p2pserver.store.events import StoredEvent
 from p2pserver.store.receipts import receipt_contents, receipts_of_room
-from p2pserver.store.room_stream import FIRST, current_event_id, first_members, member_counts, newest_gap
+from p2pserver.store.room_stream import FIRST, current_event_id, first_members, member_counts
+from p2pserver.store.tx import Tx
 
 HEROES_MAX = 5
-
-
-@dataclass(frozen=True, slots=True)
-class _Timeline:
-    events: list[StoredEvent]
-    start: int
-    """The position just before the first event; the end of the range where there is none."""
-    limited: bool
 
 
 def joined_room(
@@ -121,15 +114,19 @@ def left_room(scope: SyncScope, room_id: str, *, event_id: str, position: int) -
 
 def invited_room(scope: SyncScope, room_id: str, *, event_id: str, knocking: bool = False) -> RoomSection:
     """The section of an invite or a knock: stripped state, with `m.room.create` and the user's own member event."""
-    tx, rooms = scope.tx, scope.rooms
-    held = memberships.invite(tx, scope.user_id, room_id)
+    events = outside_state(scope.tx, scope.rooms, scope.user_id, room_id, event_id=event_id)
+    return RoomSection(body={"knock_state" if knocking else "invite_state": {"events": events}})
+
+
+def outside_state(tx: Tx, rooms: Rooms, user_id: str, room_id: str, *, event_id: str) -> list[dict[str, Any]]:
+    """What somebody who is not in a room yet is shown of it; `event_id` is his own member event."""
+    held = memberships.invite(tx, user_id, room_id)
     if held is not None:
         events = [_stripped_raw(raw) for raw in (*held.room_state, held.raw)]
     else:
-        invite = rooms.stored(tx, event_id)
-        events = [*rooms.stripped_state(tx, room_id), *([] if invite is None else [stripped(invite.pdu)])]
-    slots = {(event["type"], event["state_key"]): event for event in events}
-    return RoomSection(body={"knock_state" if knocking else "invite_state": {"events": list(slots.values())}})
+        own = rooms.stored(tx, event_id)
+        events = [*rooms.stripped_state(tx, room_id), *([] if own is None else [stripped(own.pdu)])]
+    return list({(event["type"], event["state_key"]): event for event in events}.values())
 
 
 def _stripped_raw(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,34 +141,24 @@ def _prev_batch(position: int) -> str:
     return str(StreamToken(position))
 
 
-def _timeline(scope: SyncScope, room_id: str, *, above: int, upto: int) -> _Timeline:
-    """The newest events, no more than the filter's limit, and none from before a gap in this node's own knowledge."""
+def _timeline(scope: SyncScope, room_id: str, *, above: int, upto: int) -> Timeline:
     event_filter = scope.sync_filter.timeline
     if not event_filter.wants_room(room_id):
-        return _Timeline([], upto, limited=False)
-    found = walk(
+        return Timeline([], upto, limited=False)
+    return newest_events(
         scope.tx,
         scope.rooms,
         room_id=room_id,
         user_id=scope.user_id,
         above=above,
         upto=upto,
-        forward=False,
-        limit=event_filter.limit + 1,
+        limit=event_filter.limit,
         event_filter=event_filter,
+        ignored=scope.ignored,
     )
-    newest_first = found.events[: event_filter.limit]
-    limited = len(found.events) > event_filter.limit or found.more
-    gap = newest_gap(scope.tx, room_id, above=above, upto=upto)
-    if gap is not None:
-        newest_first = [event for event in newest_first if event.position >= gap]
-        limited = True
-    events = [event for event in reversed(newest_first) if event.pdu.is_state or event.pdu.sender not in scope.ignored]
-    start = newest_first[-1].position - 1 if newest_first else upto
-    return _Timeline(events, start, limited)
 
 
-def _timeline_body(scope: SyncScope, timeline: _Timeline) -> dict[str, Any]:
+def _timeline_body(scope: SyncScope, timeline: Timeline) -> dict[str, Any]:
     events = client_events(scope.tx, scope.rooms, timeline.events, requester=scope.requester, wall_ms=scope.wall_ms)
     return {"events": events, "limited": timeline.limited, "prev_batch": _prev_batch(timeline.start)}
 
@@ -252,7 +239,7 @@ def _summary(scope: SyncScope, room_id: str) -> dict[str, Any]:
         "m.invited_member_count": counts.get("invite", 0),
     }
     if not _has_name(scope, room_id):
-        summary["m.heroes"] = _heroes(scope, room_id)
+        summary["m.heroes"] = heroes_of(scope.tx, room_id, scope.user_id)
     return summary
 
 
@@ -264,10 +251,10 @@ def _has_name(scope: SyncScope, room_id: str) -> bool:
     return False
 
 
-def _heroes(scope: SyncScope, room_id: str) -> list[str]:
+def heroes_of(tx: Tx, room_id: str, user_id: str) -> list[str]:
     """Those who are in the room or invited; if there are none, those who were."""
     for kinds in (("join", "invite"), ("leave", "ban")):
-        found = first_members(scope.tx, room_id, kinds, but=scope.user_id, most=HEROES_MAX)
+        found = first_members(tx, room_id, kinds, but=user_id, most=HEROES_MAX)
         if found:
             return found
     return []

@@ -20,6 +20,8 @@ class LiveView:
     serial: int
     typing: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By room, who types there now, where that changed."""
+    typing_now: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """By room, who types there now, wherever somebody does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ changes, so nothing is lost or repeated between two tokens, however histories me
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from p2pserver.client_api.event_filter import EventFilter
@@ -14,7 +14,7 @@ from p2pserver.rooms.service import Rooms
 from p2pserver.store.events import StoredEvent
 from p2pserver.store.parked import has_history_gap
 from p2pserver.store.personal_blocks import ignored_users
-from p2pserver.store.room_stream import FIRST, events_in
+from p2pserver.store.room_stream import FIRST, events_in, newest_gap
 from p2pserver.store.rooms import HISTORY_BAND, band_start, room
 from p2pserver.store.tx import Tx
 
@@ -70,6 +70,52 @@ def walk(
             if visible and event_filter.wants(pdu.type, pdu.sender, pdu.content):
                 found.append(event)
     return Walk(found, upto if forward else above, more=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The newest events of a range, for one answer of a sync."""
+
+    events: list[StoredEvent]
+    """Oldest first."""
+    start: int
+    """The position just before the first event; the end of the range where there is none."""
+    limited: bool
+
+
+def newest_events(
+    tx: Tx,
+    rooms: Rooms,
+    *,
+    room_id: str,
+    user_id: str,
+    above: int,
+    upto: int,
+    limit: int,
+    event_filter: EventFilter,
+    ignored: Container[str],
+) -> Timeline:
+    """At most `limit` of what the user may see, none from before a gap in this node's own knowledge, and no messages of
+    `ignored` users."""
+    found = walk(
+        tx,
+        rooms,
+        room_id=room_id,
+        user_id=user_id,
+        above=above,
+        upto=upto,
+        forward=False,
+        limit=limit + 1,
+        event_filter=event_filter,
+    )
+    newest_first = found.events[:limit]
+    limited = len(found.events) > limit or found.more
+    gap = newest_gap(tx, room_id, above=above, upto=upto)
+    if gap is not None:
+        newest_first = [event for event in newest_first if event.position >= gap]
+        limited = True
+    events = [event for event in reversed(newest_first) if event.pdu.is_state or event.pdu.sender not in ignored]
+    return Timeline(events, newest_first[-1].position - 1 if newest_first else upto, limited)
 
 
 def history_floor(tx: Tx, room_id: str) -> int:

@@ -13,7 +13,7 @@ routes = Routes()
 VERSIONS = ["r0.6.1", *(f"v1.{minor}" for minor in range(1, 13))]
 """Without holes, since clients test for single ones. docs/client-api.md says what of them is missing."""
 
-UNSTABLE_FEATURES = {"org.matrix.e2e_cross_signing": True}
+UNSTABLE_FEATURES = {"org.matrix.e2e_cross_signing": True, "org.matrix.simplified_msc3575": True}
 
 
 @routes.route("GET", "/versions", versions=("",), auth="optional")

@@ -55,3 +55,21 @@ def account_data_since(tx: Tx, user_id: str, since: int, upto: int) -> list[Acco
         (user_id, since, upto),
     )
     return [AccountData(room_id=room_id or None, type=kind, content=json.loads(text)) for room_id, kind, text in rows]
+
+
+def contents_of_type(tx: Tx, user_id: str, kind: str) -> dict[str, dict[str, Any]]:
+    """The user's data of one type in all rooms that have it, by room."""
+    rows = tx.all(
+        "SELECT room_id, content FROM account_data WHERE user_id = ? AND type = ? AND room_id != ''", (user_id, kind)
+    )
+    return {room_id: json.loads(text) for room_id, text in rows}
+
+
+def room_account_data(tx: Tx, user_id: str, room_id: str, *, above: int, upto: int) -> list[AccountData]:
+    """The user's data of one room that was set in the range, oldest first."""
+    rows = tx.all(
+        "SELECT type, content FROM account_data WHERE user_id = ? AND room_id = ? AND position > ? AND position <= ?"
+        " ORDER BY position",
+        (user_id, room_id, above, upto),
+    )
+    return [AccountData(room_id=room_id, type=kind, content=json.loads(text)) for kind, text in rows]

@@ -6,12 +6,13 @@ from p2pserver.store.memberships import LocalMembership
 from p2pserver.store.tx import Tx
 
 
-def memberships_of(tx: Tx, user_id: str) -> list[LocalMembership]:
-    """Every room that the user is or was something to."""
+def memberships_of(tx: Tx, user_id: str, *, above: int | None = None) -> list[LocalMembership]:
+    """Every room that the user is or was something to; with `above`, where that changed after this position."""
     rows = tx.all(
         "SELECT room_id, membership, event_id, sender, position, forgotten FROM local_memberships WHERE user_id = ?"
-        " ORDER BY room_id",
-        (user_id,),
+        + ("" if above is None else " AND position > ?")
+        + " ORDER BY room_id",
+        (user_id,) if above is None else (user_id, above),
     )
     return [
         LocalMembership(

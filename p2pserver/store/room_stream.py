@@ -118,13 +118,10 @@ def newest_gap(tx: Tx, room_id: str, *, above: int, upto: int) -> int | None:
 
 
 def member_counts(tx: Tx, room_id: str) -> dict[str, int]:
-    """How many members have each membership, in the current state."""
-    rows = tx.all(
-        "SELECT membership, COUNT(*) FROM current_state WHERE room_id = ? AND type = 'm.room.member'"
-        " GROUP BY membership",
-        (room_id,),
-    )
-    return dict(rows)
+    """How many have joined and how many are invited, in the current state. Costs one step per server."""
+    row = tx.one("SELECT SUM(joined), SUM(invited) FROM member_servers WHERE room_id = ?", (room_id,))
+    joined, invited = row if row is not None else (0, 0)
+    return {"join": joined or 0, "invite": invited or 0}
 
 
 def first_members(tx: Tx, room_id: str, memberships: tuple[str, str], *, but: str, most: int) -> list[str]:
@@ -146,3 +143,33 @@ def joined_members(tx: Tx, room_id: str) -> dict[str, str]:
         (room_id,),
     )
     return dict(rows)
+
+
+def newest_position(tx: Tx, room_id: str) -> int | None:
+    """Where the newest event of a room is that clients are shown."""
+    row = tx.one(
+        "SELECT position FROM events WHERE room_id = ? AND outlier = 0 AND verdict = 'accepted'"
+        f" AND type != '{HEALING_TYPE}' ORDER BY position DESC LIMIT 1",
+        (room_id,),
+    )
+    return None if row is None else row[0]
+
+
+def newest_of_types(tx: Tx, room_id: str, types: tuple[str, ...]) -> int | None:
+    """Where the newest event of one of these types is."""
+    row = tx.one(
+        "SELECT position FROM events WHERE room_id = ? AND outlier = 0 AND verdict = 'accepted'"
+        f" AND type IN ({','.join('?' * len(types))}) ORDER BY position DESC LIMIT 1",
+        (room_id, *types),
+    )
+    return None if row is None else row[0]
+
+
+def slots_of_type(tx: Tx, room_id: str, event_type: str | None) -> dict[Slot, str]:
+    """The current state events of a type, or all of them."""
+    rows = tx.all(
+        "SELECT type, state_key, event_id FROM current_state WHERE room_id = ?"
+        + ("" if event_type is None else " AND type = ?"),
+        (room_id,) if event_type is None else (room_id, event_type),
+    )
+    return {(kind, key): event_id for kind, key, event_id in rows}
