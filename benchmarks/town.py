@@ -1,6 +1,6 @@
 """A town of a hundred nodes, a third of them hostile, for a week of virtual time: do the honest ones agree at the end?
 
-    python -m benchmarks.town                  # 100 nodes, 7 days
+    python -m benchmarks.town                  # 100 nodes, 7 days, in two processes, one for each bank of the river
     python -m benchmarks.town --short          # 15 nodes, 1 day
     python -m benchmarks.town --days 2         # 100 nodes, 2 days
     python -m benchmarks.town --seed 2 --alone # no pure verdicts are shared between the nodes
@@ -16,8 +16,10 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks.machine import machine
+from benchmarks.simulated_town.banks import run_both_banks
 from benchmarks.simulated_town.lies import LIES
-from benchmarks.simulated_town.life import FULL, SHORT, Disagreement, Life, Outcome
+from benchmarks.simulated_town.life import Life
+from benchmarks.simulated_town.outcome import FULL, SHORT, Disagreement, Outcome
 
 
 def report(outcome: Outcome) -> str:
@@ -62,6 +64,10 @@ def _hours(values: Sequence[float], share: float) -> str:
     return f"{value / 3600:.1f} h"
 
 
+def tell(line: str) -> None:
+    print(line, flush=True)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.town", description=__doc__.partition("\n")[0])
     parser.add_argument("--seed", type=int, default=1)
@@ -73,14 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scale = SHORT if options.short else FULL
     if options.days is not None:
         scale = scale.for_days(options.days)
-    life = Life(
-        scale,
-        seed=options.seed,
-        share=not options.alone,
-        tell=lambda line: print(line, flush=True),
-    )
     try:
-        outcome = life.run()
+        if options.short:
+            outcome = Life(scale, seed=options.seed, share=not options.alone, tell=tell).run()
+        else:
+            outcome = run_both_banks(scale, seed=options.seed, share=not options.alone, tell=tell)
     except Disagreement as disagreement:
         print(f"DISAGREEMENT: {disagreement}")
         return 1

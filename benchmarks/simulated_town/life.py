@@ -6,22 +6,25 @@ Everything follows from one seed. See docs/simulation.md.
 from __future__ import annotations
 
 import asyncio
-import heapq
+import contextlib
 import logging
 import random
 import resource
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
 
 from benchmarks.simulated_town.lies import LIES, POWERFUL, Plot
-from benchmarks.simulated_town.people import DAY_S, HOUR_S, INDOORS, Town, draw_times
+from benchmarks.simulated_town.outcome import FULL, Disagreement, Outcome, Scale, describe
+from benchmarks.simulated_town.people import DAY_S, HOUR_S, INDOORS, RIVER, Town, draw_times
 from p2pserver.events.signing import Signer
 from p2pserver.federation.limits import PeeringTimers
 from p2pserver.identifiers import KEY_ID
 from p2pserver.link import LinkTimers
+from p2pserver.node.in_process_client import InProcessClient
 from p2pserver.node.shared_verdicts import SharedVerdicts
 from p2pserver.node.simulation import RequestFailed, RoomActions, Sabotage, SimulatedMesh
 from p2pserver.node.timers import NodeTimers
@@ -31,7 +34,9 @@ from p2pserver.store.events import HEALING_TYPE
 from p2pserver.store.tx import Tx
 from tests.byzantine.liar import Arsenal, Liar
 from tests.byzantine.watch import Watch
-from transports.sim import LinkConditions, run_virtual
+from transports.sim import LinkConditions, NetworkAcross, Seam, run_beside, run_virtual
+
+T = TypeVar("T")
 
 TIMERS = NodeTimers(
     link=LinkTimers(
@@ -52,90 +57,29 @@ TICK_S = 600.0
 """How often it is looked who is in reach."""
 MEETING_S = 2.0
 """At the beginning people join one after the other, so long for each."""
+FOUNDED_BY_S = 5.0
+ACROSS_BY_S = 60.0
+"""Then the first one beyond the river has joined, through the founder."""
+ALL_IN_BY_S = 600.0
+LOOKAHEAD_S = 0.99 * (RIVER.delay_ms_mean - RIVER.jitter_ms) / 1000
+"""Nothing comes over the river sooner."""
+COUNTING_S = 5.0
+"""So long the banks may talk of how far they are, when the week is over, at each tick."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scale:
-    """How large a town, and how long."""
+@dataclass(frozen=True, slots=True)
+class Bank:
+    """One of the two halves of a town that a river divides, and the way to the process that simulates the other."""
 
-    people: int = 100
-    hostile: int = 33
-    days: int = 7
-    user_events: int = 2_300
-    lies: int = 420
-    cuts: int = 20
-    guests: int = 15
-    bans: int = 8
-    more_days_max: int = 6
-
-    def for_days(self, days: int) -> Scale:
-        """As much on each day, for another number of days."""
-        share = days / self.days
-        return replace(
-            self,
-            days=days,
-            user_events=round(self.user_events * share),
-            lies=round(self.lies * share),
-            cuts=max(1, round(self.cuts * share)),
-        )
-
-
-FULL = Scale()
-SHORT = Scale(people=15, hostile=5, days=1, user_events=60, lies=42, cuts=3, guests=3, bans=2)
-
-
-class Disagreement(AssertionError):
-    """The honest nodes do not hold the same room at the end."""
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a town came to. All but the last four fields follow from the seed."""
-
-    scale: Scale
-    seed: int
-    users_did: Counter[str] = field(default_factory=Counter)
-    users_refused: Counter[str] = field(default_factory=Counter)
-    lies_told: Counter[str] = field(default_factory=Counter)
-    hostile_verdicts: dict[str, Counter[str]] = field(default_factory=dict)
-    events: int = 0
-    events_by_verdict: Counter[str] = field(default_factory=Counter)
-    widest: int = 0
-    contacts: int = 0
-    cuts: int = 0
-    datagrams: int = 0
-    datagrams_lost: int = 0
-    octets: int = 0
-    agreed_after_s: list[float] = field(default_factory=list)
-    healing_events: int = 0
-    sec: str = ""
-    operational: str = ""
-    errors: list[str] = field(default_factory=list)
-    checks: tuple[int, int] = (0, 0)
-    cpu_s: float = 0.0
-    wall_s: float = 0.0
-    memory_mib: int = 0
-
-    @property
-    def hostile_events(self) -> int:
-        return sum(counts.total() for counts in self.hostile_verdicts.values())
-
-    def repeatable(self) -> tuple[Any, ...]:
-        """What two runs of one seed have in common."""
-        return (
-            self.sec,
-            self.operational,
-            self.events,
-            self.contacts,
-            self.datagrams,
-            self.octets,
-            tuple(self.agreed_after_s),
-            sorted(self.users_did.items()),
-        )
+    number: int
+    connection: Connection
 
 
 class Life:
-    """One town from its founding to agreement. `sabotage` breaks one honest node."""
+    """One town from its founding to agreement. `sabotage` breaks one honest node.
+
+    `bank`: only what happens on that bank; another process runs the same town with the other.
+    """
 
     def __init__(
         self,
@@ -145,14 +89,26 @@ class Life:
         share: bool = True,
         sabotage: Sabotage | None = None,
         tell: Callable[[str], None] = lambda line: None,
+        bank: Bank | None = None,
     ) -> None:
         self.scale, self.seed, self.tell = scale, seed, tell
-        self.rng = random.Random(f"life {seed}")
+        self.banks, self.bank = (1, 0) if bank is None else (2, bank.number)
+        self.rng = random.Random(f"life {seed}" if self.bank == 0 else f"life {seed} beyond the river")
         names = [f"p{number:03}" for number in range(scale.people)]
         chosen = random.Random(f"hostile {seed}").sample(names[1:], scale.hostile)
         self.hostile = [name for name in names if name in chosen]
         self.honest = [name for name in names if name not in chosen]
-        self.town = Town.of(names, seed=seed, district_people=max(3, scale.people // 5))
+        self.founder = self.honest[0]
+        districts = 5 if bank is None else 4
+        self.town = Town.of(names, seed=seed, district_people=max(3, scale.people // districts), banks=self.banks)
+        self.here = self.town.on_bank(self.bank)
+        self.honest_here = [name for name in self.honest if name in self.here]
+        self.hostile_here = [name for name in self.hostile if name in self.here]
+        self.seam: Seam | None = None
+        self.across: NetworkAcross | None = None
+        if bank is not None:
+            self.seam = Seam(bank.connection, half=bank.number, lookahead_s=LOOKAHEAD_S, quiet_until=self.quiet_until)
+            self.across = NetworkAcross(self.seam, seed=seed, conditions=RIVER, down_after_s=DOWN_AFTER_S, kind="river")
         self.shared = SharedVerdicts() if share else None
         self.sabotage = sabotage
         self.watch = Watch()
@@ -161,6 +117,7 @@ class Life:
         self.guests: dict[str, RoomActions] = {}
         self.liars: dict[str, Liar] = {}
         self.up: dict[tuple[str, str], LinkConditions] = {}
+        self.up_across: list[tuple[str, str]] = []
         self.own: list[tuple[str, str]] = []
         """(name, event ID) of what people sent, for redactions."""
         self.made: dict[str, list[str]] = {}
@@ -168,32 +125,55 @@ class Life:
         self.moderators: list[str] = []
 
     def run(self) -> Outcome:
-        """Raises: Disagreement."""
-        cpu, wall = time.process_time(), time.perf_counter()
-        if self.shared is None:
-            run_virtual(self.live())
-        else:
-            with self.shared.in_use():
+        """Raises: Disagreement; OtherHalfGone."""
+        self.began_cpu_s, wall = time.process_time(), time.perf_counter()
+        with contextlib.nullcontext() if self.shared is None else self.shared.in_use():
+            if self.seam is None:
                 run_virtual(self.live())
-            self.outcome.checks = (self.shared.checks, self.shared.checks_found)
-        self.outcome.cpu_s, self.outcome.wall_s = time.process_time() - cpu, time.perf_counter() - wall
-        self.outcome.memory_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            else:
+                run_beside(self.seam, self.live())
+        self.outcome.wall_s = time.perf_counter() - wall
         return self.outcome
 
     @property
     def now_s(self) -> float:
         return asyncio.get_running_loop().time()
 
-    @property
-    def room_id(self) -> str:
-        return self.rooms[self.honest[0]].room_id
+    async def until(self, at_s: float) -> None:
+        await asyncio.sleep(max(0.0, at_s - self.now_s))
+
+    def user_id(self, name: str) -> str:
+        return f"@resident:{self.mesh.nodes[name].server_name}"
+
+    # The two banks
+
+    def quiet_until(self, at_s: float) -> float:
+        """From when on something may go from bank to bank."""
+        if at_s < ALL_IN_BY_S:
+            return at_s
+        quiet_s = self.town.quiet_until(at_s, after_s=DOWN_AFTER_S + COUNTING_S)
+        if at_s < self.ends_s:
+            return min(quiet_s, self.ends_s + TICK_S)
+        since_tick_s = at_s % TICK_S
+        return at_s if since_tick_s < COUNTING_S else min(quiet_s, at_s - since_tick_s + TICK_S)
+
+    async def of_all(self, word: T) -> list[T]:
+        """What each bank says; the same on both."""
+        return [word] if self.seam is None else await self.seam.gather(word)
 
     async def live(self) -> None:
         logger = logging.getLogger("p2pserver")
         logger.addHandler(self.watch)
         asyncio.get_running_loop().set_exception_handler(self.watch.loop_error)
-        names = [*self.town.people]
-        self.mesh = SimulatedMesh(sorted(names), seed=self.seed, conditions=INDOORS, timers=TIMERS, shared=self.shared)
+        self.mesh = SimulatedMesh(
+            sorted(self.town.people),
+            seed=self.seed,
+            conditions=INDOORS,
+            timers=TIMERS,
+            shared=self.shared,
+            here=self.here,
+            across=self.across,
+        )
         self.mesh.network.connected = False
         self.mesh.network.down_after_s = DOWN_AFTER_S
         if self.sabotage is not None:
@@ -206,54 +186,86 @@ class Life:
             await self.count()
         finally:
             logger.removeHandler(self.watch)
-            self.outcome.errors = self.watch.errors
             await self.mesh.stop()
 
     # The first hour
 
     async def meet(self) -> None:
-        """Everybody comes by at the founder's and joins there; of those who join later each hears from others."""
-        names = sorted(self.town.people)
-        founder = self.honest[0]
-        assert names[0] == founder
-        clients = {name: await self.mesh.user(name, "resident") for name in names}
-        self.moderators = self.honest[1:6]
+        """Everybody comes by at the founder's and joins there; of those who join later each hears from others. Beyond
+        the river they come by at the one who joined first."""
+        founder = self.founder
+        assert min(self.town.people) == founder
+        clients = {name: await self.mesh.user(name, "resident") for name in self.here}
+        self.moderators = [name for name in self.honest[1:6] if name in self.here]
         powerful = self.hostile[: max(1, len(self.hostile) // 6)]
+        if founder in self.here:
+            self.rooms[founder] = await self.found(clients[founder], powerful)
+        host = founder
+        if self.across is not None:
+            host = await self.cross(clients)
+        else:
+            self.room_id = self.rooms[founder].room_id
+        for name in self.here:
+            if name in self.rooms:
+                continue
+            pair = (host, name)
+            self.link(*pair, INDOORS)
+            await asyncio.sleep(MEETING_S)
+            self.rooms[name] = await self.join(clients[name], host)
+            await asyncio.sleep(MEETING_S)
+            self.mesh.network.set_link(*pair, up=False)
+            del self.up[pair]
+        arsenal = Arsenal()
+        for name in self.hostile_here:
+            liar = self.liars[name] = Liar(self.mesh, name, arsenal)
+            liar.room = self.rooms[name]
+            liar.client = liar.room.client
+        for name in self.honest[: self.scale.guests]:
+            if name in self.here:
+                self.guests[name] = await self.join(await self.mesh.user(name, "guest"), name)
+        self.plot = Plot(
+            random.Random(f"plot {self.seed}" if self.bank == 0 else f"plot {self.seed} beyond the river"),
+            self.room_id,
+            Signer("stranger", KEY_ID, bytes(range(32))),
+            powerful=set(powerful),
+        )
+        self.tell(f"{len(self.here)} nodes joined within {self.now_s:.0f} s, {time.process_time():.0f} s of CPU time")
+        self.outcome.contacts = self.mesh.network.counts.dials
+        if self.across is not None:
+            self.outcome.contacts += self.across.counts.dials
+            assert self.now_s < ALL_IN_BY_S, "the banks look for each other before all have joined"
+
+    async def found(self, client: InProcessClient, powerful: Sequence[str]) -> RoomActions:
         levels = {
-            **{clients[name].user_id: 50 for name in self.moderators},
-            **{clients[name].user_id: 100 for name in self.moderators[:2]},
-            **{clients[name].user_id: 50 for name in powerful},
+            **{self.user_id(name): 50 for name in self.honest[1:6]},
+            **{self.user_id(name): 100 for name in self.honest[1:3]},
+            **{self.user_id(name): 50 for name in powerful},
         }
         override = {"users": levels, "events": {"m.room.name": 0, "m.room.topic": 0, "m.room.avatar": 0}, "invite": 0}
-        self.rooms[founder] = await RoomActions.create(
-            clients[founder],
+        return await RoomActions.create(
+            client,
             name="town",
             preset="public_chat",
             room_version="12",
             power_level_content_override=override,
         )
-        arsenal = Arsenal()
-        for name in names[1:]:
-            self.link(founder, name, INDOORS)
-            await asyncio.sleep(MEETING_S)
-            self.rooms[name] = await self.join(clients[name], founder)
-            await asyncio.sleep(MEETING_S)
-            self.mesh.network.set_link(founder, name, up=False)
-            del self.up[founder, name]
-        for name in self.hostile:
-            liar = self.liars[name] = Liar(self.mesh, name, arsenal)
-            liar.room = self.rooms[name]
-            liar.client = liar.room.client
-        for name in self.honest[: self.scale.guests]:
-            self.guests[name] = await self.join(await self.mesh.user(name, "guest"), name)
-        self.plot = Plot(
-            random.Random(f"plot {self.seed}"),
-            self.room_id,
-            Signer("stranger", KEY_ID, bytes(range(32))),
-            powerful=set(powerful),
-        )
-        self.tell(f"{len(names)} nodes joined within {self.now_s:.0f} s, {time.process_time():.0f} s of CPU time")
-        self.outcome.contacts = self.mesh.network.counts.dials
+
+    async def cross(self, clients: Mapping[str, InProcessClient]) -> str:
+        """The first one beyond the river joins through the founder; who is to be joined through on this bank."""
+        assert self.across is not None
+        await self.until(FOUNDED_BY_S)
+        founded = self.founder in self.here
+        told = await self.of_all((self.rooms[self.founder].room_id, "") if founded else ("", self.honest_here[0]))
+        [self.room_id] = [room_id for room_id, _ in told if room_id]
+        [guide] = [name for _, name in told if name]
+        near, far = (self.founder, guide) if founded else (guide, self.founder)
+        self.across.set_link(near, far, up=True)
+        await asyncio.sleep(MEETING_S)
+        if not founded:
+            self.rooms[guide] = await self.join(clients[guide], self.founder)
+        await self.until(ACROSS_BY_S)
+        self.across.set_link(near, far, up=False)
+        return near
 
     async def join(self, client: Any, through: str) -> RoomActions:
         via = self.mesh.nodes[through].server_name
@@ -283,17 +295,13 @@ class Life:
         self.outcome.cuts = len(self.town.cuts)
         begins_s = 2 * HOUR_S
         moments: list[tuple[float, int, Callable[[], Awaitable[None]]]] = []
-
-        def plan(at_s: float, deed: Callable[[], Awaitable[None]]) -> None:
-            heapq.heappush(moments, (at_s, len(moments), deed))
-
         number = 0
-        for times, deed in (
-            (draw_times(self.rng, self.scale.user_events, begins_s=begins_s, ends_s=self.ends_s), self.user_act),
-            (draw_times(self.rng, self.scale.lies, begins_s=begins_s, ends_s=self.ends_s), self.lie),
-            (draw_times(self.rng, self.scale.bans, begins_s=begins_s, ends_s=self.ends_s * 0.7), self.ban_a_liar),
+        for count, ends_s, deed in (
+            (self.part_of(self.scale.user_events), self.ends_s, self.user_act),
+            (self.part_of(self.scale.lies), self.ends_s, self.lie),
+            (self.scale.bans if self.founder in self.here else 0, self.ends_s * 0.7, self.ban_a_liar),
         ):
-            for at_s in times:
+            for at_s in draw_times(self.rng, count, begins_s=begins_s, ends_s=ends_s):
                 moments.append((at_s, number, deed))
                 number += 1
         tick_s = TICK_S
@@ -314,6 +322,10 @@ class Life:
                 self.tell_day(day)
         await asyncio.sleep(max(0.0, self.ends_s - self.now_s))
 
+    def part_of(self, count: int) -> int:
+        """How many of the town's are this bank's."""
+        return count // self.banks + (self.bank < count % self.banks)
+
     def tell_day(self, day: int) -> None:
         counts = self.mesh.network.counts
         self.tell(
@@ -323,7 +335,8 @@ class Life:
 
     async def look(self) -> None:
         """Brings links up and down as people have moved."""
-        now = {(one, other): conditions for one, other, conditions in self.town.links(self.now_s)}
+        links = self.town.links(self.now_s, [name for name in self.town.people if name in self.here])
+        now = {(one, other): conditions for one, other, conditions in links}
         network = self.mesh.network
         for pair in [pair for pair in self.up if pair not in now]:
             network.set_link(*pair, up=False)
@@ -332,8 +345,22 @@ class Life:
             if pair not in self.up:
                 self.outcome.contacts += 1
                 self.link(*pair, conditions)
+        self.look_across()
         for liar in self.liars.values():
             liar.heard.clear()
+
+    def look_across(self) -> None:
+        if self.across is None:
+            return
+        now = [pair if self.bank == 0 else pair[::-1] for pair in self.town.links_across(self.now_s)]
+        for pair in self.up_across:
+            if pair not in now:
+                self.across.set_link(*pair, up=False)
+        for pair in now:
+            if pair not in self.up_across:
+                self.outcome.contacts += self.bank == 0
+                self.across.set_link(*pair, up=True)
+        self.up_across = now
 
     def awake(self, names: Sequence[str]) -> list[str]:
         return [name for name in names if self.town.place(name, self.now_s) is not None] or list(names)
@@ -352,7 +379,7 @@ class Life:
             (5, self.redact),
         ]
         [(_, deed)] = self.rng.choices(deeds, weights=[weight for weight, _ in deeds])
-        name = self.rng.choice(self.awake(self.honest))
+        name = self.rng.choice(self.awake(self.honest_here))
         kind = deed.__name__
         try:
             if await deed(name) is not False:
@@ -372,31 +399,45 @@ class Life:
     async def topic(self, name: str) -> None:
         await self.rooms[name].state("m.room.topic", {"topic": f"{name} {self.rng.random():.3f}"})
 
-    async def come_and_go(self, name: str) -> None:
+    async def come_and_go(self, name: str) -> bool:
+        if not self.guests:
+            return False
         guest = self.rng.choice([*self.guests.values()])
         try:
             await guest.leave()
         except RequestFailed:
             await RoomActions.join(guest.client, self.room_id)
+        return True
 
-    async def kick_or_ban_a_guest(self, name: str) -> None:
+    async def kick_or_ban_a_guest(self, name: str) -> bool:
+        if not self.guests or not self.moderators:
+            return False
         moderator = self.rng.choice(self.moderators)
         guest = self.guests[self.rng.choice([*self.guests])]
         await self.rooms[moderator].membership(self.rng.choice(("kick", "ban")), guest.client.user_id)
+        return True
 
-    async def bring_back_a_guest(self, name: str) -> None:
+    async def bring_back_a_guest(self, name: str) -> bool:
+        if not self.guests or not self.moderators:
+            return False
         moderator = self.rng.choice(self.moderators)
         guest = self.guests[self.rng.choice([*self.guests])]
         try:
             await self.rooms[moderator].membership("unban", guest.client.user_id)
         except RequestFailed:
             await RoomActions.join(guest.client, self.room_id)
+        return True
 
-    async def change_level(self, name: str) -> None:
-        moderator = self.rng.choice((self.honest[0], *self.moderators))
-        whom = self.rooms[self.rng.choice(self.honest)].client.user_id
-        if whom != self.rooms[self.honest[0]].client.user_id:
-            await self.rooms[moderator].set_level(whom, self.rng.choice((0, 0, 10, 25, 50)))
+    async def change_level(self, name: str) -> bool:
+        powerful = [name for name in (self.founder, *self.moderators) if name in self.here]
+        if not powerful:
+            return False
+        moderator = self.rng.choice(powerful)
+        whom = self.rng.choice(self.honest)
+        if whom == self.founder:
+            return False
+        await self.rooms[moderator].set_level(self.user_id(whom), self.rng.choice((0, 0, 10, 25, 50)))
+        return True
 
     async def redact(self, name: str) -> bool:
         mine = [event_id for who, event_id in self.own if who == name]
@@ -406,13 +447,13 @@ class Life:
         return True
 
     async def ban_a_liar(self) -> None:
-        free = [name for name in self.hostile if name not in self.plot.banned and name not in self.plot.powerful]
+        free = [name for name in self.hostile_here if name not in self.plot.banned and name not in self.plot.powerful]
         if not free:
             return
         name = self.plot.rng.choice(free)
         self.plot.before_ban[name] = await self.liars[name].leaves()
         try:
-            await self.rooms[self.honest[0]].membership("ban", self.liars[name].user_id)
+            await self.rooms[self.founder].membership("ban", self.liars[name].user_id)
         except RequestFailed:
             return
         self.plot.banned.add(name)
@@ -424,14 +465,14 @@ class Life:
         kinds = sorted(LIES, key=lambda kind: (self.outcome.lies_told[kind], kind))
         for kind in kinds[:6]:
             number, told = LIES[kind]
-            for name in self.plot.rng.sample(self.hostile, len(self.hostile)):
+            for name in self.plot.rng.sample(self.hostile_here, len(self.hostile_here)):
                 if kind in POWERFUL and name not in self.plot.powerful:
                     continue
                 if (number == "B22") != (name in self.plot.banned):
                     continue
                 liar = self.liars[name]
                 connected = set(self.mesh.nodes[name].running.mesh.connected())
-                victims = [each for each in self.honest if self.mesh.nodes[each].server_name in connected]
+                victims = [each for each in self.honest_here if self.mesh.nodes[each].server_name in connected]
                 if not victims:
                     continue
                 try:
@@ -446,34 +487,38 @@ class Life:
 
     async def come_together(self) -> None:
         """The last cut is over, nobody writes any more, people go on meeting."""
-        began_s = self.now_s
         held: dict[str, tuple[object, float]] = {}
-        until_s = began_s + self.scale.more_days_max * DAY_S
-        while self.now_s < until_s:
+        tick_s = self.ends_s
+        while True:
             await self.look()
-            for _ in range(4):
-                await asyncio.sleep(TICK_S / 4)
-                for name in self.honest:
+            for quarter in range(1, 5):
+                await self.until(tick_s + TICK_S * quarter / 4)
+                for name in self.honest_here:
                     leaves = await self.leaves(name)
                     if name not in held or held[name][0] != leaves:
                         held[name] = (leaves, self.now_s)
-            if len({leaves for leaves, _ in held.values()}) == 1 and await self.all_equal():
+            tick_s += TICK_S
+            found = await self.of_all({leaves for leaves, _ in held.values()})
+            if len(set().union(*found)) == 1 and self.all_equal(await self.digests()):
                 break
-        else:
-            raise Disagreement(f"no agreement in {self.scale.more_days_max} days: {await self.describe()}")
-        self.outcome.agreed_after_s = sorted(at_s - began_s for _, at_s in held.values())
+            if tick_s >= self.ends_s + self.scale.more_days_max * DAY_S:
+                days = self.scale.more_days_max
+                raise Disagreement(f"no agreement in {days} days: {describe(await self.digests())}")
+        self.outcome.agreed_after_s = sorted(at_s - self.ends_s for _, at_s in held.values())
 
-    async def all_equal(self) -> bool:
+    def all_equal(self, digests: Sequence[RoomDigest | None]) -> bool:
         """Whether all honest nodes have one SEC digest and, once the nodes have healed it, one current state."""
-        digests = await self.digests()
-        if None in digests.values() or len({digest.sec for digest in digests.values() if digest}) != 1:
-            if len({digest.events for digest in digests.values() if digest}) == 1:
-                raise Disagreement(f"the same events and another digest: {await self.describe()}")
+        known = [digest for digest in digests if digest is not None]
+        if len(known) != len(digests) or len({digest.sec for digest in known}) != 1:
+            if len({digest.events for digest in known}) == 1:
+                raise Disagreement(f"the same events and another digest: {describe(digests)}")
             return False
-        return len({digest.operational for digest in digests.values() if digest}) == 1
+        return len({digest.operational for digest in known}) == 1
 
-    async def digests(self) -> dict[str, RoomDigest | None]:
-        return {name: await self.mesh.digest(name, self.room_id) for name in self.honest}
+    async def digests(self) -> list[RoomDigest | None]:
+        """Of the honest nodes, of both banks."""
+        here = [await self.mesh.digest(name, self.room_id) for name in self.honest_here]
+        return [digest for digests in await self.of_all(here) for digest in digests]
 
     async def read(self, name: str, query: Callable[[Tx], Any]) -> Any:
         database = self.mesh.nodes[name].database
@@ -484,35 +529,38 @@ class Life:
         return await self.read(name, lambda tx: tuple(sorted(events.leaves(tx, self.room_id))))  # type: ignore[no-any-return]
 
     async def count(self) -> None:
-        outcome, counts = self.outcome, self.mesh.network.counts
-        digests = await self.digests()
-        digest = digests[self.honest[0]]
+        outcome = self.outcome
+        [digest, *_] = await self.digests()
         assert digest is not None
         outcome.sec, outcome.operational, outcome.events = digest.sec.hex(), digest.operational.hex(), digest.events
-        outcome.datagrams, outcome.datagrams_lost = counts.sent, counts.lost + counts.vanished
-        outcome.octets = counts.sent_octets
+        for counts in (self.mesh.network.counts, *(() if self.across is None else (self.across.counts,))):
+            outcome.datagrams += counts.sent
+            outcome.datagrams_lost += counts.lost + counts.vanished
+            outcome.octets += counts.sent_octets
+        one = self.honest_here[0]
         sql = "SELECT verdict, count(*) FROM events WHERE room_id = ? AND outlier = 0 GROUP BY verdict"
-        outcome.events_by_verdict.update(dict(await self.read(self.honest[0], lambda tx: tx.all(sql, (self.room_id,)))))
+        outcome.events_by_verdict.update(dict(await self.read(one, lambda tx: tx.all(sql, (self.room_id,)))))
         healing = "SELECT count(*) FROM events WHERE room_id = ? AND type = ? AND outlier = 0"
-        [outcome.healing_events] = await self.read(
-            self.honest[0], lambda tx: tx.one(healing, (self.room_id, HEALING_TYPE))
-        )
-        for kind, event_ids in self.made.items():
-            found = outcome.hostile_verdicts.setdefault(kind, Counter())
-            for event_id in event_ids:
-                found.update([await self.verdict(event_id)])
+        [outcome.healing_events] = await self.read(one, lambda tx: tx.one(healing, (self.room_id, HEALING_TYPE)))
+        await self.count_lies()
+        if self.shared is not None:
+            outcome.checks = (self.shared.checks, self.shared.checks_found)
+        outcome.errors = self.watch.errors
+        outcome.cpu_s = time.process_time() - self.began_cpu_s
+        outcome.memory_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        for bank, other in enumerate(await self.of_all(outcome)):
+            if bank != self.bank:
+                outcome.add(other)
 
-    async def verdict(self, event_id: str) -> str:
-        """What the event earned at the honest nodes."""
+    async def count_lies(self) -> None:
+        """What the hostile events earned at the honest nodes."""
+        made = [(kind, event_ids) for of_bank in await self.of_all(self.made) for kind, event_ids in of_bank.items()]
+        here = [[await self.verdicts(event_id) for event_id in event_ids] for _, event_ids in made]
+        for (kind, _), *banks in zip(made, *await self.of_all(here), strict=True):
+            counted = self.outcome.hostile_verdicts.setdefault(kind, Counter())
+            counted.update(" or ".join(sorted(set().union(*each))) for each in zip(*banks, strict=True))
+
+    async def verdicts(self, event_id: str) -> set[str]:
         sql = "SELECT verdict FROM events WHERE event_id = ? AND outlier = 0"
-        found = {await self.read(name, lambda tx: tx.one(sql, (event_id,))) for name in self.honest}
-        names = sorted("dropped" if row is None else str(row[0]) for row in found)
-        return " or ".join(names)
-
-    async def describe(self) -> str:
-        digests = await self.digests()
-        shown = Counter(
-            "not complete" if digest is None else f"{digest.events} events {digest.sec.hex()[:8]}"
-            for digest in digests.values()
-        )
-        return ", ".join(f"{count} nodes with {what}" for what, count in shown.most_common(6))
+        rows = [await self.read(name, lambda tx: tx.one(sql, (event_id,))) for name in self.honest_here]
+        return {"dropped" if row is None else str(row[0]) for row in rows}

@@ -22,20 +22,35 @@ OUTDOORS = LinkConditions(
 )
 """Like a busy radio."""
 
+RIVER = LinkConditions(
+    loss=0.1, delay_ms_mean=300, jitter_ms=100, bit_rate=250_000, datagram_octets_max=1_200, duplication=0.02
+)
+"""A radio with a relay, from bank to bank."""
+
 RANGE_M = {"home": 12.0, "work": 12.0, "market": 15.0}
 SIZE_M = {"home": 8.0, "work": 22.0, "market": 50.0}
 LINKS_MAX = 4
 """A device keeps the links to its nearest neighbors."""
+RIVER_HOURS = (7.0, 12.5, 17.0, 20.0)
+"""When people of both banks stand at the river for an hour, in the hour of the day."""
+RIVER_S = HOUR_S
+RIVER_SHARE = 20
+"""One in so many of the town talks over the river at a time, from each bank."""
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """`district` is where the home is; a district can be cut off."""
+    """`district` is where the home is; a district can be cut off. `bank` is 0 or, beyond the river, 1."""
 
     name: str
     home: str
     work: str
     district: int
+    bank: int = 0
+
+    @property
+    def market(self) -> str:
+        return _on_bank("market", self.bank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,23 +70,33 @@ class Town:
     """Who lives where, and what is cut off when."""
 
     seed: int
+    banks: int = 1
     people: dict[str, Person] = field(default_factory=dict)
     cuts: list[Cut] = field(default_factory=list)
+    _rivers: dict[tuple[int, float], list[tuple[str, str]]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, names: Sequence[str], *, seed: int, district_people: int = 20, work_people: int = 8) -> Town:
+    def of(
+        cls, names: Sequence[str], *, seed: int, district_people: int = 20, work_people: int = 8, banks: int = 1
+    ) -> Town:
+        """`banks`: 2, if a river divides the town, and who lives on one bank works and goes to market there."""
         rng = random.Random(f"town {seed}")
-        town = cls(seed)
+        town = cls(seed, banks)
         homes: list[str] = []
         while len(homes) < len(names):
             homes += [f"home {len(homes)}"] * rng.choice((1, 2, 2, 3, 4))
-        works = [f"work {number // work_people}" for number in range(len(names))]
+        works = [f"work {number // (work_people * banks)}" for number in range(len(names))]
         rng.shuffle(works)
         order = list(names)
         rng.shuffle(order)
         for number, name in enumerate(order):
-            town.people[name] = Person(name, homes[number], works[number], number // district_people)
+            bank = number * banks // len(order)
+            home, work = (_on_bank(place, bank) for place in (homes[number], works[number]))
+            town.people[name] = Person(name, home, work, number // district_people, bank)
         return town
+
+    def on_bank(self, bank: int) -> list[str]:
+        return sorted(name for name, person in self.people.items() if person.bank == bank)
 
     def draw_cuts(self, count: int, *, ends_s: float) -> None:
         """Cuts of a district or of a random part, from one to 36 hours; the last ends at `ends_s`."""
@@ -94,6 +119,8 @@ class Town:
         """(place, x, y in meters); None on the way and asleep, when the device's radio is off."""
         day, second = divmod(at_s, DAY_S)
         hour = second / HOUR_S
+        if any(name in pair for pair in self.at_river(at_s)):
+            return "river", 0.0, 0.0
         for begins, ends, place in _plan(self.seed, self.people[name], int(day)):
             if begins <= hour < ends:
                 kind = place.partition(" ")[0]
@@ -102,15 +129,49 @@ class Town:
                 return place, spot.uniform(0, SIZE_M[kind]), spot.uniform(0, SIZE_M[kind])
         return None
 
-    def links(self, at_s: float) -> Iterator[tuple[str, str, LinkConditions]]:
-        """Who can hear whom now."""
+    def at_river(self, at_s: float) -> list[tuple[str, str]]:
+        """Who stands at the river now: one of bank 0 and one of bank 1, who talk to each other."""
+        if self.banks == 1:
+            return []
+        day, second = divmod(at_s, DAY_S)
+        slots = [hour for hour in RIVER_HOURS if hour * HOUR_S <= second < hour * HOUR_S + RIVER_S]
+        return self._pairs_at_river(int(day), slots[0]) if slots else []
+
+    def _pairs_at_river(self, day: int, hour: float) -> list[tuple[str, str]]:
+        found = self._rivers.get((day, hour))
+        if found is None:
+            rng = random.Random(f"river {self.seed} {day} {hour}")
+            count = max(1, len(self.people) // RIVER_SHARE)
+            near, far = (rng.sample(self.on_bank(bank), count) for bank in (0, 1))
+            found = self._rivers[day, hour] = list(zip(near, far, strict=True))
+        return found
+
+    def links_across(self, at_s: float) -> list[tuple[str, str]]:
+        """Who of bank 0 can hear whom of bank 1 now."""
+        return [
+            (near, far) for near, far in self.at_river(at_s) if not any(cut.parts(near, far, at_s) for cut in self.cuts)
+        ]
+
+    def quiet_until(self, at_s: float, *, after_s: float) -> float:
+        """From when on something may cross the river; `after_s` after people have left it, nothing does any more."""
+        day, second = divmod(at_s, DAY_S)
+        for hour in RIVER_HOURS:
+            begins_s = hour * HOUR_S
+            if second < begins_s + RIVER_S + after_s:
+                return max(at_s, day * DAY_S + begins_s)
+        return (day + 1) * DAY_S + RIVER_HOURS[0] * HOUR_S
+
+    def links(self, at_s: float, names: Sequence[str] | None = None) -> Iterator[tuple[str, str, LinkConditions]]:
+        """Who (of `names`) can hear whom now, on their bank."""
         at: dict[str, list[tuple[str, float, float]]] = {}
-        for name in self.people:
+        for name in self.people if names is None else names:
             found = self.place(name, at_s)
             if found is not None:
                 at.setdefault(found[0], []).append((name, found[1], found[2]))
         for place, present in at.items():
             kind = place.partition(" ")[0]
+            if kind == "river":
+                continue
             pairs = sorted(
                 (math.dist((x1, y1), (x2, y2)), min(one, other), max(one, other))
                 for number, (one, x1, y1) in enumerate(present)
@@ -127,6 +188,10 @@ class Town:
                 yield one, other, OUTDOORS if kind == "market" else INDOORS
 
 
+def _on_bank(place: str, bank: int) -> str:
+    return place if bank == 0 else f"{place} beyond the river"
+
+
 @lru_cache(maxsize=4_096)
 def _plan(seed: int, person: Person, day: int) -> tuple[tuple[float, float, str], ...]:
     """(from hour, to hour, place) of one day."""
@@ -138,13 +203,13 @@ def _plan(seed: int, person: Person, day: int) -> tuple[tuple[float, float, str]
         home_again = returns + 0.4
         plan = [(wakes, leaves, person.home), (leaves + 0.4, returns, person.work)]
         if market:
-            plan.append((returns + 0.3, returns + 1.5, "market"))
+            plan.append((returns + 0.3, returns + 1.5, person.market))
             home_again = returns + 1.9
     else:
         goes = rng.uniform(9.5, 12.5)
         plan = [(wakes + 1, goes if market else sleeps, person.home)]
         if market:
-            plan.append((goes + 0.3, goes + 2.0, "market"))
+            plan.append((goes + 0.3, goes + 2.0, person.market))
         home_again = goes + 2.4 if market else sleeps
     plan.append((home_again, max(sleeps, home_again + 0.2), person.home))
     return tuple(plan)

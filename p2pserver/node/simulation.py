@@ -25,7 +25,8 @@ from p2pserver.store.accounts import register_user
 from p2pserver.store.devices import log_in_device
 from p2pserver.store.inline import InlineDatabase, SimulatedDisk
 from p2pserver.store.media_files import MediaFiles
-from transports.sim import ChannelConditions, LinkConditions, SimNetwork
+from transports.contract import Transport
+from transports.sim import ChannelConditions, LinkConditions, NetworkAcross, SimNetwork
 
 WALL_START_MS = 1_790_000_000_000
 """The wall clock of all simulated nodes at virtual time 0."""
@@ -78,12 +79,17 @@ class SimulatedMesh:
         shared: SharedVerdicts | None = None,
         channel: ChannelConditions | None = None,
         more_networks: Sequence[SimNetwork] = (),
+        here: Collection[str] | None = None,
+        across: NetworkAcross | None = None,
     ) -> None:
         """`timers`: of every node; None: those of a node on a LAN. `shared`: pure verdicts that the nodes share; the
         caller puts it `in_use`. `channel`: one half-duplex radio channel in place of a link for each pair.
-        `more_networks`: that every node is on besides the one that is made here."""
+        `more_networks`: that every node is on besides the one that is made here. `here`: the nodes that this process
+        simulates; another simulates the rest, and `across` leads there. None of them crashes then."""
         self.rng = random.Random(seed)
         self.more_networks = more_networks
+        self._here = frozenset(names if here is None else here)
+        self._across = across
         self.network = SimNetwork(seed=seed, conditions=conditions or LinkConditions(), shared=channel)
         self._commit_delay_s = commit_delay_s
         self._timers = timers
@@ -98,7 +104,8 @@ class SimulatedMesh:
 
     async def start(self) -> None:
         for name in self.nodes:
-            await self.boot(name)
+            if name in self._here:
+                await self.boot(name)
 
     async def add(self, name: str) -> None:
         """A node that nobody has met yet comes into reach of all."""
@@ -109,10 +116,12 @@ class SimulatedMesh:
         """Starts a node that is down, on what its disk holds."""
         simulated = self.nodes[name]
         simulated.starts += 1
-        transports = [
+        transports: list[Transport] = [
             network.restart(name) if name in network.crashed else network.transport(name)
             for network in (self.network, *self.more_networks)
         ]
+        if self._across is not None:
+            transports.append(self._across.transport(name))
         rng = random.Random(f"{simulated.seed} {simulated.starts}")
         simulated.database = InlineDatabase(simulated.disk, commit_delay_s=self._commit_delay_s)
         if simulated.sabotage is not None:
