@@ -79,6 +79,12 @@ OPTIONS: tuple[Option, ...] = (
         help="The token that clients must present when registration is `token`.",
     ),
     Option(
+        name="registration_shared_secret",
+        metavar="SECRET",
+        default_text="none",
+        help="Who knows it may make accounts, also of admins, by the admin API (HMAC-SHA1 over a nonce).",
+    ),
+    Option(
         name="rate_limits",
         metavar="",
         flag="--no-rate-limits",
@@ -171,6 +177,7 @@ class Config:
     listen_port: int = 8008
     registration: str = "open"
     registration_token: str | None = None
+    registration_shared_secret: str | None = None
     rate_limits: bool = True
     transports: tuple[str, ...] = ("lan",)
     default_room_version: str = DEFAULT_ROOM_VERSION
@@ -362,6 +369,8 @@ def _check(settings: Mapping[str, Any]) -> None:
             raise ConfigError(f"--domain: {error}") from None
     if settings.get("log_level", "warning") not in ("debug", "info", "warning", "error"):
         raise ConfigError("log_level must be debug, info, warning or error")
+    if settings.get("registration_shared_secret") == "":
+        raise ConfigError("registration_shared_secret must not be empty")
     token = settings.get("registration_token")
     if token is not None and not re.fullmatch(r"[A-Za-z0-9._~-]{1,64}", token):
         raise ConfigError("registration_token must be 1 to 64 characters of A-Z a-z 0-9 . _ ~ -")

@@ -110,6 +110,7 @@ async def join_room(api: ClientApi, *, user_id: str, room_id: str, via: Iterable
             else:
                 drop_pending_join(tx, user_id, room_id)
                 return True
+        api.rooms.check_is_not_blocked(tx, room_id, user_id)
         servers = candidates(api, tx, user_id, room_id, via)
         if not servers and alone:
             raise NotFound("no server is known that could know this room")

@@ -40,6 +40,7 @@ async def knock(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
         if reason is not None:
             content["reason"] = reason
         if not is_resident(api, tx, room_id):
+            api.rooms.check_is_not_blocked(tx, room_id, user_id)
             return content, candidates(api, tx, user_id, room_id, via)
         send_member_event(api, tx, room_id=room_id, sender=user_id, target=user_id, content=content)
         return None

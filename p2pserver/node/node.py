@@ -7,11 +7,16 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 
+from starlette.types import ASGIApp
+
+from p2pserver.admin_api.api import AdminApi
+from p2pserver.admin_api.endpoints import admin_routes
 from p2pserver.client_api.app import ClientApi, ClientApiConfig
 from p2pserver.client_api.join_progress import JoinProgress
 from p2pserver.config import Config
 from p2pserver.events.signing import SelfCertifyingKeys
 from p2pserver.meg.clock import HybridClock
+from p2pserver.node.app_edge import AppEdgeOf
 from p2pserver.node.identity import Identity
 from p2pserver.node.mesh import Mesh
 from p2pserver.node.peer_events import JoinUnderWay, PeerEvent
@@ -115,6 +120,21 @@ class Node:
             random_bytes=random_bytes,
             tell_join=lambda progress: tell(_join_event(progress)) if tell is not None else None,
         )
+        self.admin_api = AdminApi(
+            database=database,
+            rooms=self.rooms,
+            media=self.media,
+            passwords=self.client_api.passwords,
+            edge=AppEdgeOf(self.client_api),
+            wall_ms=wall_ms,
+            random_bytes=random_bytes,
+            registration_shared_secret=config.registration_shared_secret,
+            default_room_version=config.default_room_version,
+        )
+
+    def asgi_app(self) -> ASGIApp:
+        """Both edges, for apps and for operators."""
+        return self.client_api.asgi_app(admin_routes(self.admin_api))
 
     def _neighbor_clock(self, server_name: str, clock_ms: int) -> None:
         wall_ms = self._wall_ms()

@@ -122,7 +122,7 @@ async def _serve(
         transports=transports,
         tell=lambda event: announce(line_of(event)),
     )
-    http = HttpServer(node.client_api.asgi_app(), host=config.listen_host, port=config.listen_port)
+    http = HttpServer(node.asgi_app(), host=config.listen_host, port=config.listen_port)
     stopping = _stop_signal()
     ready_written = False
     try:

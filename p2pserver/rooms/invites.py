@@ -26,6 +26,7 @@ from p2pserver.rooms.receipt import Intake
 from p2pserver.rooms.sending import room_of
 from p2pserver.rooms.values import Receipt
 from p2pserver.store import events, memberships, outbox, state_groups
+from p2pserver.store.blocked_rooms import blocked_by
 from p2pserver.store.events import StoredEvent
 from p2pserver.store.memberships import Invite
 from p2pserver.store.personal_blocks import blocks_invites
@@ -72,6 +73,8 @@ def receive_invite(context: RoomContext, tx: Tx, *, origin: str, payload: Mappin
     if invite.type != "m.room.member" or invite.content.get("membership") != "invite" or user_id is None:
         return Verdict.DROPPED
     if not context.is_local(user_id) or not context.user_exists(tx, user_id) or blocks_invites(tx, user_id):
+        return Verdict.DROPPED
+    if blocked_by(tx, invite.room_id) is not None:
         return Verdict.DROPPED
     if memberships.is_joined(tx, invite.room_id, context.server_name):
         receipt = Intake(context, tx, invite.room_id).take_all([payload["event"]], origin, backfill=False).results[0]

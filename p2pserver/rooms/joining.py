@@ -35,6 +35,7 @@ from p2pserver.rooms.sending import (
     auth_events_for,
     build_on_extremities,
     check_is_local,
+    check_is_not_blocked,
     keep_own,
     owe_to,
     parents_for,
@@ -158,6 +159,7 @@ def draft_join(
         raise BadJson("the offer names nobody who could vouch for the join")
     check_is_local(context, user_id)
     parsed = _Offer(offer)
+    check_is_not_blocked(tx, parsed.room_id, user_id)
     join_content = {**content, "membership": "join", VOUCHED_BY: vouching}
     if memberships.is_joined(tx, parsed.room_id, context.server_name):
         join = build_on_extremities(
@@ -210,6 +212,7 @@ def join_with(
     """
     check_is_local(context, user_id)
     parsed = _Offer(offer)
+    check_is_not_blocked(tx, parsed.room_id, user_id)
     join_content = {**content, "membership": "join"}
     room = _held_room(context, tx, parsed)
     vouched = None if signed is None else _signed_join(context, room, signed, user_id)

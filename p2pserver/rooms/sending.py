@@ -20,6 +20,7 @@ from p2pserver.rooms.graph import place
 from p2pserver.rooms.judging import DEPTH_MAX, Ancestors, ancestors_of, judge
 from p2pserver.rooms.state import power_levels_in, resolved_map
 from p2pserver.store import events, memberships, outbox, parked, peers, rooms, state_groups
+from p2pserver.store.blocked_rooms import blocked_by
 from p2pserver.store.events import EventFacts
 from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
@@ -105,6 +106,8 @@ def send_event(
     check_is_local(context, sender)
     room = room_of(tx, room_id)
     if state_key is not None:
+        if event_type == "m.room.member" and content.get("membership") in ("join", "invite", "knock"):
+            check_is_not_blocked(tx, room_id, state_key)
         same = identical_state(tx, room, sender, event_type, state_key, content)
         if same is not None:
             return same
@@ -221,6 +224,12 @@ def room_of(tx: Tx, room_id: str) -> RoomRow:
     if room is None:
         raise NotFound("this room is not known here")
     return room
+
+
+def check_is_not_blocked(tx: Tx, room_id: str, user_id: str) -> None:
+    """Raises: Forbidden, if an operator of this node blocked the room; who is in it may stay."""
+    if blocked_by(tx, room_id) is not None and memberships.current_membership(tx, room_id, user_id) != "join":
+        raise Forbidden("this room is blocked on this node")
 
 
 def check_is_local(context: RoomContext, user_id: str) -> None:

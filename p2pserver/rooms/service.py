@@ -248,6 +248,10 @@ class Rooms:
     def power_levels(self, tx: Tx, room_id: str) -> PowerLevels:
         return reading.power_levels(tx, room_id)
 
+    def check_is_not_blocked(self, tx: Tx, room_id: str, user_id: str) -> None:
+        """Raises: Forbidden, if an operator of this node blocked the room and the user is not in it."""
+        sending.check_is_not_blocked(tx, room_id, user_id)
+
     def membership(self, tx: Tx, room_id: str, user_id: str) -> str | None:
         return memberships.current_membership(tx, room_id, user_id)
 

@@ -20,7 +20,7 @@ NOTHING = -(2**63)
 
 
 def visible_to(tx: Tx, user_id: str, found: Sequence[StoredEvent]) -> list[bool]:
-    """Whether the user may see each event. Rejected, soft-failed, outlying and healing events are for nobody.
+    """Whether the user may see each event. Rejected, soft-failed, outlying, healing and purged ones are for nobody.
 
     A redaction is for nobody as long as it has no effect: its target is not here, or it is not allowed. So is a message
     of which only a redacted copy is held though nobody redacted it: the genuine one may still come.
@@ -63,7 +63,7 @@ def shared_until(tx: Tx, user_id: str, room_id: str) -> int | None:
 def _is_visible(tx: Tx, user_id: str, event: StoredEvent, until: int | None) -> bool:
     if event.outlier or event.verdict is not Verdict.ACCEPTED or event.pdu.type == events.HEALING_TYPE:
         return False
-    if event.state_before is None or event.state_after is None:
+    if event.state_before is None or event.state_after is None or event.redacted_by == events.PURGED:
         return False
     if event.pdu.redacted_copy and event.redacted_by is None and event.pdu.state_key is None:
         return False

@@ -90,6 +90,10 @@ def set_flag(tx: Tx, user_id: str, flag: Flag, value: bool) -> None:
         raise NotFound("there is no such user")
 
 
+def set_user_type(tx: Tx, user_id: str, user_type: str | None) -> None:
+    tx.execute("UPDATE users SET user_type = ? WHERE user_id = ?", (user_type, user_id))
+
+
 def close_account(tx: Tx, user_id: str, *, erase: bool) -> None:
     """Deactivates an account: nobody can log in, what it kept here is deleted, its name is used up.
 

@@ -17,6 +17,8 @@ from p2pserver.meg.auth_content import READ, redaction_takes_permissions
 from p2pserver.store.lru import Lru
 from p2pserver.store.tx import Tx
 
+PURGED: Final = "purged"
+"""In the place of the redaction that took an event's content: an operator did, and nobody is shown the event."""
 HEALING_TYPE: Final = "org.matrix.dummy_event"
 """Events that only join branches; clients are shown none of them. Source: Synapse, `EventTypes.Dummy`."""
 

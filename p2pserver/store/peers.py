@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -82,6 +83,19 @@ def met_among(tx: Tx, server_names: Collection[str]) -> set[str]:
             name for (name,) in tx.execute(f"SELECT server_name FROM peers WHERE server_name IN ({marks})", part)
         )
     return met
+
+
+@dataclass(frozen=True, slots=True)
+class MetServer:
+    server_name: str
+    connected: bool
+    last_seen_ms: int
+
+
+def met_servers(tx: Tx) -> list[MetServer]:
+    """The nodes that were met, by name."""
+    rows = tx.all("SELECT server_name, connected, last_seen_ms FROM peers ORDER BY server_name")
+    return [MetServer(name, bool(connected), last_seen_ms) for name, connected, last_seen_ms in rows]
 
 
 def list_peers(tx: Tx) -> list[dict[str, Any]]:

@@ -3,12 +3,13 @@
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import pytest
 
 from p2pserver.client_api.app import ClientApi, ClientApiConfig
 from p2pserver.errors import PeerUnreachable
@@ -17,12 +18,25 @@ from p2pserver.identifiers import KEY_ID, server_name_of
 from p2pserver.meg.clock import HybridClock
 from p2pserver.rooms.media_library import MediaLibrary, MediaLimits
 from p2pserver.rooms.service import Rooms
+from p2pserver.store import accounts
 from p2pserver.store.accounts import user_exists
 from p2pserver.store.database import Database
 from p2pserver.store.inline import InlineDatabase, SimulatedDisk
 from p2pserver.store.media_files import MediaFiles
 
 NOW_MS = 1_700_000_000_000
+
+
+@contextmanager
+def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """argon2 with the least memory: what it costs has a test of its own in test_login.py."""
+    from argon2 import PasswordHasher
+
+    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    monkeypatch.setattr(accounts, "_hasher", lambda: cheap)
+    accounts._nobody.cache_clear()
+    yield
+    accounts._nobody.cache_clear()
 
 
 class NobodyThere:
@@ -64,8 +78,10 @@ class Client:
         self.device_id = ""
 
     async def ask(self, method: str, path: str, body: Any = None, *, version: str = "v3", **query: Any) -> Answer:
-        """`path` without `/_matrix/client/v3`, unless it starts with `/_matrix` or `/.well-known`."""
-        target = path if path.startswith(("/_matrix", "/.well-known")) else f"/_matrix/client/{version}{path}"
+        """`path` without `/_matrix/client/v3`, unless it starts with `/_matrix`, `/_synapse` or `/.well-known`."""
+        target = (
+            path if path.startswith(("/_matrix", "/_synapse", "/.well-known")) else f"/_matrix/client/{version}{path}"
+        )
         headers = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
         content: dict[str, Any] = {}
         if isinstance(body, bytes):

@@ -18,22 +18,16 @@ from p2pserver.store import accounts
 from p2pserver.store.account_status import Flag, close_account, set_flag
 from p2pserver.store.accounts import register_user
 from p2pserver.store.registration_tokens import put_registration_token, registration_token
-from tests.client_api.harness import Client, Node, running_node
+from tests.client_api.harness import Client, Node, cheap_passwords, running_node
 
 PASSWORD = "secret"
 HOUR_MS = 3_600_000
 
 
 @pytest.fixture(autouse=True)
-def cheap_hashes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """argon2 with the least memory: what it costs has a test of its own in test_login.py."""
-    from argon2 import PasswordHasher
-
-    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr(accounts, "_hasher", lambda: cheap)
-    accounts._nobody.cache_clear()
-    yield
-    accounts._nobody.cache_clear()
+def _cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with cheap_passwords(monkeypatch):
+        yield
 
 
 def with_password(client: Client, **fields: Any) -> dict[str, Any]:
