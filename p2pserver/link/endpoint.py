@@ -410,7 +410,9 @@ class LinkEndpoint:
         timers = self._timers
         every = 1 if at_once else timers.ack_every
         if not timers.burst_datagrams:
-            self._arrivals.arrived(counter, now, asks=asks, delay_s=timers.ack_delay_s, every=every)
+            asked_for = timers.ask_every > 0
+            delay_s = timers.ack_delay_s
+            self._arrivals.arrived(counter, now, asks=asks, delay_s=delay_s, every=every, while_more_comes=asked_for)
             return
         more_follow = octets > self._octets_max // 2
         quiet_s = timers.ack_quiet_s if more_follow else timers.ack_delay_s
@@ -506,7 +508,7 @@ class LinkEndpoint:
     def _data_datagram(self, ack: bytes, ack_floor: int, room: int, now: float) -> bytes:
         frames = bytearray(ack)
         turns = self._timers.burst_datagrams > 0
-        ping_due, self._ping_due = self._ping_due, False
+        ping_due, self._ping_due = self._ping_due or self._recovery.asks_next, False
         room -= ping_due or turns
         octets = b""
         fragments: list[FragmentSent] = []
@@ -531,6 +533,7 @@ class LinkEndpoint:
             more = self._conversation.has_fragments(self._sendable)
             if turns and (self._pacer.ends_burst if more else len(octets) + len(frames) > self._octets_max // 2 - 16):
                 ping_due = True
+            ping_due = ping_due or (not more and len(octets) < room and self._recovery.asks_last)
             frames += octets
         if ping_due:
             frames.insert(0, PING)

@@ -86,6 +86,9 @@ class LinkTimers:
     ack_delay_s: float = 0.005
     ack_every: int = 2
     """Datagrams after which an acknowledgement is sent without waiting for ack_delay_s."""
+    ask_every: int = 0
+    """Full duplex: the sender asks for an acknowledgement after half a window, or so many datagrams; 0: it leaves
+    that to the receiver."""
     ack_quiet_s: float = 0.0
     """Half duplex: an acknowledgement waits until no full datagram has come for this long, or a PING asks for it."""
     burst_datagrams: int = 0

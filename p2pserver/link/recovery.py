@@ -16,6 +16,8 @@ from p2pserver.link.outgoing import FragmentSent
 
 BURSTS_IN_FLIGHT = 4
 """On a half-duplex line: so many bursts may wait for an acknowledgement, for acknowledgements are lost too."""
+ASK_LAST = 2
+"""Datagrams before the last one; fewer are a message that has an answer, with which they are acknowledged."""
 TAIL_MARGIN_S = 0.05
 _GIVEN_UP_MAX = 1_024
 _REORDER_MAX = 256
@@ -126,6 +128,7 @@ class Recovery:
         "_reorder",
         "_sent",
         "_timers",
+        "_unasked_octets",
         "highest_acknowledged",
         "in_flight_octets",
         "probes",
@@ -139,7 +142,8 @@ class Recovery:
         self._timers = timers
         self._ask_first_octets = datagram_octets_max
         self.trip = RoundTrip(timers.initial_rtt_s)
-        self.window = Window(datagram_octets_max, BURSTS_IN_FLIGHT * timers.burst_datagrams * datagram_octets_max)
+        bursts = BURSTS_IN_FLIGHT * timers.burst_datagrams
+        self.window = Window(datagram_octets_max, (bursts or 2 * timers.ask_every) * datagram_octets_max)
         self._sent: dict[int, SentDatagram] = {}
         self._given_up: dict[int, SentDatagram] = {}
         self._reorder = timers.reorder_datagrams
@@ -147,6 +151,8 @@ class Recovery:
         """In a row, since something was acknowledged."""
         self._last_sent_at = 0.0
         self._asked = False
+        self._unasked_octets = 0
+        """Sent since the last datagram that asks for an answer at once."""
         self._lost_due_at: float | None = None
         self._heard_of_until = 0.0
         self.in_flight_octets = 0
@@ -163,11 +169,25 @@ class Recovery:
     def window_is_full(self) -> bool:
         return self.in_flight_octets >= self.window.octets
 
+    @property
+    def asks_next(self) -> bool:
+        """Full duplex: whether the next datagram shall ask for an answer at once, lest the window fill up."""
+        if not self._timers.ask_every:
+            return False
+        octets = self._unasked_octets + self._ask_first_octets
+        return octets >= min(self.window.octets / 2, self._timers.ask_every * self._ask_first_octets)
+
+    @property
+    def asks_last(self) -> bool:
+        """Full duplex: whether the last datagram of many shall ask, for nothing behind it will tell that it is lost."""
+        return self._timers.ask_every > 0 and self._unasked_octets >= ASK_LAST * self._ask_first_octets
+
     def sent(self, datagram: SentDatagram) -> None:
         self._sent[datagram.counter] = datagram
         self.in_flight_octets += datagram.octets
         self._last_sent_at = datagram.sent_at
         self._asked = datagram.asks
+        self._unasked_octets = 0 if datagram.asks else self._unasked_octets + datagram.octets
         self.probes = max(0, self.probes - 1)
         if self.unanswered_since is None:
             self.unanswered_since = datagram.sent_at

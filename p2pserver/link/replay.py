@@ -54,17 +54,22 @@ class Arrivals:
         self.highest = -1
         self.due_at: float | None = None
 
-    def arrived(self, counter: int, now: float, *, asks: bool, delay_s: float, every: int) -> None:
+    def arrived(
+        self, counter: int, now: float, *, asks: bool, delay_s: float, every: int, while_more_comes: bool = False
+    ) -> None:
         """Note an authentic datagram; `asks`: it wants an acknowledgement, after `delay_s` or `every` such at most.
 
-        A datagram out of order is acknowledged at once, since it may tell of a loss.
+        A datagram out of order is acknowledged at once, since it may tell of a loss. `while_more_comes`: the delay
+        begins anew with each datagram, for the peer asks for what it needs.
         """
         in_order = counter == self.highest + 1
         self._note(counter, now)
         if asks:
             self._pending += 1
-            due_at = now if self._pending >= every or not in_order else now + delay_s
-            self.due_at = due_at if self.due_at is None else min(self.due_at, due_at)
+            at_once = self._pending >= every or not in_order
+            if self.due_at is not None and (self.due_at <= now or not (while_more_comes or at_once)):
+                return
+            self.due_at = now if at_once else now + delay_s
 
     def arrived_in_burst(self, counter: int, now: float, *, asks: bool, quiet_s: float, every: int) -> None:
         """As `arrived`, on a half-duplex line: the acknowledgement waits until nothing has come for `quiet_s`."""

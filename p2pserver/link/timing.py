@@ -23,7 +23,7 @@ HANDSHAKE_HEADER_OCTETS: Final = 9
 ANSWER_LATENCY_S: Final = 0.25
 """What a peer may take beyond airtime to answer: its event loop, a modem that turns from receiving to sending."""
 SHORT_ACK_DELAY_S: Final = 0.1
-FAST_ACK_EVERY: Final = 24
+ASK_EVERY: Final = 48
 """On a radio that carries both ways in one channel, as Bluetooth does, acknowledgements take from what they tell of."""
 SLOW_ANSWER_S: Final = 60.0
 """Some twenty questions: where a third of all datagrams is lost, half of the questions have no answer."""
@@ -85,8 +85,9 @@ def timers_for(profile: LinkProfile) -> LinkTimers:
         timeout_min_s=max(TURN_S, 1.5 * reorder_wait_s),
         timeouts_alike=3 if turns else 0,
         timeout_max_s=timeout_max_s,
-        ack_delay_s=min(max(lan.ack_delay_s, full_s if slow else FAST_ACK_EVERY * full_s), SHORT_ACK_DELAY_S),
-        ack_every=64 if turns else 8 if slow else FAST_ACK_EVERY,
+        ack_delay_s=min(max(lan.ack_delay_s, full_s if slow else 2 * ASK_EVERY * full_s), SHORT_ACK_DELAY_S),
+        ack_every=64 if turns else 8 if slow else 2 * ASK_EVERY,
+        ask_every=0 if turns or slow else ASK_EVERY,
         ack_quiet_s=4.5 * full_s + SHORT_ACK_DELAY_S if turns else 0.0,
         burst_datagrams=burst_datagrams(octets_max, full_s) if turns else 0,
         reorder_datagrams=1 if turns and not profile.reorder_ms else lan.reorder_datagrams,
