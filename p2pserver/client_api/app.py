@@ -44,6 +44,7 @@ from p2pserver.rooms.live import LiveChanges, Typing
 from p2pserver.rooms.media_library import MediaLibrary
 from p2pserver.rooms.remote import RemoteServers
 from p2pserver.rooms.service import Rooms
+from p2pserver.rooms.unread import UnreadCounts
 from p2pserver.store.database import Database
 from p2pserver.store.devices import touch_device
 from p2pserver.store.tokens import TokenOwner, note_token_used
@@ -105,6 +106,7 @@ class ClientApi:
         self.joins = Joins()
         self.space_walks = SpaceWalks()
         self.sliding_syncs = SlidingSyncs(random_bytes)
+        self.unread = UnreadCounts()
         self.live = LiveChanges(wall_ms())
         self.typing = Typing(changes=self.live, clock_s=monotonic_s, call_later=_call_later, wake=database.wake)
         self.tell_join = tell_join

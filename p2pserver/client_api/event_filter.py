@@ -101,6 +101,7 @@ class SyncFilter:
     rooms: tuple[str, ...] | None = None
     not_rooms: tuple[str, ...] = ()
     include_leave: bool = False
+    unread_thread_notifications: bool = False
     timeline: EventFilter = field(default_factory=EventFilter)
     state: EventFilter = field(default_factory=EventFilter)
     ephemeral: EventFilter = field(default_factory=EventFilter)
@@ -120,11 +121,11 @@ class SyncFilter:
         if source.get("event_format", "client") not in ("client", "federation"):
             raise BadJson("event_format is neither client nor federation")
         timeline = _object(room.get("timeline", {}), "timeline")
-        _flag(timeline, "unread_thread_notifications")
         return cls(
             rooms=_strings(room, "rooms"),
             not_rooms=_strings(room, "not_rooms") or (),
             include_leave=_flag(room, "include_leave") or False,
+            unread_thread_notifications=_flag(timeline, "unread_thread_notifications") or False,
             timeline=EventFilter.of(timeline),
             state=EventFilter.of(room.get("state", {})),
             ephemeral=EventFilter.of(room.get("ephemeral", {})),

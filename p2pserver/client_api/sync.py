@@ -56,6 +56,7 @@ async def sync(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
             wall_ms=api.wall_ms(),
             sent_members=sent,
             live=live,
+            unread=api.unread,
         )
         return sync_answer(scope)
 

@@ -17,9 +17,10 @@ from p2pserver.client_api.timeline import Timeline, newest_events
 from p2pserver.events.pdu import Pdu
 from p2pserver.meg.state import StateSlot, member_slot
 from p2pserver.rooms.service import Rooms
+from p2pserver.rooms.unread import Count
 from p2pserver.store import memberships
 from p2pserver.store.events import StoredEvent
-from p2pserver.store.receipts import receipt_contents, receipts_of_room
+from p2pserver.store.receipts import newest_receipt, receipt_contents, receipts_of_room
 from p2pserver.store.room_stream import FIRST, current_event_id, first_members, member_counts
 from p2pserver.store.tx import Tx
 
@@ -42,7 +43,8 @@ def joined_room(
     whole = since is None or scope.full_state
     members_changed = whole or any(slot[0] == "m.room.member" for slot in state) or _holds_members(timeline.events)
     ephemeral = _ephemeral(scope, room_id, since=since)
-    if not (whole or timeline.events or state or timeline.limited or account_data or ephemeral):
+    has_read = since is not None and newest_receipt(scope.tx, room_id, scope.user_id) > since
+    if not (whole or timeline.events or state or timeline.limited or account_data or ephemeral or has_read):
         return None
     summary = _summary(scope, room_id) if members_changed else {}
     shown, members = _shown_state(
@@ -54,10 +56,25 @@ def joined_room(
         "timeline": _timeline_body(scope, timeline),
         "ephemeral": {"events": ephemeral},
         "account_data": {"events": list(account_data)},
-        "unread_notifications": {"highlight_count": 0, "notification_count": 0},
+        **_unread(scope, room_id),
     }
     loser = leaves_a_loser(scope, room_id, timeline.events)
     return RoomSection(body=body, settle_from=timeline.start if loser else None, members=members)
+
+
+def _unread(scope: SyncScope, room_id: str) -> dict[str, Any]:
+    """The counts of what the user has not read: together, or by thread for a client that asks for it so."""
+    unread = scope.unread.unread(scope.tx, scope.user_id, room_id)
+    if not scope.sync_filter.unread_thread_notifications:
+        return {"unread_notifications": _count(unread.total)}
+    counts: dict[str, Any] = {"unread_notifications": _count(unread.main)}
+    if unread.threads:
+        counts["unread_thread_notifications"] = {root: _count(count) for root, count in unread.threads.items()}
+    return counts
+
+
+def _count(count: Count) -> dict[str, int]:
+    return {"highlight_count": count.highlights, "notification_count": count.notifications}
 
 
 def _ephemeral(scope: SyncScope, room_id: str, *, since: int | None) -> list[dict[str, Any]]:

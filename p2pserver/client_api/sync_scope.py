@@ -10,6 +10,7 @@ from p2pserver.client_api.lazy_members import SentMembers
 from p2pserver.client_api.stream_token import StreamToken
 from p2pserver.http_api.routing import Requester
 from p2pserver.rooms.service import Rooms
+from p2pserver.rooms.unread import UnreadCounts
 from p2pserver.store.tx import Tx
 
 
@@ -39,6 +40,7 @@ class SyncScope:
     wall_ms: int
     sent_members: SentMembers
     live: LiveView
+    unread: UnreadCounts
     ignored: frozenset[str] = frozenset()
     """Users whose messages and invites the client does not want."""
 

@@ -96,6 +96,12 @@ def rooms_with_receipts(tx: Tx, viewer: str, *, above: int, upto: int) -> set[st
     return {room_id for (room_id,) in rows}
 
 
+def rooms_read_by(tx: Tx, user_id: str, *, above: int) -> set[str]:
+    """The rooms in which the user has set a receipt of any kind after `above`."""
+    rows = tx.all("SELECT DISTINCT room_id FROM receipts WHERE user_id = ? AND position > ?", (user_id, above))
+    return {room_id for (room_id,) in rows}
+
+
 def newest_receipt(tx: Tx, room_id: str, user_id: str) -> int:
     """The position of the user's newest receipt in a room; 0, if there is none."""
     row = tx.one("SELECT MAX(position) FROM receipts WHERE room_id = ? AND user_id = ?", (room_id, user_id))

@@ -426,7 +426,7 @@ async def test_a_room_that_becomes_a_direct_chat_is_told_of() -> None:
         answer = await slide(alice, lists=one_list((0, 9)))
         await alice.put(f"/user/{alice.user_id}/account_data/m.direct", {"@b:x": [room_id]})
         answer = await slide(alice, answer["pos"], lists=one_list((0, 9)), wait_ms=60_000)
-        assert answer["rooms"] == {room_id: {"is_dm": True}}
+        assert answer["rooms"] == {room_id: {"is_dm": True, "notification_count": 0, "highlight_count": 0}}
 
 
 async def test_the_transaction_id_is_shown_to_the_sending_device_alone() -> None:

@@ -15,7 +15,7 @@ from p2pserver.client_api.sliding_sync.scope import SlidingScope
 from p2pserver.store.account_data import account_data_since
 from p2pserver.store.memberships import local_membership
 from p2pserver.store.own_rooms import memberships_of
-from p2pserver.store.receipts import rooms_with_receipts
+from p2pserver.store.receipts import rooms_read_by, rooms_with_receipts
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,8 @@ def sliding_answer(scope: SlidingScope, request: SlidingRequest, before: Positio
     due, events_told = before.events.advance(relevant, changed, before.stream)
     due |= dict.fromkeys(_asked_anew(scope, before, configs) - due.keys(), before.stream)
     results, told_rooms = _rooms(scope, before, configs, interests, due, index)
+    if request.wants_counts:
+        _add_counts(scope, results, interests, index)
     extras, after = _extensions(scope, request.extensions, before, interests, results)
     counts = {key: shown.count for key, shown in lists.items()}
     position = replace(
@@ -165,6 +167,19 @@ def _rooms(
             result.lists = interests[room_id].lists
             results[room_id] = result
     return results, told_rooms
+
+
+def _add_counts(
+    scope: SlidingScope, results: dict[str, RoomResult], interests: Mapping[str, _Interest], index: RoomIndex
+) -> None:
+    """The counts of unread messages: of the rooms that are told of, and where the user has read on."""
+    if scope.since is not None:
+        for room_id in rooms_read_by(scope.tx, scope.user_id, above=scope.since) & interests.keys():
+            results.setdefault(room_id, RoomResult(membership=index.rooms[room_id].membership))
+    for room_id, result in results.items():
+        if result.membership == "join":
+            count = scope.unread.unread(scope.tx, scope.user_id, room_id).main
+            result.counts = (count.notifications, count.highlights)
 
 
 @dataclass(slots=True)

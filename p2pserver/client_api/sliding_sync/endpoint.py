@@ -53,6 +53,7 @@ async def _sync(api: ClientApi, request: ApiRequest, dialect: Dialect) -> dict[s
             since=None if asked.pos is None else before.stream,
             upto=tx.position(),
             live=live,
+            unread=api.unread,
             wall_ms=api.wall_ms(),
             ignored=ignored_users(tx, requester.user_id),
             dms=_direct_chats(tx, requester.user_id),

@@ -129,6 +129,8 @@ class SlidingRequest:
     pos: str | None
     timeout_ms: int
     set_presence: str
+    wants_counts: bool
+    """Whether the dialect has counts of unread messages."""
     lists: Mapping[str, ListConfig] = field(default_factory=dict)
     subscriptions: Mapping[str, RoomConfig] = field(default_factory=dict)
     extensions: Extensions = field(default_factory=Extensions)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from p2pserver.client_api.sync_scope import LiveView
 from p2pserver.http_api.routing import Requester
 from p2pserver.rooms.service import Rooms
+from p2pserver.rooms.unread import UnreadCounts
 from p2pserver.store.tx import Tx
 
 
@@ -21,6 +22,7 @@ class SlidingScope:
     """The position of the last answer that the client has; None: it is the first on this connection."""
     upto: int
     live: LiveView
+    unread: UnreadCounts
     wall_ms: int
     ignored: frozenset[str]
     dms: frozenset[str]
