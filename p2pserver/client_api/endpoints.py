@@ -30,6 +30,7 @@ from p2pserver.client_api import (
     rooms_membership,
     rooms_read,
     rooms_send,
+    search,
     send_to_device,
     space_hierarchy,
     sync,
@@ -70,6 +71,7 @@ MODULES: tuple[ModuleType, ...] = (
     content,
     room_summaries,
     space_hierarchy,
+    search,
     sync,
     sliding_sync,
 )

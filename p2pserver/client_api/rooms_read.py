@@ -13,11 +13,12 @@ from p2pserver.client_api.event_filter import EventFilter, filter_text
 from p2pserver.client_api.member_events import MEMBERSHIPS
 from p2pserver.client_api.room_access import require_joined, state_at, view_of
 from p2pserver.client_api.stream_token import StreamToken
-from p2pserver.client_api.timeline import walk
+from p2pserver.client_api.timeline import Walk, walk
 from p2pserver.errors import InvalidParam, NotFound, Verdict
 from p2pserver.events.pdu import Pdu
 from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.meg.state import StateSlot
+from p2pserver.rooms.service import Rooms
 from p2pserver.store.events import StoredEvent
 from p2pserver.store.room_stream import FIRST, joined_members
 from p2pserver.store.tx import Tx
@@ -125,7 +126,7 @@ async def get_event(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
 @routes.route("GET", "/rooms/{room_id}/context/{event_id}")
 async def get_context(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """Half of `limit` on each side; the tokens go on in `/messages`, and the state is that after the last event."""
-    room_id, user_id = request.params["room_id"], request.requester.user_id
+    user_id = request.requester.user_id
     limit = request.query_integer("limit", default=10, most=CONTEXT_MAX)
     text = request.query.get("filter")
     event_filter = EventFilter() if text is None else EventFilter.of(filter_text(text))
@@ -134,28 +135,8 @@ async def get_context(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
         event = visible_event(api, tx, request)
         if event.outlier:
             raise NotFound("there is no such event")
-        half = limit // 2
-        before = walk(
-            tx,
-            api.rooms,
-            room_id=room_id,
-            user_id=user_id,
-            above=FIRST,
-            upto=event.position - 1,
-            forward=False,
-            limit=half,
-            event_filter=event_filter,
-        )
-        after = walk(
-            tx,
-            api.rooms,
-            room_id=room_id,
-            user_id=user_id,
-            above=event.position,
-            upto=tx.position(),
-            forward=True,
-            limit=limit - half,
-            event_filter=event_filter,
+        before, after = surroundings(
+            tx, api.rooms, event, user_id, limits=(limit // 2, limit - limit // 2), event_filter=event_filter
         )
         shown = client_events(
             tx, api.rooms, [event, *before.events, *after.events], requester=request.requester, wall_ms=api.wall_ms()
@@ -164,8 +145,7 @@ async def get_context(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
         state = api.rooms.state_after(tx, last.pdu.event_id)
         senders = {each["sender"] for each in shown}
         return {
-            "start": str(StreamToken((before.events[-1] if before.events else event).position - 1)),
-            "end": str(StreamToken((after.events[-1] if after.events else event).position)),
+            **tokens_around(event, before, after),
             "event": shown[0],
             "events_before": shown[1 : 1 + len(before.events)],
             "events_after": shown[1 + len(before.events) :],
@@ -178,6 +158,44 @@ async def get_context(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
         }
 
     return await api.database.read(query)
+
+
+def surroundings(
+    tx: Tx, rooms: Rooms, event: StoredEvent, user_id: str, *, limits: tuple[int, int], event_filter: EventFilter
+) -> tuple[Walk, Walk]:
+    """What came before and after an event, as far as the user may see it: no more than `limits` of each."""
+    room_id, position = event.pdu.room_id, event.position
+    before = walk(
+        tx,
+        rooms,
+        room_id=room_id,
+        user_id=user_id,
+        above=FIRST,
+        upto=position - 1,
+        forward=False,
+        limit=limits[0],
+        event_filter=event_filter,
+    )
+    after = walk(
+        tx,
+        rooms,
+        room_id=room_id,
+        user_id=user_id,
+        above=position,
+        upto=tx.position(),
+        forward=True,
+        limit=limits[1],
+        event_filter=event_filter,
+    )
+    return before, after
+
+
+def tokens_around(event: StoredEvent, before: Walk, after: Walk) -> dict[str, str]:
+    """`start` and `end`, with which `/messages` goes on in both directions."""
+    return {
+        "start": str(StreamToken((before.events[-1] if before.events else event).position - 1)),
+        "end": str(StreamToken((after.events[-1] if after.events else event).position)),
+    }
 
 
 def _is_needed(slot: StateSlot, senders: set[str], event_filter: EventFilter) -> bool:

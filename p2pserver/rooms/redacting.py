@@ -12,7 +12,7 @@ from p2pserver.events.pdu import Pdu
 from p2pserver.events.redaction import redact
 from p2pserver.meg.auth_content import redaction_takes_permissions
 from p2pserver.rooms.state import power_levels_in
-from p2pserver.store import events, redactions, state_groups
+from p2pserver.store import events, redactions, search_index, state_groups
 from p2pserver.store.events import StoredEvent
 from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
@@ -20,6 +20,7 @@ from p2pserver.store.tx import Tx
 
 def note_redactions(tx: Tx, room: RoomRow, event: Pdu) -> None:
     """After an event found its place or another verdict: applies it as a redaction, and those that wait for it."""
+    search_index.note(tx, event.event_id, event.type)
     target = event.redacts
     if target is not None:
         redactions.remember(tx, room.room_id, target=target, redaction=event.event_id)
@@ -53,6 +54,7 @@ def _apply(tx: Tx, room: RoomRow, target_id: str, redaction_id: str) -> None:
     if target.redacted_by is None:
         redacted = None if redaction_takes_permissions(target.pdu) else redact(target.pdu.raw, room.rules)
         events.set_redacted(tx, target_id, redaction_id, redacted)
+        search_index.forget(tx, target_id, target.pdu.type, target.pdu.content)
     tx.notify(f"room:{room.room_id}")
 
 

@@ -35,6 +35,17 @@ def joined_rooms_of(tx: Tx, user_id: str) -> list[str]:
     return [room_id for (room_id,) in rows]
 
 
+def rooms_of_both(tx: Tx, user_id: str, other: str) -> list[str]:
+    """The rooms in which a user of this node and somebody, of any node, are joined."""
+    rows = tx.all(
+        "SELECT m.room_id FROM local_memberships AS m JOIN current_state AS s ON s.room_id = m.room_id"
+        " AND s.type = 'm.room.member' AND s.state_key = ? AND s.membership = 'join'"
+        " WHERE m.user_id = ? AND m.membership = 'join' ORDER BY m.room_id",
+        (other, user_id),
+    )
+    return [room_id for (room_id,) in rows]
+
+
 def is_joined(tx: Tx, user_id: str, room_id: str) -> bool:
     row = tx.one(
         "SELECT 1 FROM local_memberships WHERE user_id = ? AND room_id = ? AND membership = 'join'", (user_id, room_id)

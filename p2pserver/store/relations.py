@@ -5,7 +5,9 @@ Source: client-server API, "Forming relationships between events", "Threading".
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from typing import Any
 
 from p2pserver.store.events import HEALING_TYPE
 from p2pserver.store.tx import Tx
@@ -44,6 +46,24 @@ def related_events(
         (event_id, room_id, levels, above, upto, limit),
     )
     return [(related_id, position) for related_id, position in rows]
+
+
+def newest_edit(tx: Tx, room_id: str, event_id: str, *, sender: str, event_type: str) -> dict[str, Any] | None:
+    """The `m.new_content` of the edit of an event that counts: by the same sender, of the same type, the newest.
+
+    Source: client-server API, "Event replacements".
+    """
+    row = tx.one(
+        f"""SELECT json_extract(CAST(raw AS TEXT), '$.content."m.new_content"') FROM events"""
+        f" WHERE room_id = ? AND {_TARGET} = ? AND {_REL_TYPE} = 'm.replace' AND sender = ? AND type = ?"
+        f" AND state_key IS NULL AND {_SHOWN} ORDER BY origin_server_ts DESC, event_id DESC LIMIT 1",
+        (room_id, event_id, sender, event_type),
+    )
+    try:
+        content = None if row is None or row[0] is None else json.loads(row[0])
+    except (TypeError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def thread_summary(tx: Tx, room_id: str, root_id: str, user_id: str) -> ThreadSummary | None:

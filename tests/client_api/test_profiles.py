@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from p2pserver.client_api import profiles
+from p2pserver.client_api import profiles, user_directory
 from tests.client_api.harness import Client, Node, running_node
 from tests.client_api.neighbors import carry, two_nodes
-from tests.client_api.talk import at, invite_and_join, new_room, say, set_state, sync
+from tests.client_api.talk import at, invite_and_join, join, new_room, say, set_state, sync
 
 
 @pytest.fixture(autouse=True)
@@ -228,3 +228,27 @@ async def test_presence_is_that_of_a_server_without() -> None:
         assert (await bob.put(path, {"presence": "online"})).errcode == "M_FORBIDDEN"
         assert (await alice.put(path, {"presence": "dancing"})).errcode == "M_INVALID_PARAM"
         assert (await alice.put(path, {})).errcode == "M_MISSING_PARAM"
+
+
+async def test_the_rooms_that_two_people_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_directory, "MUTUAL_ROOMS_MAX", 2)
+    async with running_node() as node:
+        alice, bob, carol = [await node.register(name) for name in ("alice", "bob", "carol")]
+        rooms = [await new_room(alice, preset="public_chat") for _ in range(4)]
+        for room_id in rooms[:3]:
+            await join(bob, room_id)
+        await alice.post(at(rooms[3], "invite"), {"user_id": bob.user_id})
+        for path in (
+            "/_matrix/client/v1/mutual_rooms",
+            "/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms",
+        ):
+            first = await alice.get(path, user_id=bob.user_id)
+            second = await alice.get(path, user_id=bob.user_id, **{"from": first["next_batch"]})
+            assert first["count"] == second["count"] == 3
+            assert sorted(first["joined"] + second["joined"]) == sorted(rooms[:3]), "an invite is no membership"
+            assert "next_batch" not in second.body
+        assert (await alice.get(path, user_id=carol.user_id)).body == {"joined": [], "count": 0}
+        assert (await alice.get(path, user_id="@who:nowhere.example")).body == {"joined": [], "count": 0}
+        for query in ({"user_id": alice.user_id}, {"user_id": "bob"}, {"user_id": bob.user_id, "from": "x"}):
+            assert (await alice.get(path, **query)).errcode == "M_INVALID_PARAM"
+        assert (await alice.get(path)).errcode == "M_MISSING_PARAM"
