@@ -24,7 +24,7 @@ from p2pserver.config import Config
 class _Commands(click.Group):
     """Commands with a file of their own are imported when they are used: `run` starts without them."""
 
-    GROUPS = ("debug", "doctor", "login-qr", "network", "room")
+    GROUPS = ("debug", "doctor", "login-qr", "media", "network", "room")
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *self.GROUPS])

@@ -142,6 +142,20 @@ OPTIONS: tuple[Option, ...] = (
         help="How much of other nodes' media is kept; beyond it, what was not looked at for longest goes.",
     ),
     Option(
+        name="media_slow_seconds",
+        metavar="SECONDS",
+        default_text="60",
+        help="Other nodes' media that would take longer than this over the best link are fetched only when somebody "
+        "asks for them by name.",
+    ),
+    Option(
+        name="media_slow_types",
+        metavar="TYPES",
+        default_text="*/*",
+        help="Of what takes longer than 5 seconds, only these types are fetched without being asked for by name: "
+        "`image/*,audio/*`.",
+    ),
+    Option(
         name="legacy_media",
         metavar="",
         default_text="false",
@@ -187,6 +201,8 @@ class Config:
     media_per_user: int = 2 << 30
     media_own: int = 10 << 30
     media_cache: int = 1 << 30
+    media_slow_seconds: float = 60.0
+    media_slow_types: tuple[str, ...] = ("*/*",)
     legacy_media: bool = False
     ready_file: Path | None = None
     log_level: str = "warning"
@@ -329,6 +345,10 @@ def _build(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
             settings["transports"] = _transports(tuple(value))
         elif name in ("data_dir", "ready_file"):
             settings[name] = Path(value).expanduser()
+        elif name == "media_slow_seconds":
+            settings[name] = _seconds(value)
+        elif name == "media_slow_types":
+            settings[name] = _media_types(value)
         elif name in SIZES:
             settings[name] = size_of(value, name)
         elif name in known:
@@ -355,6 +375,20 @@ def _transports(given: tuple[str, ...]) -> tuple[str, ...]:
                 f"{item!r} is not a transport: write kind or kind:parameters, as in lan:peer=10.0.0.2:4001"
             )
     return given
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,7}", text):
+        raise ConfigError(f"media_slow_seconds is a number of seconds, not {text!r}")
+    return float(text)
+
+
+def _media_types(text: str) -> tuple[str, ...]:
+    types = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    for kind in types:
+        if not re.fullmatch(r"[a-z*][a-z0-9!#$&^_.+*-]*/[a-z0-9!#$&^_.+*-]+", kind):
+            raise ConfigError(f"media_slow_types is a list such as image/*,audio/ogg, and {kind!r} is no type")
+    return types
 
 
 def _check(settings: Mapping[str, Any]) -> None:

@@ -43,6 +43,7 @@ from p2pserver.rooms.departures import depart
 from p2pserver.rooms.live import LiveChanges, Typing
 from p2pserver.rooms.media_library import MediaLibrary
 from p2pserver.rooms.remote import RemoteServers
+from p2pserver.rooms.remote_media import RemoteMedia
 from p2pserver.rooms.service import Rooms
 from p2pserver.rooms.unread import UnreadCounts
 from p2pserver.store.database import Database
@@ -84,6 +85,7 @@ class ClientApi:
         rooms: Rooms,
         remote: RemoteServers,
         media: MediaLibrary,
+        remote_media: RemoteMedia,
         config: ClientApiConfig,
         wall_ms: Callable[[], int],
         monotonic_s: Callable[[], float] = time.monotonic,
@@ -95,6 +97,7 @@ class ClientApi:
         self.rooms = rooms
         self.remote = remote
         self.media = media
+        self.remote_media = remote_media
         self.thumbnails = Thumbnails(media)
         self.config = config
         self.wall_ms = wall_ms

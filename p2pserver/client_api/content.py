@@ -27,6 +27,8 @@ from p2pserver.store.media import Media, topic
 TIMEOUT_MS = 20_000
 TIMEOUT_MS_MAX = 60_000
 LEGACY = "/_matrix/media"
+FETCH = "/org.p2pserver/media/fetch/{server_name}/{media_id}"
+"""Below `unstable`, since no specification has it."""
 
 routes = Routes()
 
@@ -130,8 +132,45 @@ async def _wanted(api: ClientApi, request: ApiRequest, *, legacy: bool = False) 
         elif not allow_remote or (anonymous and api.media.limits.needs_token):
             raise NotFound("this media is not here")
         left_s = deadline - asyncio.get_running_loop().time()
+        if origin != api.server_name:
+            await api.remote_media.fetch(origin, media_id, timeout_s=left_s)
+            continue
         if not await api.database.wait([topic(origin, media_id)], after=position, timeout_s=left_s):
             raise NotYetUploaded("this has not been uploaded yet")
+
+
+@routes.route("GET", FETCH, versions=("unstable",))
+async def fetch_progress(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """How far the transfer of another node's media is."""
+    return await _progress(api, request.params["server_name"], request.params["media_id"])
+
+
+async def _progress(api: ClientApi, origin: str, media_id: str) -> dict[str, Any]:
+    found = await api.media.find(origin, media_id)
+    if found is not None and found.sha256 is not None:
+        return {"state": "here", "octets": found.size, "size": found.size, "seconds_left": 0}
+    progress = await api.remote_media.progress(origin, media_id)
+    if progress is None:
+        raise NotFound("nobody asked for this media")
+    return progress.to_json()
+
+
+@routes.route("POST", FETCH, versions=("unstable",))
+async def fetch(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """Asks for another node's media by name: it is fetched however long that takes. Answered at once."""
+    origin, media_id = request.params["server_name"], request.params["media_id"]
+    if not is_server_name(origin) or not is_media_id(media_id) or origin == api.server_name:
+        raise NotFound("there is no such media elsewhere")
+    await api.remote_media.ask_for(origin, media_id)
+    return await _progress(api, origin, media_id)
+
+
+@routes.route("DELETE", FETCH, versions=("unstable",))
+async def give_up(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """Ends a transfer."""
+    if not await api.remote_media.give_up(request.params["server_name"], request.params["media_id"]):
+        raise NotFound("nobody asked for this media")
+    return {}
 
 
 async def _file(api: ClientApi, request: ApiRequest, media: Media) -> ApiResponse:

@@ -277,6 +277,31 @@ class Unanswered:
     number: int
 
 
+@dataclass(frozen=True, slots=True)
+class ReadMedia:
+    """The peer asks for octets of a file. Answer: `media_read`, with less than that where there is less."""
+
+    number: int
+    ticket: bytes
+    start: int
+    octets: int
+
+
+@dataclass(frozen=True, slots=True)
+class MediaArrived:
+    """Octets of a file that were asked for, perhaps fewer; b"": the peer has nothing for the ticket."""
+
+    number: int
+    octets: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MediaUnanswered:
+    """Octets that were asked for will not come: the peer is gone."""
+
+    number: int
+
+
 Effect: TypeAlias = (
     Greeted
     | Leave
@@ -302,4 +327,7 @@ Effect: TypeAlias = (
     | AnswerArriving
     | Answered
     | Unanswered
+    | ReadMedia
+    | MediaArrived
+    | MediaUnanswered
 )

@@ -46,6 +46,7 @@ from p2pserver.federation.effects import (
 )
 from p2pserver.federation.held_filter import HeldThere
 from p2pserver.federation.limits import PeeringLimits, PeeringTimers, answer_octets_on, timers_on
+from p2pserver.federation.media_parts import MediaParts
 from p2pserver.federation.outbox_window import OutboxWindow
 from p2pserver.federation.questions import Questions
 from p2pserver.federation.recent_ids import RecentIds
@@ -64,6 +65,8 @@ from p2pserver.wire.messages import (
     ItemsStored,
     Lacking,
     Leaves,
+    MediaPart,
+    MediaWant,
     Message,
     Offer,
     Pdus,
@@ -139,6 +142,8 @@ class Peering:
         self._ack_spread_s = 0.0
         self._outbox = OutboxWindow(self._channel, self._is_settling, self._knows_room)
         self._questions = Questions(self._channel)
+        self.media = MediaParts(self._channel)
+        """Octets of files, asked for and served."""
         self._rooms = Reconciliation(self._channel, settled=self._outbox.settled, room_equal=self._outbox.room_equal)
         self.server_name: str | None = None
 
@@ -237,6 +242,7 @@ class Peering:
         self._channel.connected = False
         self._rooms.lost()
         self._questions.lost()
+        self.media.lost()
 
     def _begin(self, now: float) -> None:
         assert self._beacon_key is not None
@@ -474,6 +480,10 @@ class Peering:
                 self._questions.request(message)
             case Response():
                 self._questions.response(message)
+            case MediaWant():
+                self.media.want(message)
+            case MediaPart():
+                self.media.part(message)
 
     def _item(self, message: Item) -> None:
         """Joins the parts of an item; parts of different items do not mix."""
@@ -508,6 +518,7 @@ class Peering:
             known = HeldThere(self._channel.stored, want.holds)
             self._channel.emit(ReadMissing(want.room_id, want.want, want.have, octets_max, known))
         self._outbox.pump(now)
+        self.media.pump()
 
     def _send_offers(self) -> None:
         self._offer_at = None
@@ -536,6 +547,8 @@ def _cost(message: Message) -> float:
             return 1.0 + len(message.rooms) / 64
         case Digests():
             return 1.0 + len(message.rooms) / 16
+        case MediaWant():
+            return 1.0
         case Leaves() | Offer() | Lacking() | Stored():
             return 0.5 + len(message.event_ids) / 128
         case _:

@@ -16,6 +16,7 @@ from p2pserver.federation import effects as fx
 from p2pserver.federation.held_filter import events_max, filter_of
 from p2pserver.meg.parents import PREV_EVENTS_MAX
 from p2pserver.node.healing import Healer
+from p2pserver.node.media_serving import MediaServing
 from p2pserver.node.session import PDUS_PER_UNIT_MAX, Session
 from p2pserver.rooms.edus import receive_edu
 from p2pserver.rooms.service import Rooms
@@ -80,7 +81,9 @@ class Exchange:
         clock: Callable[[], float],
         wall_ms: Callable[[], int],
         healer: Healer,
+        media: MediaServing,
     ) -> None:
+        self._media = media
         self._wall_ms = wall_ms
         self._healer = healer
         self._database = database
@@ -149,6 +152,10 @@ class Exchange:
                 session.answer_arriving(effect)
             case fx.Answered() | fx.Unanswered():
                 session.answered(effect)
+            case fx.ReadMedia():
+                self._mesh.spawn(self._media.serve(session, effect), name="serve media")
+            case fx.MediaArrived() | fx.MediaUnanswered():
+                session.media_answered(effect)
             case fx.Greeted():
                 self._mesh.greeted(session, effect)
             case fx.Leave():

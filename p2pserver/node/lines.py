@@ -16,7 +16,8 @@ from p2pserver.graph_view.text import printable
 from p2pserver.link import Priority
 from p2pserver.link.network_key import NetworkKey
 from p2pserver.node.identity import Identity
-from p2pserver.node.peer_events import JoinUnderWay, PeerConnected, PeerEvent, PeerLost, PeerRefused
+from p2pserver.node.peer_events import JoinUnderWay, MediaUnderWay, PeerConnected, PeerEvent, PeerLost, PeerRefused
+from p2pserver.store.media_transfers import HELD_BACK, UNDER_WAY, TransferRow
 from transports.contract import ServiceState, TransportStatus
 
 NAME_CHARACTERS_MAX = 200
@@ -85,6 +86,20 @@ def line_of(event: PeerEvent) -> str:
                 return printable(f"joined {room_id}")
             left = _duration(seconds_left)
             return printable(f"joining {room_id}: {percent} % of {octets:,} octets, about {left} left")
+        case MediaUnderWay():
+            return printable(_line_of_media(event))
+
+
+def _line_of_media(event: MediaUnderWay) -> str:
+    if event.seconds_left is None:
+        return f"fetched {event.uri}"
+    left = _duration(event.seconds_left)
+    if event.held_back:
+        return (
+            f"not fetching {event.uri}: {event.size:,} octets would take about {left}; "
+            f"`p2pserver media fetch {event.uri}` fetches it"
+        )
+    return f"fetching {event.uri}: {100 * event.octets // max(1, event.size)} % of {event.size:,} octets, {left} left"
 
 
 def _duration(seconds: float) -> str:
@@ -105,6 +120,20 @@ def lines_of_joins(joins: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield printable(f"  {percent} % of {join['octets_all']:,} octets, about {left} left, from {join['source']}")
         else:
             yield "  nothing has arrived yet"
+
+
+def lines_of_media(rows: Sequence[TransferRow]) -> Iterator[str]:
+    """Two lines for each file that is wanted."""
+    for row in rows:
+        yield printable(row.uri)
+        left = "" if row.seconds_left is None else f", about {_duration(row.seconds_left)}"
+        if row.state == UNDER_WAY:
+            percent = 100 * row.octets // max(1, row.size)
+            yield printable(f"  {percent} % of {row.size:,} octets{left} left, from {row.source}")
+        elif row.state == HELD_BACK:
+            yield f"  held back: {row.size:,} octets{left}; `p2pserver media fetch` fetches it"
+        else:
+            yield "  nobody in reach has it" + ("" if row.for_server is None else "; a neighbor wants it")
 
 
 def lines_of_transport(status: TransportStatus) -> Iterator[str]:

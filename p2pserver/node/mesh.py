@@ -24,6 +24,7 @@ from p2pserver.node.exchange import Exchange, S2sHandler, error_of
 from p2pserver.node.healing import Healer
 from p2pserver.node.identity import Identity
 from p2pserver.node.media import Media
+from p2pserver.node.media_serving import MediaServing
 from p2pserver.node.peer_events import PeerConnected, PeerEvent, PeerLost, PeerRefused
 from p2pserver.node.pipes import Pipe
 from p2pserver.node.session import Progress, Session
@@ -79,6 +80,7 @@ class Mesh:
         tell: Callable[[PeerEvent], None],
         limits: PeeringLimits | None = None,
         timers: NodeTimers | None = None,
+        media: MediaServing,
     ) -> None:
         """`neighbor_clock(server_name, clock_ms)` hears of the clocks of peers, `tell` of who comes and goes."""
         self._identity = identity
@@ -123,6 +125,7 @@ class Mesh:
             clock=monotonic_s,
             wall_ms=wall_ms,
             healer=healer,
+            media=media,
         )
 
     def _draw_epoch(self) -> int:
@@ -210,6 +213,11 @@ class Mesh:
         """Names of the servers with an authenticated conversation at this moment."""
         return [name for name, session in self._by_name.items() if session.peering.talking]
 
+    def session_named(self, server: str) -> Session | None:
+        """The conversation with a server that can be asked now."""
+        session = self._by_name.get(server)
+        return session if session is not None and session.peering.talking else None
+
     async def ask(
         self, server: str, name: str, body: dict[str, Any], *, timeout_s: float, progress: Progress | None = None
     ) -> dict[str, Any]:
@@ -218,8 +226,8 @@ class Mesh:
         Raises: PeerUnreachable, at once when the server is not connected, or at the timeout; whatever MatrixError the
         other side raised.
         """
-        session = self._by_name.get(server)
-        if session is None or not session.peering.talking:
+        session = self.session_named(server)
+        if session is None:
             raise PeerUnreachable(f"{server} cannot be reached now")
         ok, text = await session.ask(name, body, timeout_s=timeout_s, progress=progress)
         try:

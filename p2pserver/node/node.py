@@ -15,14 +15,18 @@ from p2pserver.client_api.app import ClientApi, ClientApiConfig
 from p2pserver.client_api.join_progress import JoinProgress
 from p2pserver.config import Config
 from p2pserver.events.signing import SelfCertifyingKeys
+from p2pserver.federation.media_assembly import MediaPolicy
 from p2pserver.meg.clock import HybridClock
 from p2pserver.node.app_edge import AppEdgeOf
 from p2pserver.node.identity import Identity
+from p2pserver.node.media_serving import MediaServing
+from p2pserver.node.media_transfers import MediaTransfers
 from p2pserver.node.mesh import Mesh
 from p2pserver.node.peer_events import JoinUnderWay, PeerEvent
 from p2pserver.node.timers import NodeTimers
 from p2pserver.rooms.media_library import MediaLibrary, MediaLimits
 from p2pserver.rooms.s2s import s2s_handlers
+from p2pserver.rooms.s2s_media import Tickets, media_handlers
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.accounts import user_exists
 from p2pserver.store.database import Database
@@ -75,20 +79,6 @@ class Node:
             rng=rng,
             user_exists=user_exists,
         )
-        self.mesh = Mesh(
-            identity=identity,
-            database=database,
-            rooms=self.rooms,
-            handlers=s2s_handlers(self.rooms, private=config.private),
-            transports=transports,
-            wall_ms=wall_ms,
-            monotonic_s=monotonic_s,
-            rng=rng,
-            random_bytes=random_bytes,
-            neighbor_clock=self._neighbor_clock,
-            tell=tell or (lambda event: None),
-            timers=timers,
-        )
         self.media = MediaLibrary(
             database=database,
             files=media_files or MediaFiles(config.media_path),
@@ -103,11 +93,41 @@ class Node:
             wall_ms=wall_ms,
             random_bytes=random_bytes,
         )
+        tickets = Tickets(identity.seed)
+        self.mesh = Mesh(
+            identity=identity,
+            database=database,
+            rooms=self.rooms,
+            handlers={
+                **s2s_handlers(self.rooms, private=config.private),
+                **media_handlers(identity.server_name, tickets=tickets, wall_ms=wall_ms),
+            },
+            transports=transports,
+            wall_ms=wall_ms,
+            monotonic_s=monotonic_s,
+            rng=rng,
+            random_bytes=random_bytes,
+            neighbor_clock=self._neighbor_clock,
+            tell=tell or (lambda event: None),
+            timers=timers,
+            media=MediaServing(database=database, files=self.media.files, tickets=tickets),
+        )
+        self.media_transfers = MediaTransfers(
+            database=database,
+            library=self.media,
+            mesh=self.mesh,
+            keys=SelfCertifyingKeys(),
+            policy=MediaPolicy(seconds_max=config.media_slow_seconds, slow_types=config.media_slow_types),
+            wall_ms=wall_ms,
+            clock=monotonic_s,
+            tell=tell or (lambda event: None),
+        )
         self.client_api = ClientApi(
             database=database,
             rooms=self.rooms,
             remote=self.mesh,
             media=self.media,
+            remote_media=self.media_transfers,
             config=ClientApiConfig(
                 registration=config.registration,
                 registration_token=config.registration_token,
@@ -145,6 +165,7 @@ class Node:
         """Raises: OSError, if a transport cannot have what the operator asked for."""
         await self.media.start()
         await self.mesh.start()
+        self.mesh.spawn(self.media_transfers.run(), name="media transfers")
         self.client_api.start()
 
     async def stop(self) -> None:

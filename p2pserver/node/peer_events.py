@@ -38,4 +38,19 @@ class JoinUnderWay:
     seconds_left: float | None
 
 
-PeerEvent: TypeAlias = PeerConnected | PeerLost | PeerRefused | JoinUnderWay
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaUnderWay:
+    """A file of another node that takes long, or, `held_back`, would take so long that somebody must ask for it.
+
+    `seconds_left` is None once it is here.
+    """
+
+    uri: str
+    server_name: str
+    octets: int
+    size: int
+    seconds_left: int | None
+    held_back: bool
+
+
+PeerEvent: TypeAlias = PeerConnected | PeerLost | PeerRefused | JoinUnderWay | MediaUnderWay

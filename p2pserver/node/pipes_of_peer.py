@@ -43,6 +43,11 @@ class PipesOfPeer:
     def main(self) -> Pipe | None:
         return self._shares.get(MAIN)
 
+    @property
+    def media(self) -> Pipe | None:
+        """The pipe that octets of files go over."""
+        return self._shares.get(Priority.MEDIA)
+
     def links(self) -> list[tuple[str, list[Priority]]]:
         """For people: each link, and the classes that go over it from here; the main one first."""
         main = self.main

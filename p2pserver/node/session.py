@@ -9,7 +9,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from p2pserver.errors import PeerUnreachable
-from p2pserver.federation.effects import AnswerArriving, Answered, Effect, PeerHears, Unanswered
+from p2pserver.federation.effects import (
+    AnswerArriving,
+    Answered,
+    Effect,
+    MediaArrived,
+    MediaUnanswered,
+    PeerHears,
+    Unanswered,
+)
 from p2pserver.federation.limits import FAST_BIT_RATE
 from p2pserver.federation.peering import Peering
 from p2pserver.link import Conversation
@@ -17,6 +25,7 @@ from p2pserver.mesh.neighbors import PipeFacts
 from p2pserver.node.pipes import Pipe
 from p2pserver.node.pipes_of_peer import PipesOfPeer
 from p2pserver.wire.messages import WireError, encode_json
+from transports.contract import LinkProfile
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +90,7 @@ class Session:
         self._wake = asyncio.Event()
         self._answers: dict[int, asyncio.Future[tuple[bool, bytes]]] = {}
         self._progress: dict[int, Progress] = {}
+        self._media: dict[int, asyncio.Future[bytes]] = {}
 
     @property
     def server_name(self) -> str | None:
@@ -194,6 +204,46 @@ class Session:
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(PeerUnreachable("the server went away"))
+        for octets in self._media.values():
+            if not octets.done():
+                octets.set_exception(PeerUnreachable("the server went away"))
+
+    # Files
+
+    @property
+    def media_profile(self) -> LinkProfile | None:
+        """The link that octets of files go over; None, if there is none."""
+        pipe = self.pipes.media or self.active
+        return None if pipe is None else pipe.link.profile
+
+    async def ask_media(self, ticket: bytes, start: int, octets: int, *, timeout_s: float) -> bytes:
+        """Octets of a file, perhaps fewer; b"", if the peer has nothing for the ticket.
+
+        Raises: PeerUnreachable, at once when the peer cannot be asked, when it goes away, and at the timeout.
+        """
+        number = self.peering.media.ask(ticket, start, octets)
+        if number is None:
+            raise PeerUnreachable("the server cannot be asked now")
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._media[number] = answer
+        self.wake()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await answer
+        except TimeoutError:
+            raise PeerUnreachable("the server did not answer in time") from None
+        finally:
+            del self._media[number]
+            self.peering.media.cancel(number)
+
+    def media_answered(self, effect: MediaArrived | MediaUnanswered) -> None:
+        answer = self._media.get(effect.number)
+        if answer is None or answer.done():
+            return
+        if isinstance(effect, MediaArrived):
+            answer.set_result(effect.octets)
+        else:
+            answer.set_exception(PeerUnreachable("the server went away"))
 
     # Life
 

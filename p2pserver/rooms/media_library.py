@@ -18,11 +18,12 @@ from pathlib import Path
 
 from p2pserver.errors import CannotOverwriteMedia, Forbidden, LimitExceeded, NoSpaceLeft, NotFound, TooLarge
 from p2pserver.events.signing import Signer
-from p2pserver.federation.media_manifest import make_manifest
+from p2pserver.federation.media_manifest import Manifest, make_manifest
 from p2pserver.store import media as rows
 from p2pserver.store.database import Database
 from p2pserver.store.media import Media
 from p2pserver.store.media_files import BLOCK_OCTETS, Content, MediaFiles
+from p2pserver.store.media_transfers import drop_transfer, list_transfers
 from p2pserver.store.tx import Tx
 
 log = logging.getLogger(__name__)
@@ -79,9 +80,10 @@ class MediaLibrary:
 
     async def start(self) -> None:
         """Removes what the last run left half done. Before anything is uploaded or fetched."""
-        known = await self._database.read(rows.contents)
+        known, wanted = await self._database.read(lambda tx: (rows.contents(tx), list_transfers(tx)))
+        parts = {row.part_name for row in wanted}
         async with self._placing:
-            removed = await self.files.run(lambda: self.files.sweep(known, ()))
+            removed = await self.files.run(lambda: self.files.sweep(known, parts))
         if removed:
             log.info("unfinished media removed", extra={"files": removed})
 
@@ -214,6 +216,39 @@ class MediaLibrary:
 
     def _new_id(self) -> str:
         return urlsafe_b64encode(self._random_bytes(MEDIA_ID_OCTETS)).decode("ascii")
+
+    # From other nodes
+
+    async def take_copy(self, manifest: Manifest, text: str, chunks: bytes, part: Path | None) -> None:
+        """Another node's file is here, whole and checked, in `part`; or its content was held already (None).
+
+        `text`: the JSON text of the manifest. Ends the transfer, and makes room by forgetting what was not read for
+        longest. Raises: OSError.
+        """
+        content = Content(manifest.sha256, manifest.size, chunks)
+
+        def unit(tx: Tx) -> None:
+            if part is None and not rows.is_held(tx, content.sha256):
+                raise FileNotFoundError(errno.ENOENT, "the content is gone")
+            drop_transfer(tx, manifest.origin, manifest.media_id)
+            rows.put_media(
+                tx,
+                origin=manifest.origin,
+                media_id=manifest.media_id,
+                user_id=None,
+                content=content,
+                content_type=manifest.content_type,
+                filename=manifest.filename,
+                manifest=text,
+                now_ms=self._wall_ms(),
+                needs_token=self.limits.needs_token,
+            )
+
+        if part is None:
+            await self._database.write(unit)
+        else:
+            await self._place(part, content, unit)
+        await self.prune()
 
     # Reading
 

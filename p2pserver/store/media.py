@@ -144,10 +144,10 @@ def announced_by(tx: Tx, user_id: str) -> tuple[int, int]:
     return row[0], row[1] or 0
 
 
-def chunks_of(tx: Tx, sha256: bytes) -> bytes:
-    """The hashes of the chunks of a content."""
+def chunks_of(tx: Tx, sha256: bytes) -> bytes | None:
+    """The hashes of the chunks of a content, b"" for one of one chunk; None, if it is not held."""
     row = tx.one("SELECT chunks FROM media_blobs WHERE sha256 = ?", (sha256,))
-    return b"" if row is None else bytes(row[0])
+    return None if row is None else bytes(row[0])
 
 
 def is_held(tx: Tx, sha256: bytes) -> bool:

@@ -41,7 +41,8 @@ ITEM_OCTETS_MAX: Final = 1024 * 1024 + 4096
 """An EDU may have 1 MiB, and has its type beside it."""
 REQUEST_OCTETS_MAX: Final = 128 * 1024
 PART_OCTETS_MAX: Final = 64 * 1024
-"""Of items and responses, which travel in parts."""
+"""Of items, responses and files, which travel in parts."""
+TICKET_OCTETS_MAX: Final = 16
 AGENT_LENGTH_MAX: Final = 64
 SALT_OCTETS: Final = 8
 TAG_OCTETS: Final = 4
@@ -220,6 +221,24 @@ class Hears:
     next_counter: int
 
 
+@dataclass(frozen=True, slots=True)
+class MediaWant:
+    """Asks for `octets` octets of a file from `start` on. `ticket` came with the file's manifest."""
+
+    number: int
+    ticket: bytes
+    start: int
+    octets: int
+
+
+@dataclass(frozen=True, slots=True)
+class MediaPart:
+    """What there is of it, perhaps less than was asked for; b"": nothing."""
+
+    number: int
+    octets: bytes
+
+
 Message: TypeAlias = (
     Hello
     | Beacons
@@ -235,6 +254,8 @@ Message: TypeAlias = (
     | Response
     | Digests
     | Hears
+    | MediaWant
+    | MediaPart
 )
 
 
@@ -398,6 +419,8 @@ _FIELDS_OF: dict[type, Callable[[Any], Sequence[Any]]] = {
     Response: lambda m: [m.number, m.ok, m.part, m.left],
     Digests: lambda m: [b"".join(room.tag + room.leaves + room.sec + room.current for room in m.rooms)],
     Hears: lambda m: [m.network_id, m.epoch, m.next_counter],
+    MediaWant: lambda m: [m.number, m.ticket, m.start, m.octets],
+    MediaPart: lambda m: [m.number, m.octets],
 }
 
 
@@ -574,6 +597,14 @@ def _hears(fields: list[Cbor]) -> Hears:
     return Hears(network_id, _number(fields[1], EPOCH_MAX), _number(fields[2]))
 
 
+def _media_want(fields: list[Cbor]) -> MediaWant:
+    ticket = _octets(fields[1], TICKET_OCTETS_MAX, octets_min=1)
+    octets = _number(fields[3], PART_OCTETS_MAX)
+    if octets == 0:
+        raise WireError("nothing is asked for")
+    return MediaWant(_number(fields[0]), ticket, _number(fields[2]), octets)
+
+
 _READER_OF: dict[int, tuple[Callable[[list[Cbor]], Message], int]] = {
     1: (_hello, 6),
     2: (_beacons, 1),
@@ -589,5 +620,7 @@ _READER_OF: dict[int, tuple[Callable[[list[Cbor]], Message], int]] = {
     12: (_response, 4),
     13: (_digests, 1),
     14: (_hears, 3),
+    15: (_media_want, 4),
+    16: (lambda fields: MediaPart(_number(fields[0]), _octets(fields[1], PART_OCTETS_MAX)), 2),
 }
 _NUMBER_OF: dict[type, int] = dict(zip(_FIELDS_OF, _READER_OF, strict=True))

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from p2pserver.client_api.app import ClientApi, ClientApiConfig
-from p2pserver.errors import PeerUnreachable
+from p2pserver.errors import NotFound, NotYetUploaded, PeerUnreachable
 from p2pserver.events.signing import SelfCertifyingKeys, Signer
 from p2pserver.identifiers import KEY_ID, server_name_of
 from p2pserver.meg.clock import HybridClock
@@ -49,6 +49,22 @@ class NobodyThere:
         self, server: str, name: str, body: dict[str, Any], *, timeout_s: float, progress: Any = None
     ) -> dict[str, Any]:
         raise PeerUnreachable(f"{server} is not connected")
+
+
+class NoMediaElsewhere:
+    """RemoteMedia of a node without neighbors."""
+
+    async def fetch(self, origin: str, media_id: str, *, timeout_s: float) -> None:
+        raise NotYetUploaded("nobody in reach has it")
+
+    async def ask_for(self, origin: str, media_id: str) -> None:
+        raise NotFound("nobody in reach has it")
+
+    async def progress(self, origin: str, media_id: str) -> None:
+        return None
+
+    async def give_up(self, origin: str, media_id: str) -> bool:
+        return False
 
 
 @dataclass(slots=True)
@@ -186,6 +202,7 @@ async def running_node(
         database=database,
         rooms=rooms,
         media=media,
+        remote_media=NoMediaElsewhere(),
         remote=remote if remote is not None else NobodyThere(),
         config=config or ClientApiConfig(rate_limits=False),
         wall_ms=wall_ms,

@@ -35,6 +35,7 @@ async def _served(path: Path) -> AsyncIterator[str]:
             database=database,
             rooms=template.rooms,
             media=media,
+            remote_media=template.api.remote_media,
             remote=template.api.remote,
             config=ClientApiConfig(rate_limits=False),
             wall_ms=template.api.wall_ms,

@@ -1,0 +1,204 @@
+"""Files travel between nodes: checked, in chunks, over loss, restarts and cuts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from p2pserver.node.media_transfers import part_name
+from tests.media.meshes import FETCH, ask, download, live, octets, scene, until_here, upload
+from transports.sim import LinkConditions
+
+
+def test_a_file_of_another_node_is_fetched_and_kept() -> None:
+    async def story() -> None:
+        there = await scene("a", "b")
+        content = octets(700_000)
+        where = await upload(there.users["a"], content)
+        got = await download(there.users["b"], where)
+        assert (got.status, got.body) == (200, content)
+        assert got.headers["content-type"] == "image/png"
+        assert got.headers["content-disposition"] == 'inline; filename="boat.png"'
+        there.mesh.partition({"a"}, {"b"})
+        again = await download(there.users["b"], where, allow_remote="false")
+        assert (again.status, again.body) == (200, content)
+        empty = await upload(there.users["b"], b"")
+        there.mesh.heal()
+        assert (await until_here(there.users["a"], empty, within_s=120)).body == b""
+        await there.mesh.stop()
+
+    live(story())
+
+
+@pytest.mark.parametrize("size", [1, 4096, 4097, 1_000_000])
+def test_sizes(size: int) -> None:
+    async def story() -> None:
+        there = await scene("a", "b")
+        where = await upload(there.users["a"], octets(size))
+        assert (await download(there.users["b"], where)).body == octets(size)
+        await there.mesh.stop()
+
+    live(story())
+
+
+def test_what_is_not_there_is_told_at_once() -> None:
+    async def story() -> None:
+        there = await scene("a", "b")
+        name = there.mesh.nodes["a"].server_name
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        assert (await download(there.users["b"], f"{name}/nothing")).errcode == "M_NOT_FOUND"
+        assert (await download(there.users["b"], "matrix.example/nothing")).errcode == "M_NOT_FOUND"
+        assert loop.time() - began < 2
+        assert (await download(there.users["b"], f"{name}/other", allow_remote="false")).errcode == "M_NOT_FOUND"
+        await there.mesh.stop()
+
+    live(story())
+
+
+def test_who_is_away_is_waited_for_as_long_as_the_client_says() -> None:
+    async def story() -> None:
+        there = await scene("a", "b")
+        where = await upload(there.users["a"], octets(5000))
+        there.mesh.partition({"a"}, {"b"})
+        await asyncio.sleep(60)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        got = await download(there.users["b"], where, timeout_ms=5000)
+        assert (got.status, got.errcode) == (504, "M_NOT_YET_UPLOADED")
+        assert 4.9 < loop.time() - began < 6
+        waiting = asyncio.create_task(download(there.users["b"], where, timeout_ms=60_000))
+        await asyncio.sleep(5)
+        there.mesh.heal()
+        assert (await waiting).body == octets(5000)
+        await there.mesh.stop()
+
+    live(story())
+
+
+def test_an_upload_that_was_announced_is_waited_for_by_the_other_node() -> None:
+    async def story() -> None:
+        there = await scene("a", "b")
+        created = await ask(there.users["a"], "POST", "/_matrix/media/v1/create", content=b"{}")
+        where = str(json.loads(created.body)["content_uri"]).removeprefix("mxc://")
+        waiting = asyncio.create_task(download(there.users["b"], where))
+        await asyncio.sleep(3)
+        done = await ask(there.users["a"], "PUT", f"/_matrix/media/v3/upload/{where}", content=b"late")
+        assert done.status == 200
+        assert (await waiting).body == b"late"
+        await there.mesh.stop()
+
+    live(story())
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_loss_restarts_and_cuts_cost_only_time(seed: int) -> None:
+    """200 kB over a line of 100 kbit/s that loses three of ten datagrams, with both nodes losing their power."""
+
+    async def story() -> None:
+        conditions = LinkConditions(loss=0.3, delay_ms_mean=60, jitter_ms=30, datagram_octets_max=250, bit_rate=100_000)
+        there = await scene("a", "b", seed=seed, conditions=conditions)
+        content = octets(200_000)
+        where = await upload(there.users["a"], content)
+        assert (await download(there.users["b"], where, timeout_ms=4_000)).errcode == "M_NOT_YET_UPLOADED"
+        held = [await _held(there, "b", where)]
+        for disturbance in ("crash b", "crash a", "cut", "crash b"):
+            await asyncio.sleep(4)
+            held.append(await _held(there, "b", where))
+            if disturbance == "cut":
+                there.mesh.partition({"a"}, {"b"})
+                await asyncio.sleep(20)
+                there.mesh.heal()
+            else:
+                name = disturbance[-1]
+                await there.mesh.crash(name)
+                await asyncio.sleep(3)
+                await there.mesh.boot(name)
+        got = await until_here(there.users["b"], where, within_s=1200)
+        assert (got.status, got.body) == (200, content)
+        assert held == sorted(held), "what was fetched and checked is not fetched again"
+        assert held[-1] > 0
+        await there.mesh.stop()
+
+    live(story())
+
+
+async def _held(there: object, name: str, where: str) -> int:
+    """Octets on the disk of the node that wants the file."""
+    node = there.mesh.nodes[name]  # type: ignore[attr-defined]
+    path = node.running.media.files.part_path(part_name(*where.split("/")))
+    return sum(map(bool, path.read_bytes())) if path.exists() else 0
+
+
+def test_progress_can_be_watched_and_a_transfer_given_up() -> None:
+    async def story() -> None:
+        there = await scene("a", "b", conditions=LinkConditions(bit_rate=64_000))
+        where = await upload(there.users["a"], octets(100_000))
+        user = there.users["b"]
+        assert (await ask(user, "GET", f"{FETCH}/{where}")).errcode == "M_NOT_FOUND"
+        assert (await download(user, where, timeout_ms=5_000)).errcode == "M_NOT_YET_UPLOADED"
+        told = json.loads((await ask(user, "GET", f"{FETCH}/{where}")).body)
+        assert told["state"] == "under_way"
+        assert 0 < told["octets"] < told["size"] == 100_000
+        assert 0 < told["seconds_left"] < 60
+        assert (await ask(user, "DELETE", f"{FETCH}/{where}")).status == 200
+        await asyncio.sleep(60)
+        assert (await ask(user, "GET", f"{FETCH}/{where}")).errcode == "M_NOT_FOUND"
+        assert (await download(user, where, allow_remote="false")).errcode == "M_NOT_FOUND"
+        assert await _held(there, "b", where) == 0
+        await there.mesh.stop()
+
+    live(story())
+
+
+def test_over_a_slow_link_it_takes_somebody_who_asks() -> None:
+    """A line of 9,600 bit/s: a picture of 200 kB would take minutes, so it waits for a word; a small one does not."""
+
+    async def story() -> None:
+        there = await scene("a", "b", conditions=LinkConditions(bit_rate=9_600, datagram_octets_max=250))
+        user = there.users["b"]
+        large, small = await upload(there.users["a"], octets(60_000)), await upload(there.users["a"], octets(3_000, 2))
+        assert (await until_here(user, small, within_s=120)).body == octets(3_000, 2)
+        held_back = await download(user, large, timeout_ms=20_000)
+        assert held_back.errcode == "M_NOT_YET_UPLOADED"
+        assert b"60000 octets would take about 83 s" in held_back.body
+        await asyncio.sleep(300)
+        told = json.loads((await ask(user, "GET", f"{FETCH}/{large}")).body)
+        assert told == {"state": "held_back", "octets": 0, "size": 60_000, "seconds_left": 83}
+        assert (await ask(user, "POST", f"{FETCH}/{large}")).status == 200
+        got = await until_here(user, large, within_s=600)
+        assert got.body == octets(60_000)
+        assert json.loads((await ask(user, "GET", f"{FETCH}/{large}")).body)["state"] == "here"
+        await there.mesh.stop()
+
+    live(story())
+
+
+def test_a_neighbor_that_has_it_brings_it_when_the_origin_is_away() -> None:
+    async def story() -> None:
+        there = await scene("a", "b", "c")
+        where = await upload(there.users["a"], octets(50_000))
+        assert (await download(there.users["b"], where)).status == 200
+        there.mesh.partition({"a"}, {"b", "c"})
+        await asyncio.sleep(60)
+        assert (await download(there.users["c"], where)).body == octets(50_000)
+        await there.mesh.stop()
+
+    live(story())
+
+
+def test_a_neighbor_in_between_looks_for_it() -> None:
+    """a and c do not hear each other; nobody at b looked at the picture."""
+
+    async def story() -> None:
+        there = await scene("a", "b", "c")
+        there.mesh.network.set_link("a", "c", up=False)
+        await asyncio.sleep(60)
+        where = await upload(there.users["a"], octets(50_000))
+        got = await until_here(there.users["c"], where, within_s=60)
+        assert got.body == octets(50_000)
+        await there.mesh.stop()
+
+    live(story())
