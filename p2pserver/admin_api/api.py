@@ -13,14 +13,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from p2pserver.admin_api.jobs import Jobs
-from p2pserver.errors import Forbidden, MatrixError, NotFound
+from p2pserver.errors import Forbidden, InvalidParam, MatrixError, NotFound
+from p2pserver.events.pdu import Pdu
+from p2pserver.events.versions import rules_of
 from p2pserver.http_api.password_checks import PasswordChecks
 from p2pserver.http_api.routing import ApiRequest, Auth, Route, Routes
-from p2pserver.identifiers import is_user_id, server_of
+from p2pserver.identifiers import is_room_id, is_user_id, server_of
 from p2pserver.rooms.media_library import MediaLibrary
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.account_status import AccountStatus, account_status
 from p2pserver.store.database import Database
+from p2pserver.store.rooms import RoomRow, room
 from p2pserver.store.tx import Tx
 
 BASE = "/_synapse/admin"
@@ -34,6 +37,9 @@ class AppEdge(Protocol):
 
     def spread_profiles(self) -> None:
         """Brings member events up to changed profiles, beside the requests."""
+
+    def shown(self, event: Pdu) -> dict[str, Any]:
+        """An event as clients are shown it."""
 
     async def join(self, *, user_id: str, room_id: str, via: Iterable[str]) -> str:
         """Joins a local user to a room, through another server where that is needed."""
@@ -60,11 +66,29 @@ class AdminApi:
     def server_name(self) -> str:
         return self.rooms.server_name
 
+    def announcement_levels(self, owner: str) -> dict[str, Any]:
+        """Power levels of a room in which only `owner`, who makes it, speaks."""
+        users = {} if rules_of(self.default_room_version).room_id_is_create_hash else {owner: 100}
+        return {"users": users, "users_default": -10, "events_default": 0, "invite": 50}
+
     def require_local(self, user_id: str) -> str:
         """Raises: MatrixError, if it is not a user ID of this node."""
         if not is_user_id(user_id) or server_of(user_id) != self.server_name:
             raise MatrixError("that is not a user of this node")
         return user_id
+
+    def require_room_id(self, room_id: str) -> str:
+        """Raises: InvalidParam."""
+        if not is_room_id(room_id):
+            raise InvalidParam("that is not a room ID")
+        return room_id
+
+    def require_room(self, tx: Tx, room_id: str) -> RoomRow:
+        """Raises: InvalidParam, if it is no room ID; NotFound, if the room is not held here."""
+        held = room(tx, self.require_room_id(room_id))
+        if held is None:
+            raise NotFound("this room is not held here")
+        return held
 
     def account(self, tx: Tx, user_id: str) -> AccountStatus:
         """Raises: MatrixError, if it is not a user ID of this node; NotFound."""

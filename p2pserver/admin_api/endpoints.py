@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from p2pserver.admin_api import registration, server, users
+from p2pserver.admin_api import deletion, history, membership, notices, registration, reports, rooms, server, users
 from p2pserver.admin_api.api import AdminApi
 from p2pserver.http_api.routing import Route
 
-MODULES = (users, registration, server)
+MODULES = (users, registration, rooms, history, membership, deletion, reports, notices, server)
 
 
 def admin_routes(admin: AdminApi) -> Iterator[Route]:

@@ -6,6 +6,7 @@ Forgotten at a restart, and the oldest when there are very many. What a job did 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,15 @@ class Job:
     status: str = "active"
     error: str | None = None
     result: dict[str, Any] = field(default_factory=dict)
+
+    async def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does the work and notes how it ended. Raises: what the work raises."""
+        try:
+            await work
+        except Exception as error:
+            self.status, self.error = "failed", str(error)
+            raise
+        self.status = "complete"
 
 
 class Jobs:

@@ -20,7 +20,7 @@ from p2pserver.identifiers import server_of
 from p2pserver.meg.parents import PREV_EVENTS_MAX
 from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.reading import power_levels
-from p2pserver.rooms.sending import append
+from p2pserver.rooms.sending import append, room_of
 from p2pserver.store import events, healings, memberships, rooms
 from p2pserver.store.events import HEALING_TYPE
 from p2pserver.store.rooms import RoomRow
@@ -100,6 +100,26 @@ def heal(context: RoomContext, tx: Tx, room_id: str, planned: HealingPlan, *, pa
         return Outcome.NOT_NEEDED
     if patient and not planned.states and event_set(tx, room_id) != planned.leaves:
         return Outcome.MOVED
+    if _post(context, tx, room_id):
+        return Outcome.POSTED
+    return Outcome.NOBODY_MAY
+
+
+def merge_all(context: RoomContext, tx: Tx, room_id: str) -> int:
+    """Joins all branches of a room at an operator's word; returns how many forward extremities there are fewer.
+
+    No branch is dropped: what was said on it counts as before. Raises: NotFound, if the room is not held.
+    """
+    room_of(tx, room_id)
+    before = len(events.extremities(tx, room_id))
+    width = before
+    while width > 1 and _post(context, tx, room_id):
+        width = len(events.extremities(tx, room_id))
+    return before - width
+
+
+def _post(context: RoomContext, tx: Tx, room_id: str) -> bool:
+    """Posts a healing event by a local user who may; False, if nobody may."""
     levels = power_levels(tx, room_id)
     tried = Counter(healings.senders_in_a_row(tx, room_id))
     members = healings.local_members(tx, room_id, most=USERS_MAX)
@@ -108,13 +128,13 @@ def heal(context: RoomContext, tx: Tx, room_id: str, planned: HealingPlan, *, pa
         tx.execute("SAVEPOINT healing")
         try:
             append(context, tx, room_id=room_id, sender=user_id, event_type=HEALING_TYPE, state_key=None, content={})
-            return Outcome.POSTED
+            return True
         except MatrixError:
             tx.execute("ROLLBACK TO healing")
             tx.caches.clear()
         finally:
             tx.execute("RELEASE healing")
-    return Outcome.NOBODY_MAY
+    return False
 
 
 def is_needed(context: RoomContext, tx: Tx, room_id: str, planned: HealingPlan) -> bool:

@@ -274,6 +274,10 @@ class Rooms:
         """Posts a healing event, if it is still needed and a local user may."""
         return healing.heal(self.context, tx, room_id, planned, patient=patient)
 
+    def merge_all(self, tx: Tx, room_id: str) -> int:
+        """Joins all branches of a room at an operator's word; how many forward extremities there are fewer."""
+        return healing.merge_all(self.context, tx, room_id)
+
     def is_complete(self, tx: Tx, room_id: str) -> bool:
         """Whether the room is held with every ancestor of every event."""
         room = rooms.room(tx, room_id)

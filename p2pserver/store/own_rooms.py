@@ -61,6 +61,16 @@ def local_members(tx: Tx, room_id: str) -> list[str]:
     return [user_id for (user_id,) in rows]
 
 
+def local_users_of(tx: Tx, room_id: str) -> list[str]:
+    """The users of this node who are joined or invited, or knock."""
+    rows = tx.all(
+        "SELECT user_id FROM local_memberships WHERE room_id = ? AND membership IN ('join', 'invite', 'knock')"
+        " ORDER BY user_id",
+        (room_id,),
+    )
+    return [user_id for (user_id,) in rows]
+
+
 def forget_room(tx: Tx, user_id: str, room_id: str) -> None:
     """The user does not want to hear of a room he has left any more."""
     tx.execute("UPDATE local_memberships SET forgotten = 1 WHERE user_id = ? AND room_id = ?", (user_id, room_id))

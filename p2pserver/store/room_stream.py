@@ -173,3 +173,15 @@ def slots_of_type(tx: Tx, room_id: str, event_type: str | None) -> dict[Slot, st
         (room_id,) if event_type is None else (room_id, event_type),
     )
     return {(kind, key): event_id for kind, key, event_id in rows}
+
+
+def event_near(tx: Tx, room_id: str, ts: int, *, forward: bool) -> tuple[str, int] | None:
+    """(event ID, origin_server_ts) of the accepted event nearest to a time (ms): not before it, or not after it."""
+    compare, order = (">=", "ASC") if forward else ("<=", "DESC")
+    row = tx.one(
+        f"SELECT event_id, origin_server_ts FROM events WHERE room_id = ? AND origin_server_ts {compare} ?"
+        f" AND outlier = 0 AND verdict = 'accepted' AND type != '{HEALING_TYPE}'"
+        f" ORDER BY origin_server_ts {order}, position {order} LIMIT 1",
+        (room_id, ts),
+    )
+    return None if row is None else (row[0], row[1])
