@@ -40,18 +40,22 @@ from p2pserver.errors import LimitExceeded, MatrixError
 from p2pserver.http_api.password_checks import PasswordChecks
 from p2pserver.http_api.routing import ApiRequest, ApiResponse, Match, Requester, Route, Router, parse_query
 from p2pserver.rooms.departures import depart
-from p2pserver.rooms.live import LiveChanges, Typing
+from p2pserver.rooms.live import LIVE_TOPIC, LiveChanges, Typing
 from p2pserver.rooms.media_library import MediaLibrary
+from p2pserver.rooms.presence import Presence
 from p2pserver.rooms.remote import RemoteServers
 from p2pserver.rooms.remote_media import RemoteMedia
 from p2pserver.rooms.service import Rooms
 from p2pserver.rooms.unread import UnreadCounts
 from p2pserver.store.database import Database
 from p2pserver.store.devices import touch_device
+from p2pserver.store.room_stream import small_rooms_of
 from p2pserver.store.tokens import TokenOwner, note_token_used
 
 log = logging.getLogger(__name__)
 
+PRESENCE_WAKES_MAX = 100
+"""Members of a room beyond which presence wakes nobody in it."""
 SEEN_EVERY_MS = 5 * 60 * 1000
 
 CORS_HEADERS = {
@@ -112,6 +116,13 @@ class ClientApi:
         self.unread = UnreadCounts()
         self.live = LiveChanges(wall_ms())
         self.typing = Typing(changes=self.live, clock_s=monotonic_s, call_later=_call_later, wake=database.wake)
+        self.presence = Presence(
+            changes=self.live,
+            clock_s=monotonic_s,
+            wall_ms=wall_ms,
+            call_later=_call_later,
+            changed=lambda user_id: self.spawn(_wake_room_mates(database, user_id), name="tell-presence"),
+        )
         self.tell_join = tell_join
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waiting: set[asyncio.Task[Any]] = set()
@@ -285,6 +296,12 @@ class _Application:
             if answer is not None:
                 return answer
         return await self._api.run_handler(match, api_request, request.receive)
+
+
+async def _wake_room_mates(database: Database, user_id: str) -> None:
+    """Tells clients that somebody's presence changed; in large rooms they hear of it when something else happens."""
+    rooms = await database.read(lambda tx: small_rooms_of(tx, user_id, members_max=PRESENCE_WAKES_MAX))
+    database.wake([LIVE_TOPIC, f"user:{user_id}", *(f"room:{room_id}" for room_id in rooms)])
 
 
 def _call_later(delay_s: float, callback: Callable[[], None]) -> object:

@@ -35,6 +35,7 @@ async def typing(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     await api.database.read(lambda tx: _require_joined(api, tx, request))
     if typing:
         api.typing.begin(room_id, user_id, for_s=timeout_ms / 1000)
+        api.presence.did_something(user_id)
     else:
         api.typing.end(room_id, user_id)
     return {}
@@ -88,6 +89,7 @@ async def _mark(api: ClientApi, request: ApiRequest, marks: dict[str, str], thre
                 put_receipt(tx, receipt)
 
     await api.database.write(unit)
+    api.presence.did_something(user_id)
 
 
 def _require_joined(api: ClientApi, tx: Tx, request: ApiRequest) -> None:

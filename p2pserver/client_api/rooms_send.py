@@ -42,6 +42,7 @@ async def send_event(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     answer = await _once(api, requester, path, act)
     if event_type in TYPED:
         api.typing.end(room_id, requester.user_id)
+        api.presence.did_something(requester.user_id)
     return answer
 
 

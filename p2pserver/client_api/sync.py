@@ -21,6 +21,12 @@ from p2pserver.store.to_device import delete_to_device, to_device_since
 from p2pserver.store.tx import Tx
 
 TIMEOUT_MS_MAX = 600_000
+PRESENCES = ("online", "offline", "unavailable")
+STATE_AFTER = {
+    "org.matrix.msc4222.use_state_after": "org.matrix.msc4222.state_after",
+    "use_state_after": "state_after",
+}
+"""By query parameter, the name of what is sent in the place of `state`. Clients of the first do not read the second."""
 
 routes = Routes()
 
@@ -31,9 +37,10 @@ async def sync(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     since_text = request.query.get("since") or None
     since = None if since_text is None else StreamToken.parse(since_text)
     full_state = request.query_boolean("full_state")
-    request.query_boolean("use_state_after")
+    state_after = next((name for query, name in STATE_AFTER.items() if request.query_boolean(query)), None)
     timeout_ms = request.query_integer("timeout", default=0, most=TIMEOUT_MS_MAX)
-    if request.query.get("set_presence", "online") not in ("online", "offline", "unavailable"):
+    set_presence = request.query.get("set_presence", "online")
+    if set_presence not in PRESENCES:
         raise InvalidParam("set_presence is none of online, offline, unavailable")
     filter_query = request.query.get("filter")
     sync_filter = await api.database.read(lambda tx: _filter_of(tx, requester.user_id, filter_query))
@@ -53,6 +60,7 @@ async def sync(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
             upto=position,
             sync_filter=sync_filter,
             full_state=full_state,
+            state_after=state_after,
             wall_ms=api.wall_ms(),
             sent_members=sent,
             live=live,
@@ -67,18 +75,23 @@ async def sync(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     at_once = since is None or full_state
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_ms / 1000
-    answer = await answer_now()
-    while not (answer.eventful or at_once):
-        left_s = deadline - loop.time()
-        if left_s > 0 and api.live.serial != answer.next_batch.live:
-            answer = await answer_now()
-            continue
-        woken = left_s > 0 and await api.database.wait(
-            answer.topics, after=answer.next_batch.position, timeout_s=left_s
-        )
-        if not woken:
-            break
+    device = (requester.user_id, requester.device_id)
+    api.presence.sync_begins(*device, set_presence)
+    try:
         answer = await answer_now()
+        while not (answer.eventful or at_once):
+            left_s = deadline - loop.time()
+            if left_s > 0 and api.live.serial != answer.next_batch.live:
+                answer = await answer_now()
+                continue
+            woken = left_s > 0 and await api.database.wait(
+                answer.topics, after=answer.next_batch.position, timeout_s=left_s
+            )
+            if not woken:
+                break
+            answer = await answer_now()
+    finally:
+        api.presence.sync_ends(*device, set_presence)
     api.lazy_members.remember(requester.user_id, requester.device_id, str(answer.next_batch), sent, answer.sent_members)
     return answer.body
 
@@ -87,7 +100,9 @@ def live_view(api: ClientApi, since: int | None) -> LiveView:
     """What is news to a client that knows what there was at the number `since`; None: it knows nothing."""
     now = {room_id: api.typing.users(room_id) for room_id in api.typing.rooms()}
     changed = now if since is None else {key: now.get(key, []) for key in api.live.since(since) if key.startswith("!")}
-    return LiveView(serial=api.live.serial, typing=changed, typing_now=now)
+    users = api.presence.present() if since is None else [key for key in api.live.since(since) if key.startswith("@")]
+    presence = {user_id: api.presence.of_user(user_id).content(api.wall_ms()) for user_id in users}
+    return LiveView(serial=api.live.serial, typing=changed, typing_now=now, presence=presence)
 
 
 def _filter_of(tx: Tx, user_id: str, query: str | None) -> SyncFilter:

@@ -15,7 +15,7 @@ from p2pserver.client_api.stream_token import StreamToken
 from p2pserver.client_api.sync_rooms import invited_room, joined_room, left_room
 from p2pserver.client_api.sync_scope import RoomSection, SyncScope
 from p2pserver.store.account_data import AccountData, account_data_since
-from p2pserver.store.device_lists import device_list_changes
+from p2pserver.store.device_lists import device_list_changes, share_a_room
 from p2pserver.store.memberships import LocalMembership
 from p2pserver.store.one_time_keys import otk_changed_since, otk_counts, unused_fallback
 from p2pserver.store.own_rooms import memberships_of
@@ -61,11 +61,13 @@ def sync_answer(scope: SyncScope) -> SyncAnswer:
     next_batch = StreamToken(
         scope.upto, settle_from=min(settle, default=None), to_device=to_device_upto, live=scope.live.serial
     )
+    presence = _presence(scope)
+    is_seen = any(event["sender"] != scope.user_id for event in presence)
     body: dict[str, Any] = {
         "next_batch": str(next_batch),
         "rooms": {name: {room_id: room.body for room_id, room in rooms.items()} for name, rooms in sections.items()},
         "account_data": {"events": own_data},
-        "presence": {"events": []},
+        "presence": {"events": presence},
         "to_device": {"events": messages},
         "device_one_time_keys_count": otk_counts(tx, *device),
         "device_unused_fallback_key_types": fallback_types,
@@ -77,7 +79,7 @@ def sync_answer(scope: SyncScope) -> SyncAnswer:
     return SyncAnswer(
         body=body,
         next_batch=next_batch,
-        eventful=bool(any(sections.values()) or own_data or messages or changed or left or keys_changed),
+        eventful=bool(any(sections.values()) or own_data or messages or changed or left or keys_changed or is_seen),
         topics=frozenset((f"user:{scope.user_id}", *(f"room:{room_id}" for room_id in joined))),
         sent_members=[
             ((room_id, user_id), event_id)
@@ -135,6 +137,18 @@ def _changed_rooms(scope: SyncScope, since: int, memberships: Collection[LocalMe
     if upto - oldest > 4 * len(joined):
         return {room_id for room_id in joined if has_news(tx, room_id, above=oldest)}
     return joined & rooms_with_news(tx, above=oldest, upto=upto)
+
+
+def _presence(scope: SyncScope) -> list[dict[str, Any]]:
+    """Of the user himself and of those who share a room with him."""
+    wanted = scope.sync_filter.presence
+    return [
+        {"type": "m.presence", "sender": user_id, "content": content}
+        for user_id, content in scope.live.presence.items()
+        if wanted.wants("m.presence", user_id, content)
+        and user_id not in scope.ignored
+        and (user_id == scope.user_id or share_a_room(scope.tx, scope.user_id, user_id))
+    ]
 
 
 def _account_data(

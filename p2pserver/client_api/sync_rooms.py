@@ -12,7 +12,7 @@ from p2pserver.client_api.client_events import client_event, client_events, stri
 from p2pserver.client_api.room_access import end_of_membership, was_joined_at
 from p2pserver.client_api.stream_token import StreamToken
 from p2pserver.client_api.sync_scope import RoomSection, SyncScope
-from p2pserver.client_api.sync_state import changed_state, full_state, leaves_a_loser
+from p2pserver.client_api.sync_state import changed_state, full_state, leaves_a_loser, state_after
 from p2pserver.client_api.timeline import Timeline, newest_events
 from p2pserver.events.pdu import Pdu
 from p2pserver.meg.state import StateSlot, member_slot
@@ -36,10 +36,7 @@ def joined_room(
     """
     since = None if new else scope.position
     timeline = _timeline(scope, room_id, above=FIRST if since is None else since, upto=scope.upto)
-    if since is None or scope.full_state:
-        state = full_state(scope, room_id, timeline.events, start=timeline.start, end=scope.upto)
-    else:
-        state = changed_state(scope, room_id, timeline.events, since=since, start=timeline.start, end=scope.upto)
+    state = _state(scope, room_id, timeline, since=None if scope.full_state else since, end=scope.upto)
     whole = since is None or scope.full_state
     members_changed = whole or any(slot[0] == "m.room.member" for slot in state) or _holds_members(timeline.events)
     ephemeral = _ephemeral(scope, room_id, since=since)
@@ -52,14 +49,23 @@ def joined_room(
     )
     body = {
         "summary": summary,
-        "state": {"events": shown},
+        scope.state_after or "state": {"events": shown},
         "timeline": _timeline_body(scope, timeline),
         "ephemeral": {"events": ephemeral},
         "account_data": {"events": list(account_data)},
         **_unread(scope, room_id),
     }
-    loser = leaves_a_loser(scope, room_id, timeline.events)
+    loser = scope.state_after is None and leaves_a_loser(scope, room_id, timeline.events)
     return RoomSection(body=body, settle_from=timeline.start if loser else None, members=members)
+
+
+def _state(scope: SyncScope, room_id: str, timeline: Timeline, *, since: int | None, end: int) -> dict[StateSlot, str]:
+    """The state events that the client wants: with `since`, of what changed after that."""
+    if scope.state_after is not None:
+        return state_after(scope, room_id, since=since, end=end)
+    if since is None:
+        return full_state(scope, room_id, timeline.events, start=timeline.start, end=end)
+    return changed_state(scope, room_id, timeline.events, since=since, start=timeline.start, end=end)
 
 
 def _unread(scope: SyncScope, room_id: str) -> dict[str, Any]:
@@ -113,20 +119,16 @@ def left_room(scope: SyncScope, room_id: str, *, event_id: str, position: int) -
     if not was_in_it or ended is None:
         events = [] if leave is None else [client_event(leave.pdu, wall_ms=scope.wall_ms)]
         return RoomSection(
-            body=_left_body({"events": [], "limited": False, "prev_batch": _prev_batch(position)}, events)
+            body=_left_body(scope, {"events": [], "limited": False, "prev_batch": _prev_batch(position)}, events)
         )
     known = since is not None and was_joined_at(tx, rooms, scope.user_id, room_id, since)
     end = max(position, leave.position) if leave is not None and not leave.outlier else position
     timeline = _timeline(scope, room_id, above=since if known and since is not None else FIRST, upto=end)
-    if known and since is not None and not scope.full_state:
-        state = changed_state(scope, room_id, timeline.events, since=since, start=timeline.start, end=end)
-    else:
-        state = full_state(scope, room_id, timeline.events, start=timeline.start, end=end)
-    own = member_slot(scope.user_id)
-    if not any(event.pdu.event_id == event_id for event in timeline.events):
-        state[own] = event_id
+    state = _state(scope, room_id, timeline, since=since if known and not scope.full_state else None, end=end)
+    if scope.state_after is not None or not any(event.pdu.event_id == event_id for event in timeline.events):
+        state[member_slot(scope.user_id)] = event_id
     shown, members = _shown_state(scope, room_id, state, timeline.events, whole=not known, heroes=())
-    return RoomSection(body=_left_body(_timeline_body(scope, timeline), shown), members=members)
+    return RoomSection(body=_left_body(scope, _timeline_body(scope, timeline), shown), members=members)
 
 
 def invited_room(scope: SyncScope, room_id: str, *, event_id: str, knocking: bool = False) -> RoomSection:
@@ -150,8 +152,8 @@ def _stripped_raw(raw: Mapping[str, Any]) -> dict[str, Any]:
     return {key: raw[key] for key in ("content", "sender", "state_key", "type")}
 
 
-def _left_body(timeline: Mapping[str, Any], state: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {"state": {"events": list(state)}, "timeline": timeline, "account_data": {"events": []}}
+def _left_body(scope: SyncScope, timeline: Mapping[str, Any], state: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {scope.state_after or "state": {"events": list(state)}, "timeline": timeline, "account_data": {"events": []}}
 
 
 def _prev_batch(position: int) -> str:
@@ -201,8 +203,12 @@ def _shown_state(
     event_filter = scope.sync_filter.state
     chosen = dict(state)
     in_timeline = {event.pdu.state_key: event.pdu.event_id for event in timeline if event.pdu.type == "m.room.member"}
+    named = [event.pdu.sender for event in timeline]
+    if scope.state_after is not None:  # member events of the timeline are not taken from there
+        named += [user_id for user_id in in_timeline if user_id is not None]
+        in_timeline = {}
     if scope.sync_filter.lazy_load_members:
-        needed = dict.fromkeys((*(event.pdu.sender for event in timeline), *heroes))
+        needed = dict.fromkeys((*named, *heroes))
         if whole:
             needed[scope.user_id] = None
             chosen = {

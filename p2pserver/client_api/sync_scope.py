@@ -23,6 +23,8 @@ class LiveView:
     """By room, who types there now, where that changed."""
     typing_now: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """By room, who types there now, wherever somebody does."""
+    presence: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """By user, the content of `m.presence`, where that changed; not all of them are for this client."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,8 @@ class SyncScope:
     """The newest position of the snapshot; nothing newer is in the answer."""
     sync_filter: SyncFilter
     full_state: bool
+    state_after: str | None
+    """The name under which the client wants the state at the end of the timeline; None: it wants that at the start."""
     wall_ms: int
     sent_members: SentMembers
     live: LiveView

@@ -52,6 +52,22 @@ def changed_state(
     return {slot: event_id for slot, event_id in state.items() if event_id not in shown}
 
 
+def state_after(scope: SyncScope, room_id: str, *, since: int | None, end: int) -> dict[StateSlot, str]:
+    """The state at the position `end`; with `since`, the slots of it that changed after that.
+
+    For a client that does not take state from the timeline, so that nothing has to be told again when an event of the
+    timeline lost. Source: MSC4222.
+    """
+    if since is None:
+        return state_at(scope.tx, scope.rooms, room_id, None if end >= scope.upto else end)
+    latest: dict[StateSlot, str] = {}
+    for change in state_changes(scope.tx, room_id, above=since, upto=end):
+        latest.pop(change.slot, None)
+        if change.event_id is not None:
+            latest[change.slot] = change.event_id
+    return latest | _settled(scope, room_id)
+
+
 def _settled(scope: SyncScope, room_id: str) -> dict[StateSlot, str]:
     """The winners of the slots in which the last answer left the client with a loser."""
     if scope.since is None or scope.since.settle_from is None:

@@ -1,4 +1,4 @@
-"""What is true for seconds only and is kept in memory: who is typing where, and that it changed.
+"""What is true for seconds only and is kept in memory: who is typing where; and that this, or presence, changed.
 
 Each change gets a number of its own sequence, so that a token can say how far a client knows them. The numbers begin at
 the wall clock of the start, above all that were given out before a restart.
@@ -14,6 +14,9 @@ TYPING_S_MAX: Final = 120.0
 CHANGES_MAX: Final = 20_000
 TYPING_MAX: Final = 50
 """Users who type in one room at once; more of them nobody can read."""
+
+LIVE_TOPIC: Final = "live"
+"""Who waits for it is woken by every change."""
 
 CallLater = Callable[[float, Callable[[], None]], object]
 
@@ -103,4 +106,4 @@ class Typing:
 
     def _changed(self, room_id: str) -> None:
         self._changes.note(room_id)
-        self._wake([f"room:{room_id}"])
+        self._wake([f"room:{room_id}", LIVE_TOPIC])

@@ -80,7 +80,7 @@ def device_list_changes(tx: Tx, user_id: str, since: int, upto: int) -> tuple[li
         return [], []
     changed = {row[0] for row in tx.all("SELECT user_id FROM device_list_changes WHERE position > ?", (since,))}
     met, parted = _membership_changes(tx, user_id, since, upto)
-    mates = {other for other in changed | met | parted if _share_a_room(tx, user_id, other)}
+    mates = {other for other in changed | met | parted if share_a_room(tx, user_id, other)}
     own_keys = changed & {user_id}
     signed = tx.all(
         "SELECT target_user_id FROM user_signatures WHERE signer_user_id = ? AND position > ?", (user_id, since)
@@ -89,7 +89,7 @@ def device_list_changes(tx: Tx, user_id: str, since: int, upto: int) -> tuple[li
     return sorted(told), sorted(parted - mates - {user_id})
 
 
-def _share_a_room(tx: Tx, one: str, other: str) -> bool:
+def share_a_room(tx: Tx, one: str, other: str) -> bool:
     """Whether both are joined to some room that is held here."""
     row = tx.one(
         "SELECT 1 FROM current_state AS own JOIN current_state AS their"

@@ -185,3 +185,19 @@ def event_near(tx: Tx, room_id: str, ts: int, *, forward: bool) -> tuple[str, in
         (room_id, ts),
     )
     return None if row is None else (row[0], row[1])
+
+
+def rooms_joined_by(tx: Tx, user_id: str) -> list[str]:
+    """The rooms held here that a user of any server is in."""
+    rows = tx.all(
+        "SELECT room_id FROM current_state WHERE type = 'm.room.member' AND state_key = ? AND membership = 'join'"
+        " ORDER BY room_id",
+        (user_id,),
+    )
+    return [room_id for (room_id,) in rows]
+
+
+def small_rooms_of(tx: Tx, user_id: str, *, members_max: int) -> list[str]:
+    """Of those, the rooms with at most so many members."""
+    rooms = rooms_joined_by(tx, user_id)
+    return [room_id for room_id in rooms if member_counts(tx, room_id)["join"] <= members_max]

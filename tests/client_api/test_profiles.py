@@ -1,4 +1,4 @@
-"""Profiles, the user directory, typing, receipts, presence: here and on the node next door."""
+"""Profiles, the user directory, typing, receipts: here and on the node next door."""
 
 import asyncio
 from typing import Any
@@ -217,17 +217,6 @@ async def test_typing_receipts_and_markers_need_membership() -> None:
             {"type": "m.fully_read", "content": {"event_id": event_id}}
         ]
         assert (await alice.post(at(room, "read_markers"), {"m.read": 7})).errcode == "M_BAD_JSON"
-
-
-async def test_presence_is_that_of_a_server_without() -> None:
-    async with running_node() as node:
-        alice, bob = await node.register("alice"), await node.register("bob")
-        path = f"/presence/{alice.user_id}/status"
-        assert (await alice.put(path, {"presence": "online"})).body == {}
-        assert (await bob.get(path)).body == {"presence": "offline"}
-        assert (await bob.put(path, {"presence": "online"})).errcode == "M_FORBIDDEN"
-        assert (await alice.put(path, {"presence": "dancing"})).errcode == "M_INVALID_PARAM"
-        assert (await alice.put(path, {})).errcode == "M_MISSING_PARAM"
 
 
 async def test_the_rooms_that_two_people_share(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,8 @@ async def test_an_answer_has_every_section_and_both_names_of_the_fallback_keys()
         alice = await node.register("alice")
         first = await sync(alice)
         assert first["rooms"] == {"join": {}, "invite": {}, "knock": {}, "leave": {}}
-        assert first["presence"] == {"events": []}
+        [presence] = first["presence"]["events"]
+        assert (presence["type"], presence["sender"]) == ("m.presence", alice.user_id)
         assert first["to_device"] == {"events": []}
         assert first["device_one_time_keys_count"]["signed_curve25519"] == 0
         assert first["device_unused_fallback_key_types"] == []
@@ -41,6 +42,7 @@ async def test_an_answer_has_every_section_and_both_names_of_the_fallback_keys()
         second = await sync(alice, first["next_batch"])
         assert second["device_lists"] == {"changed": [], "left": []}
         assert second["rooms"] == first["rooms"]
+        assert second["presence"] == {"events": []}
         assert second["account_data"] == {"events": []}
 
 
@@ -601,3 +603,34 @@ async def test_what_lazy_loading_remembers_is_bounded() -> None:
         assert memory.sent("@u0:x", "D", "s1") == {}
         assert len(memory.sent("@u199:x", "D", "s1")) == 4096
         assert memory.sent("@u199:x", "D", "s2") == {}
+
+
+@pytest.mark.parametrize("prefix", ["", "org.matrix.msc4222."])
+async def test_state_may_be_had_as_it_is_after_the_timeline(prefix: str) -> None:
+    """MSC4222: `state` is left out then, and the timeline changes no state."""
+    async with running_node() as node:
+        alice, bob = await node.register("alice"), await node.register("bob")
+        room_id = await new_room(alice, preset="public_chat")
+        await set_state(alice, room_id, "m.room.name", {"name": "first"})
+        await set_state(alice, room_id, "m.room.name", {"name": "second"})
+        query = {f"{prefix}use_state_after": "true"}
+        answer = await sync(alice, **query)
+        room = joined(answer, room_id)
+        assert "state" not in room
+        state = slots(room[f"{prefix}state_after"]["events"])
+        assert state["m.room.name", ""]["content"] == {"name": "second"}, "it is in the timeline as well"
+        assert ("m.room.create", "") in state
+        await join(bob, room_id)
+        third = await set_state(alice, room_id, "m.room.name", {"name": "third"})
+        await say(alice, room_id, "x")
+        for more in ({}, {"filter": {"room": {"state": {"lazy_load_members": True}}}}):
+            room = joined(await sync(alice, answer["next_batch"], **query, **more), room_id)
+            state = slots(room[f"{prefix}state_after"]["events"])
+            assert set(state) >= {("m.room.name", ""), ("m.room.member", bob.user_id)}
+            assert state["m.room.name", ""]["event_id"] == third
+            assert ("m.room.create", "") not in state
+        assert (await alice.post(at(room_id, "leave"))).status == 200
+        left = (await sync(alice, answer["next_batch"], **query))["rooms"]["leave"][room_id]
+        assert "state" not in left
+        own = slots(left[f"{prefix}state_after"]["events"])["m.room.member", alice.user_id]
+        assert own["content"]["membership"] == "leave"

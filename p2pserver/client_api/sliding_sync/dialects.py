@@ -28,6 +28,7 @@ from p2pserver.client_api.sliding_sync.request import (
     ToDevice,
 )
 from p2pserver.client_api.sliding_sync.rooms import RoomResult
+from p2pserver.client_api.sync import PRESENCES
 from p2pserver.errors import BadJson, InvalidParam
 from p2pserver.http_api.routing import ApiRequest
 from p2pserver.meg.state import StateSlot
@@ -40,7 +41,6 @@ SUBSCRIPTIONS_MAX = 1_000
 PATTERNS_MAX = 200
 RANGES_MAX = 100
 TO_DEVICE_MAX = 100
-PRESENCES = ("online", "offline", "unavailable")
 
 _CONN_ID = re.compile(r"[0-9A-Za-z._~-]{0,255}", re.ASCII)
 _LIST_KEY = re.compile(r"[0-9A-Za-z._~-]{1,255}", re.ASCII)

@@ -66,13 +66,18 @@ async def _sync(api: ClientApi, request: ApiRequest, dialect: Dialect) -> dict[s
 
     loop = asyncio.get_running_loop()
     deadline = loop.time() + (0 if asked.pos is None else asked.timeout_ms / 1000)
-    answer = await answer_now()
-    while not answer.eventful and (left_s := deadline - loop.time()) > 0:
-        if api.live.serial == answer.position.live and not await api.database.wait(
-            answer.topics, after=answer.position.stream, timeout_s=left_s
-        ):
-            break
+    device = (requester.user_id, requester.device_id)
+    api.presence.sync_begins(*device, asked.set_presence)
+    try:
         answer = await answer_now()
+        while not answer.eventful and (left_s := deadline - loop.time()) > 0:
+            if api.live.serial == answer.position.live and not await api.database.wait(
+                answer.topics, after=answer.position.stream, timeout_s=left_s
+            ):
+                break
+            answer = await answer_now()
+    finally:
+        api.presence.sync_ends(*device, asked.set_presence)
     return dialect.write(connections.add(*owner, asked.pos, answer.position), answer)
 
 
