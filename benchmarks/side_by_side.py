@@ -47,6 +47,25 @@ def measure(runs: Sequence[Run], *, rounds: int) -> Measured:
     return Measured(taken)
 
 
+def measure_in_parts(parts: Sequence[Sequence[Run]], *, rounds: int) -> Measured:
+    """The same with the work of each function cut into parts, in turn part by part: what else runs then hits all."""
+    for part in parts:
+        for run in part:
+            run()
+    taken: list[tuple[float, ...]] = []
+    for number in range(rounds):
+        gc.collect()
+        seconds = [0.0] * len(parts[0])
+        for at, part in enumerate(parts):
+            for step in range(len(part)):
+                index = (number + at + step) % len(part)
+                started = time.process_time()
+                part[index]()
+                seconds[index] += time.process_time() - started
+        taken.append(tuple(seconds))
+    return Measured(taken)
+
+
 def machine() -> str:
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")

@@ -125,6 +125,11 @@ def check_canonical(value: object, *, inside: int = 0, values_max: int | None = 
     raise NotCanonical("nested too deeply")
 
 
+def is_flat_text(value: dict[Any, Any]) -> bool:
+    """Whether `check_canonical` passes an object because it holds strings, booleans and nulls only. Most are such."""
+    return _SCALARS.issuperset(map(type, value.values())) and _STRINGS.issuperset(map(type, value))
+
+
 def decode_strict(data: bytes) -> Json:
     """Parse event JSON: only what canonical JSON can express, in any spelling of white space, escapes and key order.
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from p2pserver.events.canonical import INTEGER_MAX, check_canonical
+from p2pserver.events.canonical import INTEGER_MAX, check_canonical, is_flat_text
 from p2pserver.events.versions import EventIds, RoomVersionRules
 from p2pserver.identifiers import IDENTIFIER_OCTETS_MAX, is_chosen_event_id, is_room_id, is_user_id
 
@@ -24,6 +24,10 @@ HASHES_MAX = 8
 """Of one cited event, in versions 1 and 2."""
 
 _EVENT_ID_LENGTH = 44
+_ESCAPED_OCTETS_MAX = 6
+"""Of one character of ASCII."""
+_BETWEEN_OCTETS_MAX = 6
+"""Around the parts of an entry: quotes, a colon, a comma or braces."""
 _CHOSEN, _HASH = EventIds.CHOSEN, EventIds.HASH
 _HASHES = re.compile(r"\$[A-Za-z0-9+/]{43}(?:\n\$[A-Za-z0-9+/]{43})*+").fullmatch
 _HASHES_URL_SAFE = re.compile(r"\$[A-Za-z0-9_-]{43}(?:\n\$[A-Za-z0-9_-]{43})*+").fullmatch
@@ -53,10 +57,11 @@ class OversizedEvent(MalformedEvent):
     """The event, or one of its fields, has more octets than the format allows."""
 
 
-def check_fields(raw: Mapping[str, Any], rules: RoomVersionRules, *, limit_references: bool = True) -> None:
+def check_fields(raw: Mapping[str, Any], rules: RoomVersionRules, *, limit_references: bool = True) -> int | None:
     """Check every field that the format names, in an object whose other fields may be anything.
 
     With `limit_references=False` the counts of prev_events and auth_events are not limited (answers to /backfill).
+    Returns how many octets of canonical JSON `signatures` has at most; None, if that takes a closer look.
 
     Raises: OversizedEvent, MalformedEvent.
     """
@@ -97,15 +102,18 @@ def check_fields(raw: Mapping[str, Any], rules: RoomVersionRules, *, limit_refer
     origin_server_ts = get("origin_server_ts")
     if type(origin_server_ts) is not int or not -INTEGER_MAX <= origin_server_ts <= INTEGER_MAX:
         raise MalformedEvent("origin_server_ts is not an integer in range")
-    prev_events = _counted("prev_events", get("prev_events"), PREV_EVENTS_MAX if limit_references else None)
-    auth_events = _counted("auth_events", get("auth_events"), AUTH_EVENTS_MAX if limit_references else None)
+    prev_events, auth_events = get("prev_events"), get("auth_events")
+    if type(prev_events) is not list or (limit_references and len(prev_events) > PREV_EVENTS_MAX):
+        raise _miscounted("prev_events", prev_events)
+    if type(auth_events) is not list or (limit_references and len(auth_events) > AUTH_EVENTS_MAX):
+        raise _miscounted("auth_events", auth_events)
     if rules.event_ids is _CHOSEN:
         _check_pairs("prev_events", prev_events)
         _check_pairs("auth_events", auth_events)
         if not is_chosen_event_id(get("event_id")):
             raise MalformedEvent("event_id is not an event ID with a server name")
     else:
-        _check_hashes([*prev_events, *auth_events], rules)
+        _check_hashes(prev_events + auth_events, rules)
 
     hashes = get("hashes")
     if type(hashes) is not dict or type(hashes.get("sha256")) is not str:
@@ -113,16 +121,23 @@ def check_fields(raw: Mapping[str, Any], rules: RoomVersionRules, *, limit_refer
     signatures = get("signatures")
     if type(signatures) is not dict:
         raise MalformedEvent("signatures is not an object")
-    count = 0
+    count, characters, is_plain = 0, 0, True
     for server_name, own in signatures.items():
         if type(server_name) is not str or type(own) is not dict:
             raise MalformedEvent("signatures is not an object of objects")
         count += len(own)
         if count > EVENT_OCTETS_MAX:
             raise OversizedEvent("too many signatures")
+        characters += len(server_name)
+        is_plain = is_plain and server_name.isascii()
         for key_id, signature in own.items():
             if type(key_id) is not str or type(signature) is not str:
                 raise MalformedEvent("a signature is not a string")
+            characters += len(key_id) + len(signature)
+            is_plain = is_plain and key_id.isascii() and signature.isascii()
+    if not is_plain:
+        return None
+    return _ESCAPED_OCTETS_MAX * characters + _BETWEEN_OCTETS_MAX * (1 + len(signatures) + count)
 
 
 def check_json(raw: Mapping[str, Any], *, loose: bool) -> None:
@@ -131,7 +146,9 @@ def check_json(raw: Mapping[str, Any], *, loose: bool) -> None:
     Raises: NotCanonical.
     """
     if _USUAL.issuperset(raw) and len(raw["hashes"]) == 1:
-        check_canonical(raw["content"], inside=1, values_max=EVENT_OCTETS_MAX, loose=loose)
+        content = raw["content"]
+        if not is_flat_text(content) or len(content) > EVENT_OCTETS_MAX:
+            check_canonical(content, inside=1, values_max=EVENT_OCTETS_MAX, loose=loose)
     else:
         unchecked = {key: value for key, value in raw.items() if key not in _FULLY_CHECKED}
         check_canonical(unchecked, values_max=EVENT_OCTETS_MAX, loose=loose)
@@ -150,12 +167,11 @@ def _short_string(name: str, value: object) -> str:
     return value
 
 
-def _counted(name: str, event_ids: object, most: int | None) -> list[Any]:
+def _miscounted(name: str, event_ids: object) -> MalformedEvent:
     if type(event_ids) is not list:
-        raise MalformedEvent(f"{name} is not a list")
-    if most is not None and len(event_ids) > most:
-        raise OversizedEvent(f"{name} has more than {most} entries")
-    return event_ids
+        return MalformedEvent(f"{name} is not a list")
+    most = PREV_EVENTS_MAX if name == "prev_events" else AUTH_EVENTS_MAX
+    return OversizedEvent(f"{name} has more than {most} entries")
 
 
 def _check_hashes(event_ids: list[Any], rules: RoomVersionRules) -> None:

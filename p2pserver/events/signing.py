@@ -5,9 +5,9 @@ Source: Matrix appendices, "Signing JSON"; server-server API, "Signing Events".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from nacl._sodium import ffi, lib  # type: ignore[import-not-found]
 from nacl.bindings import crypto_core_ed25519_is_valid_point
@@ -29,6 +29,10 @@ _MIXED_ORDER_SIGNATURE = bytes.fromhex(
     "46993434a195266f383c19878866fb82100db90b38c18ffcd287e1cf67c4e207"
 )
 """Of no octets; made by that key's rules but for a point of order 2 added to R, so valid only with the cofactor."""
+
+
+Claim: TypeAlias = tuple[bytes, bytes]
+"""A signature of 64 octets, and the safe key (`is_safe_key`) by which it would be one."""
 
 
 class Signer:
@@ -108,9 +112,7 @@ def signature_matches(signature: bytes, data: bytes, verify_key: bytes) -> bool:
     """
     if len(signature) != SIGNATURE_OCTETS or not is_safe_key(verify_key):
         return False
-    if not _opens(signature + data, verify_key):
-        return False
-    return not _library_verifies_with_cofactor() or crypto_core_ed25519_is_valid_point(signature[:32])
+    return has_genuine(((signature, verify_key),), data)
 
 
 _SCRATCH_OCTETS = 2**17
@@ -165,21 +167,38 @@ def server_has_signed(
 
     Key IDs that are unknown, of another algorithm, or hold no signature are skipped.
     """
+    return has_genuine(claims_of(signatures, server_name, keys, valid_at_ms), data)
+
+
+def claims_of(signatures: object, server_name: str, keys: KeyLookup, valid_at_ms: int | None) -> list[Claim]:
+    """The first half of `server_has_signed`: what may be this server's signatures, in the order of `signatures`."""
     own = signatures.get(server_name) if isinstance(signatures, dict) else None
     if not isinstance(own, dict):
-        return False
-    for key_id in own:
-        verify_key = keys.verify_key(server_name, key_id, valid_at_ms) if _is_ed25519(key_id) else None
+        return []
+    claims: list[Claim] = []
+    for key_id, text in own.items():
+        if not isinstance(key_id, str) or not isinstance(text, str) or not key_id.startswith("ed25519:"):
+            continue
+        verify_key = keys.verify_key(server_name, key_id, valid_at_ms)
         if verify_key is None:
             continue
-        signature = _decode_signature(own[key_id])
-        if signature is not None and signature_matches(signature, data, verify_key):
+        try:
+            signature = decode_base64(text)
+        except ValueError:
+            continue
+        if len(signature) == SIGNATURE_OCTETS and is_safe_key(verify_key):
+            claims.append((signature, verify_key))
+    return claims
+
+
+def has_genuine(claims: Iterable[Claim], data: bytes) -> bool:
+    """The second half: whether one of the claims is its key's signature of the data."""
+    for signature, verify_key in claims:
+        if _opens(signature + data, verify_key) and (
+            not _library_verifies_with_cofactor() or crypto_core_ed25519_is_valid_point(signature[:32])
+        ):
             return True
     return False
-
-
-def _is_ed25519(key_id: object) -> bool:
-    return isinstance(key_id, str) and key_id.startswith("ed25519:")
 
 
 def _signature_of(signatures: object, server_name: str, key_id: str) -> bytes | None:

@@ -8,13 +8,13 @@ its resolutions and its soft failures are its own.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import cbor2
 
 from p2pserver.events.pdu import Pdu
-from p2pserver.events.receipt import PduDropped, check_on_receipt
+from p2pserver.events.receipt import PduDropped, check_all_on_receipt, check_on_receipt
 from p2pserver.events.signing import KeyLookup, SelfCertifyingKeys
 from p2pserver.events.versions import RoomVersionRules
 from p2pserver.node.sabotage import replace_in_units, replaced
@@ -31,15 +31,26 @@ class SharedVerdicts:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        with replaced(receipt, "check_on_receipt", self.check_on_receipt):
+        with replaced(receipt, "check_all_on_receipt", self.check_all_on_receipt):
             yield
 
     def keep_out(self, database: InlineDatabase) -> None:
         """Units of work on this database compute everything themselves, and leave nothing for others."""
-        replace_in_units(database, receipt, "check_on_receipt", check_on_receipt)
+        replace_in_units(database, receipt, "check_all_on_receipt", check_all_on_receipt)
 
-    def check_on_receipt(
-        self, obj: object, rules: RoomVersionRules, keys: KeyLookup, *, limit_references: bool = True
+    def check_all_on_receipt(
+        self, objs: Iterable[object], rules: RoomVersionRules, keys: KeyLookup, *, limit_references: bool = True
+    ) -> list[Pdu | PduDropped]:
+        found: list[Pdu | PduDropped] = []
+        for obj in objs:
+            try:
+                found.append(self._check_on_receipt(obj, rules, keys, limit_references=limit_references))
+            except PduDropped as drop:
+                found.append(drop)
+        return found
+
+    def _check_on_receipt(
+        self, obj: object, rules: RoomVersionRules, keys: KeyLookup, *, limit_references: bool
     ) -> Pdu:
         """Raises: PduDropped."""
         try:

@@ -1,8 +1,8 @@
 """Receipt of PDUs that somebody brought: checked, judged, placed or parked, with whatever they set free.
 
-    check_on_receipt → known already? → parents and auth events held? → judge → place → what was parked on it
-                            │                     │ no
-                            └ copy lattice        └ park (bounded) and say what to ask for
+    check_all_on_receipt → known already? → parents and auth events held? → judge → place → what was parked on it
+                                │                     │ no
+                                └ copy lattice        └ park (bounded) and say what to ask for
 
 A carrier is not trusted with anything: an event is what its signature and its ancestry say, whoever brings it.
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from p2pserver.errors import Verdict
 from p2pserver.events.hashing import reference_hash
 from p2pserver.events.pdu import Pdu
-from p2pserver.events.receipt import PduDropped, check_on_receipt
+from p2pserver.events.receipt import PduDropped, check_all_on_receipt
 from p2pserver.events.redaction import redact
 from p2pserver.events.versions import EventIds
 from p2pserver.identifiers import public_key_of, server_of
@@ -50,8 +50,18 @@ class Intake:
 
     def take_all(self, raws: Sequence[object], source: str, *, backfill: bool) -> ReceiveReport:
         """Takes a batch from one source and returns what it earned."""
-        for raw in raws:
-            self.report.results.append(self._take(raw, source, backfill=backfill))
+        rules, keys = self._room().rules, self._context.keys
+        for found in check_all_on_receipt(raws, rules, keys, limit_references=not backfill):
+            if isinstance(found, PduDropped):
+                dropped = Receipt(event_id=None, verdict=Verdict.DROPPED, reason=found.reason)
+                self.report.results.append(dropped)
+            else:
+                self.report.results.append(self._take(found, source))
+        return self.finish()
+
+    def take_checked(self, event: Pdu, source: str) -> ReceiveReport:
+        """Takes one event that has passed `check_on_receipt` and returns what it earned."""
+        self.report.results.append(self._take(event, source))
         return self.finish()
 
     def finish(self) -> ReceiveReport:
@@ -82,12 +92,8 @@ class Intake:
                 if is_placed(receipt):
                     settled.append(event_id)
 
-    def _take(self, raw: object, source: str, *, backfill: bool) -> Receipt:
+    def _take(self, event: Pdu, source: str) -> Receipt:
         room = self._room()
-        try:
-            event = check_on_receipt(raw, room.rules, self._context.keys, limit_references=not backfill)
-        except PduDropped as drop:
-            return Receipt(event_id=None, verdict=Verdict.DROPPED, reason=drop.reason)
         if event.room_id != room.room_id:
             return Receipt(event_id=event.event_id, verdict=Verdict.DROPPED, reason="the event is of another room")
         known = events.stored(self._tx, event.event_id)
@@ -230,19 +236,15 @@ def receive_overheard(context: RoomContext, tx: Tx, room_id: str, raws: Iterable
     genuine copy, which is still to come from somebody with a name.
     """
     report = ReceiveReport()
-    for raw in raws:
-        room = rooms.room(tx, room_id)
-        if room is None:
-            break
-        try:
-            event = check_on_receipt(raw, room.rules, context.keys)
-        except PduDropped as drop:
-            report.results.append(Receipt(event_id=None, verdict=Verdict.DROPPED, reason=drop.reason))
+    room = rooms.room(tx, room_id)
+    if room is None:
+        return report
+    for found in check_all_on_receipt(raws, room.rules, context.keys):
+        if isinstance(found, PduDropped) or found.redacted_copy:
+            reason = found.reason if isinstance(found, PduDropped) else "its content was changed"
+            report.results.append(Receipt(event_id=None, verdict=Verdict.DROPPED, reason=reason))
             continue
-        if event.redacted_copy:
-            report.results.append(Receipt(event_id=None, verdict=Verdict.DROPPED, reason="its content was changed"))
-            continue
-        part = Intake(context, tx, room_id).take_all([raw], server_of(event.sender), backfill=False)
+        part = Intake(context, tx, room_id).take_checked(found, server_of(found.sender))
         report.results += part.results
         report.released += part.released
         report.missing += part.missing

@@ -9,7 +9,7 @@ import pytest
 
 from p2pserver.events.canonical import encode_canonical
 from p2pserver.events.pdu import Pdu
-from p2pserver.events.receipt import PduDropped, check_on_receipt, load_pdu
+from p2pserver.events.receipt import PduDropped, check_all_on_receipt, check_on_receipt, load_pdu
 from p2pserver.events.redaction import redact
 from p2pserver.events.signing import SelfCertifyingKeys, Signer, sign_event
 from p2pserver.events.unpadded_base64 import encode_base64
@@ -399,3 +399,39 @@ def test_verdict_does_not_depend_on_the_order_of_keys():
     raw = signed()
     backwards = {key: raw[key] for key in sorted(raw, reverse=True)}
     assert receive(backwards).event_id == receive(raw).event_id
+
+
+def test_each_of_many_gets_what_it_gets_alone():
+    """Wrong ones of every kind between good ones: none takes the place, or the signature, of another."""
+    bob = signer_of("bob")
+    good = [signed(depth=depth) for depth in range(1, 6)]
+    join = signed(
+        type="m.room.member",
+        state_key=SENDER,
+        content={"membership": "join", "join_authorised_via_users_server": f"@bob:{bob.server_name}"},
+    )
+    objs = [
+        good[0],
+        None,
+        signed(depth=-1),
+        good[1] | {"signatures": good[0]["signatures"]},
+        good[2] | {"content": {"body": "changed"}},
+        join,
+        sign_event(join, V12, bob),
+        good[3] | {"signatures": {}},
+        good[4],
+    ]
+    found = check_all_on_receipt(objs, V12, SelfCertifyingKeys())
+    alone = []
+    for obj in objs:
+        try:
+            alone.append(receive(obj))
+        except PduDropped as drop:
+            alone.append(drop)
+    assert [str(each) for each in found if isinstance(each, PduDropped)] == [
+        str(each) for each in alone if isinstance(each, PduDropped)
+    ]
+    assert [isinstance(each, Pdu) for each in found] == [True, False, False, False, True, False, True, False, True]
+    assert [(each.event_id, each.raw) for each in found if isinstance(each, Pdu)] == [
+        (each.event_id, each.raw) for each in alone if isinstance(each, Pdu)
+    ]

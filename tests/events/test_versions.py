@@ -201,7 +201,7 @@ def test_a_name_too_long_for_the_ids_of_version_1_is_told():
 
 def test_the_binding_is_what_makes_the_id(monkeypatch):
     """Sabotage: without the check, one ID has two events, both whole."""
-    monkeypatch.setattr("p2pserver.events.receipt._check_binding", lambda event, rules: True)
+    monkeypatch.setattr("p2pserver.events.receipt._is_bound", lambda event, rules: True)
     first = make(V1)
     bare = {key: value for key, value in first.raw.items() if key not in ("hashes", "signatures")}
     twin = receive(sign_event(bare | {"content": {"body": "other"}}, V1, ALICE), V1)
