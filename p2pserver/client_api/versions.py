@@ -14,6 +14,7 @@ VERSIONS = ["r0.6.1", *(f"v1.{minor}" for minor in range(1, 13))]
 """Without holes, since clients test for single ones. docs/client-api.md says what of them is missing."""
 
 UNSTABLE_FEATURES = {
+    "org.matrix.msc3916.stable": True,
     "org.matrix.e2e_cross_signing": True,
     "org.matrix.simplified_msc3575": True,
     "uk.half-shot.msc2666.query_mutual_rooms": True,

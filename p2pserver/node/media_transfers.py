@@ -12,27 +12,38 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from p2pserver.client_api.join_progress import Meter
-from p2pserver.errors import MatrixError, NotFound, NotYetUploaded, PeerUnreachable, RemoteTooLarge
+from p2pserver.errors import (
+    CannotOverwriteMedia,
+    MatrixError,
+    NotFound,
+    NotYetUploaded,
+    PeerUnreachable,
+    RemoteTooLarge,
+)
 from p2pserver.events.signing import KeyLookup
-from p2pserver.events.unpadded_base64 import decode_base64
 from p2pserver.federation.media_assembly import Assembly, LinkRate, MediaPolicy, Span
-from p2pserver.federation.media_manifest import BadManifest, Manifest, check_manifest
+from p2pserver.federation.media_manifest import Manifest
 from p2pserver.federation.media_parts import part_octets_on
 from p2pserver.identifiers import KEY_ID
+from p2pserver.node.media_sources import (
+    AT_ONCE,
+    LOOK_S,
+    MediaSources,
+    Neighborhood,
+    Transfer,
+    is_slow,
+    remember,
+)
 from p2pserver.node.peer_events import MediaUnderWay, PeerEvent
-from p2pserver.node.session import Session
 from p2pserver.rooms.media_library import MediaLibrary
 from p2pserver.rooms.remote_media import MediaProgress
 from p2pserver.store.database import Database
@@ -47,81 +58,28 @@ from p2pserver.store.media_transfers import (
     drop_transfer,
     drop_transfers_before,
     list_transfers,
-    note_chunks,
-    note_manifest,
     note_state,
     part_name,
     transfer,
     want_media,
 )
 from p2pserver.store.tx import Tx
-from p2pserver.wire.messages import TICKET_OCTETS_MAX
 
 log = logging.getLogger(__name__)
 
-TASKS_MAX = 64
-AT_ONCE = 4
-"""Files that are fetched at a time over a fast link; over a slow one it is one."""
-SERVERS_ASKED_MAX = 8
-"""Who has a file: so many are asked before it is looked at who has answered."""
-SOURCES_MAX = 3
-SLOW_BIT_RATE = 256_000
+TASKS_MAX = 600
+"""One for each row; most of them wait."""
 ROWS_LOOK_S = 10.0
 """How often the rows are looked at: another process may have asked for something."""
-LOOK_S = 2.0
-"""How often it is looked who is in reach, while something is wanted."""
-SOON_S, LATER_S = 3.0, 30.0
-"""When a server is asked again that looks for the file itself, and one that does not have it."""
-SLOW_TIMES = 20
-"""Over a slow link these times are so much longer."""
 ANSWER_S = 60.0
 METERED_ANSWER_S = 3_700.0
 """How long a part may take: where airtime is metered, an hour may pass before there is some."""
-QUESTION_S = 10.0
-DISTRUST_S = 600.0
-"""So long nothing is asked of a server that sent something forged."""
 FAILURE_S = 60.0
-REMEMBERED_MAX = 512
+"""So long a failure is told again without another attempt."""
+DISK_S = 30.0
 REQUESTED_MS_MAX = 24 * 3600 * 1000
 ASKED_MS_MAX = 7 * REQUESTED_MS_MAX
 RELAYED_MS_MAX = 10 * 60 * 1000
-
-
-class Neighborhood(Protocol):
-    """The conversations of the node."""
-
-    def connected(self) -> list[str]: ...
-
-    def session_named(self, server: str) -> Session | None: ...
-
-    def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> None: ...
-
-    async def ask(self, server: str, name: str, body: dict[str, Any], *, timeout_s: float) -> dict[str, Any]: ...
-
-
-@dataclass(slots=True, eq=False)
-class _Transfer:
-    """One file that is wanted. What the row does not say is found again after a restart."""
-
-    row: TransferRow
-    manifest: Manifest | None = None
-    text: str = ""
-    """The JSON text of the manifest."""
-    assembly: Assembly | None = None
-    chunks: bytes = b""
-    tickets: dict[str, bytes] = field(default_factory=dict)
-    """Who has it, as he says."""
-    ask_at: dict[str, float] = field(default_factory=dict)
-    """By server, when it may be asked whether it has the file."""
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    state: str = LOOKING
-    seconds_left: int | None = None
-    meter: Meter | None = None
-    told_held_back: bool = False
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return self.row.origin, self.row.media_id
 
 
 class MediaTransfers:
@@ -147,11 +105,12 @@ class MediaTransfers:
         self._wall_ms = wall_ms
         self._clock = clock
         self._tell = tell
-        self._active: dict[tuple[str, str], _Transfer] = {}
+        self._active: dict[tuple[str, str], Transfer] = {}
         self._waiting: dict[tuple[str, str], list[asyncio.Future[None]]] = {}
         self._failures: OrderedDict[tuple[str, str], tuple[float, MatrixError]] = OrderedDict()
-        self._distrusted: OrderedDict[str, float] = OrderedDict()
-        self._turns: OrderedDict[str, asyncio.Semaphore] = OrderedDict()
+        self._sources = MediaSources(
+            database=database, limits=lambda: library.limits, mesh=mesh, keys=keys, policy=policy, clock=clock
+        )
 
     # RemoteMedia
 
@@ -240,7 +199,7 @@ class MediaTransfers:
 
     def _settle(self, key: tuple[str, str], error: MatrixError | None = None) -> None:
         if error is not None:
-            _remember(self._failures, key, (self._clock() + FAILURE_S, error))
+            remember(self._failures, key, (self._clock() + FAILURE_S, error))
         for arrived in self._waiting.get(key, ()):
             if arrived.done():
                 continue
@@ -253,24 +212,30 @@ class MediaTransfers:
 
     async def run(self) -> None:
         """Keeps a task for each row, for ever."""
+        reach = self._sources.reach()
         while True:
             position = self._database.position
             rows = await self._database.read(list_transfers)
             wanted = {(row.origin, row.media_id): row for row in rows}
             for key, under_way in self._active.items():
                 row = wanted.get(key)
-                if row is not None and row != under_way.row:
-                    under_way.row = row
+                if row is None or row.asked != under_way.row.asked:
                     under_way.changed.set()
-                elif row is None:
-                    under_way.changed.set()
+                under_way.row = row or under_way.row
             for key, row in wanted.items():
                 if key not in self._active and len(self._active) < TASKS_MAX:
-                    self._active[key] = started = _Transfer(row)
+                    self._active[key] = started = Transfer(row)
                     self._mesh.spawn(self._see_to(started), name="fetch media")
             if rows:
                 await self._drop_old(rows)
-            await self._database.wait([TOPIC], after=position, timeout_s=ROWS_LOOK_S)
+            looked_at = self._clock()
+            while self._clock() - looked_at < ROWS_LOOK_S:
+                if await self._database.wait([TOPIC], after=position, timeout_s=LOOK_S if rows else ROWS_LOOK_S):
+                    break
+                before, reach = reach, self._sources.reach()
+                if reach != before:
+                    for under_way in self._active.values():
+                        under_way.changed.set()
 
     async def _drop_old(self, rows: list[TransferRow]) -> None:
         now_ms = self._wall_ms()
@@ -287,7 +252,7 @@ class MediaTransfers:
 
     # One file
 
-    async def _see_to(self, under_way: _Transfer) -> None:
+    async def _see_to(self, under_way: Transfer) -> None:
         origin, media_id = under_way.key
         try:
             while await self._database.read(lambda tx: transfer(tx, origin, media_id)) is not None:
@@ -299,12 +264,13 @@ class MediaTransfers:
                 except OSError:
                     log.exception("media cannot be stored", extra={"media": under_way.row.uri})
                     under_way.assembly = None
-                    await asyncio.sleep(LATER_S)
+                    await asyncio.sleep(DISK_S)
+                    continue
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_S):
+                    async with asyncio.timeout(self._sources.pause_s(under_way)):
                         await under_way.changed.wait()
             self._remove_part(under_way)
-        except (NotFound, RemoteTooLarge) as error:
+        except (NotFound, RemoteTooLarge, CannotOverwriteMedia) as error:
             await self._database.write(lambda tx: drop_transfer(tx, origin, media_id))
             self._remove_part(under_way)
             self._settle(under_way.key, error)
@@ -312,23 +278,23 @@ class MediaTransfers:
             self._active.pop(under_way.key, None)
             self._database.wake([TOPIC])
 
-    def _part(self, under_way: _Transfer) -> Path:
+    def _part(self, under_way: Transfer) -> Path:
         return self._library.files.part_path(part_name(*under_way.key))
 
-    def _remove_part(self, under_way: _Transfer) -> None:
+    def _remove_part(self, under_way: Transfer) -> None:
         with suppress(OSError):
             self._part(under_way).unlink(missing_ok=True)
 
-    async def _attempt(self, under_way: _Transfer) -> bool:
+    async def _attempt(self, under_way: Transfer) -> bool:
         """One look at who is in reach, and as much of the file as they have. Whether it is here.
 
         Raises: NotFound, RemoteTooLarge, when it is of no use to go on; OSError.
         """
         if not under_way.tickets:
             under_way.state = LOOKING
-        await self._find(under_way)
+        await self._sources.find(under_way)
         manifest = under_way.manifest
-        sources = self._reachable(under_way)
+        sources = self._sources.reachable(under_way)
         if manifest is None or not sources:
             return False
         held = await self._database.read(lambda tx: chunks_of(tx, manifest.sha256))
@@ -337,7 +303,7 @@ class MediaTransfers:
             return True
         if not self._is_worth_it(under_way, manifest, sources):
             return False
-        if under_way.assembly is None and not await self._begin(under_way, manifest, sources):
+        if under_way.assembly is None and not await self._begin(under_way, manifest):
             return False
         assembly = under_way.assembly
         assert assembly is not None
@@ -348,111 +314,9 @@ class MediaTransfers:
             await self._note(under_way)
         return assembly.is_whole and await self._finish(under_way, assembly)
 
-    # Who has it
-
-    def _rate(self, server: str) -> LinkRate | None:
-        """Of the link to a server; None, if it cannot be asked now."""
-        session = self._mesh.session_named(server)
-        profile = None if session is None else session.media_profile
-        if profile is None:
-            return None
-        return LinkRate(bit_rate=profile.bit_rate, airtime_ms_per_hour=profile.airtime_ms_per_hour)
-
-    def _reachable(self, under_way: _Transfer) -> list[str]:
-        """Who has it and can be asked now, those over the fastest links first."""
-        rates = {server: self._rate(server) for server in under_way.tickets if self._is_trusted(server)}
-        found = [(rate.seconds_for(1_000_000), server) for server, rate in rates.items() if rate is not None]
-        return [server for _, server in sorted(found)][:SOURCES_MAX]
-
-    async def _find(self, under_way: _Transfer) -> None:
-        """Asks those who may be asked now, the origin first, then those over fast links, until somebody has it."""
-        origin, now = under_way.row.origin, self._clock()
-        connected = self._mesh.connected()
-        for known in (under_way.ask_at, under_way.tickets):
-            for server in [server for server in known if server not in connected]:
-                del known[server]
-        asked = 0
-        rates = [(server, rate) for server in connected if (rate := self._rate(server)) is not None]
-        for server, rate in sorted(rates, key=lambda each: (each[0] != origin, each[1].seconds_for(1_000_000))):
-            if asked >= SERVERS_ASKED_MAX or self._has_enough(under_way, rate):
-                break
-            if server in under_way.tickets or not self._is_trusted(server) or under_way.ask_at.get(server, 0.0) > now:
-                continue
-            if not under_way.row.asked and not self._policy.may_ask(rate):
-                under_way.state = HELD_BACK
-                continue
-            asked += 1
-            async with self._turn(server, rate):
-                await self._ask(under_way, server, rate)
-
-    def _has_enough(self, under_way: _Transfer, next_rate: LinkRate) -> bool:
-        """Whether a source is known that is as good as any that could still be asked."""
-        known = [rate for server in self._reachable(under_way) if (rate := self._rate(server)) is not None]
-        return any(rate.seconds_for(1_000_000) <= next_rate.seconds_for(1_000_000) for rate in known)
-
-    async def _ask(self, under_way: _Transfer, server: str, rate: LinkRate) -> None:
-        origin, media_id = under_way.key
-        times = SLOW_TIMES if _is_slow(rate) else 1
-        under_way.ask_at[server] = self._clock() + LATER_S * times
-        body = {"origin": origin, "media_id": media_id, "hops": under_way.row.hops}
-        try:
-            answer = await self._mesh.ask(server, "media", body, timeout_s=QUESTION_S)
-        except NotYetUploaded:
-            under_way.ask_at[server] = self._clock() + SOON_S * times
-            return
-        except NotFound:
-            if server == origin:
-                raise NotFound("its origin has no such media") from None
-            return
-        except MatrixError:
-            return
-        if answer.get("looking") is True:
-            under_way.ask_at[server] = self._clock() + SOON_S * times
-            return
-        try:
-            await self._take_manifest(under_way, answer)
-            ticket = _base64_of(answer, "ticket")
-            if not 0 < len(ticket) <= TICKET_OCTETS_MAX:
-                raise BadManifest("there is no ticket with it")
-        except ValueError as error:
-            self._distrust(server, f"its manifest: {error}")
-            return
-        under_way.tickets[server] = ticket
-
-    async def _take_manifest(self, under_way: _Transfer, answer: dict[str, Any]) -> None:
-        """The first that is right counts; another one of the same origin is as good as a forged one.
-
-        Raises: BadManifest; RemoteTooLarge.
-        """
-        origin, media_id = under_way.key
-        raw = answer.get("manifest")
-        if not isinstance(raw, dict):
-            raise BadManifest("there is none")
-        manifest = check_manifest(raw, self._keys, origin=origin, media_id=media_id)
-        await self._recall_manifest(under_way)
-        if under_way.manifest is not None and under_way.manifest != manifest:
-            raise BadManifest("it is another one than before")
-        limits = self._library.limits
-        if manifest.size > min(limits.upload_octets, limits.cache_octets):
-            raise RemoteTooLarge(f"a file of {manifest.size} octets is not fetched here")
-        if under_way.manifest is None:
-            under_way.manifest = manifest
-            under_way.text = text = json.dumps(raw, ensure_ascii=False, separators=(",", ":"))
-            await self._database.write(
-                lambda tx: note_manifest(tx, origin, media_id, manifest=text, size=manifest.size)
-            )
-
-    async def _recall_manifest(self, under_way: _Transfer) -> None:
-        """What an earlier run of the node was told."""
-        if under_way.manifest is None and under_way.row.manifest is not None:
-            raw = json.loads(under_way.row.manifest)
-            origin, media_id = under_way.key
-            under_way.manifest = check_manifest(raw, self._keys, origin=origin, media_id=media_id)
-            under_way.text = under_way.row.manifest
-
-    def _is_worth_it(self, under_way: _Transfer, manifest: Manifest, sources: list[str]) -> bool:
+    def _is_worth_it(self, under_way: Transfer, manifest: Manifest, sources: list[str]) -> bool:
         """Whether somebody asked for it, or it costs the best of the links little."""
-        rates = [rate for server in sources if (rate := self._rate(server)) is not None]
+        rates = [rate for server in sources if (rate := self._sources.rate(server)) is not None]
         if not rates:
             return False
         if under_way.row.asked or self._policy.allows(manifest.size, manifest.content_type, rates[0]):
@@ -467,36 +331,9 @@ class MediaTransfers:
 
     # Its octets
 
-    async def _hashes(self, under_way: _Transfer, sources: list[str]) -> bytes | None:
-        """The hashes of the chunks, from whoever has them right."""
-        if under_way.chunks:
-            return under_way.chunks
-        origin, media_id = under_way.key
-        manifest = under_way.manifest
-        assert manifest is not None
-        for server in sources:
-            try:
-                answer = await self._mesh.ask(
-                    server, "media_chunks", {"origin": origin, "media_id": media_id}, timeout_s=QUESTION_S
-                )
-                chunks = _base64_of(answer, "chunks")
-                Assembly(manifest, chunks)
-            except ValueError as error:
-                self._distrust(server, f"its hashes: {error}")
-            except MatrixError:
-                under_way.tickets.pop(server, None)
-            else:
-                under_way.chunks = chunks
-                await self._database.write(partial(note_chunks, origin=origin, media_id=media_id, chunks=chunks))
-                return chunks
-        return None
-
-    async def _begin(self, under_way: _Transfer, manifest: Manifest, sources: list[str]) -> bool:
+    async def _begin(self, under_way: Transfer, manifest: Manifest) -> bool:
         """Makes ready to collect, with what an earlier run of the node left. Raises: OSError."""
-        chunks: bytes | None = b""
-        if manifest.chunks is not None:
-            under_way.chunks = under_way.chunks or under_way.row.chunks or b""
-            chunks = await self._hashes(under_way, sources)
+        chunks = await self._sources.hashes(under_way, manifest)
         if chunks is None:
             return False
         assembly, path = Assembly(manifest, chunks), self._part(under_way)
@@ -515,25 +352,19 @@ class MediaTransfers:
         under_way.assembly = assembly
         return True
 
-    async def _pull_from(self, under_way: _Transfer, assembly: Assembly, server: str) -> None:
+    async def _pull_from(self, under_way: Transfer, assembly: Assembly, server: str) -> None:
         """Takes chunks from one server until none are left to ask for, or it does not bring them."""
-        rate = self._rate(server)
+        rate = self._sources.rate(server)
         if rate is None:
             return
-        async with self._turn(server, rate):
-            side_by_side = 2 if _is_slow(rate) else AT_ONCE
+        async with self._sources.turn(server, rate):
+            side_by_side = 2 if is_slow(rate) else AT_ONCE
             await _all(self._pull(under_way, assembly, server, rate) for _ in range(side_by_side))
 
-    def _turn(self, server: str, rate: LinkRate) -> asyncio.Semaphore:
-        """Of those that want something of a server over a slow link, one is served at a time."""
-        turns = self._turns.get(server) or asyncio.Semaphore(1 if _is_slow(rate) else AT_ONCE)
-        _remember(self._turns, server, turns)
-        return turns
-
-    async def _pull(self, under_way: _Transfer, assembly: Assembly, server: str, rate: LinkRate) -> None:
+    async def _pull(self, under_way: Transfer, assembly: Assembly, server: str, rate: LinkRate) -> None:
         origin, media_id = under_way.key
         part_octets = part_octets_on(rate.bit_rate)
-        while server in under_way.tickets and self._is_trusted(server):
+        while server in under_way.tickets and self._sources.is_trusted(server):
             span = assembly.take(part_octets)
             if span is None:
                 return
@@ -550,7 +381,7 @@ class MediaTransfers:
                 return
             good, bad = assembly.put(span, data)
             if bad:
-                self._distrust(server, "a chunk with another hash")
+                self._sources.distrust(server, "a chunk with another hash")
                 under_way.tickets.pop(server, None)
             if good:
                 path = self._part(under_way)
@@ -559,7 +390,7 @@ class MediaTransfers:
             if await self._database.read(lambda tx: transfer(tx, origin, media_id)) is None:
                 return
 
-    async def _octets(self, under_way: _Transfer, server: str, span: Span, rate: LinkRate) -> bytes | None:
+    async def _octets(self, under_way: Transfer, server: str, span: Span, rate: LinkRate) -> bytes | None:
         """The octets of a span, in as many parts as it takes; None, if the server has them no more.
 
         Raises: PeerUnreachable.
@@ -580,7 +411,7 @@ class MediaTransfers:
             collected += part
         return bytes(collected)
 
-    async def _finish(self, under_way: _Transfer, assembly: Assembly) -> bool:
+    async def _finish(self, under_way: Transfer, assembly: Assembly) -> bool:
         """Raises: NotFound, if the origin contradicts itself; OSError."""
         path, manifest = self._part(under_way), assembly.manifest
         digest = await self._library.files.run(lambda: _digest_durably(path))
@@ -595,14 +426,7 @@ class MediaTransfers:
 
     # What is remembered and told
 
-    def _is_trusted(self, server: str) -> bool:
-        return self._clock() >= self._distrusted.get(server, 0.0)
-
-    def _distrust(self, server: str, why: str) -> None:
-        log.warning("a neighbor sent forged media", extra={"peer": server, "reason": why})
-        _remember(self._distrusted, server, self._clock() + DISTRUST_S)
-
-    def _tell_progress(self, under_way: _Transfer, assembly: Assembly, server: str) -> None:
+    def _tell_progress(self, under_way: Transfer, assembly: Assembly, server: str) -> None:
         meter, held, size = under_way.meter, assembly.octets_held, assembly.manifest.size
         if meter is None:
             return
@@ -612,7 +436,7 @@ class MediaTransfers:
             self._tell_people(under_way, assembly.manifest, server, octets=held)
             self._mesh.spawn(self._note(under_way), name="note media")
 
-    def _tell_people(self, under_way: _Transfer, manifest: Manifest, server: str, *, octets: int) -> None:
+    def _tell_people(self, under_way: Transfer, manifest: Manifest, server: str, *, octets: int) -> None:
         """Of what users of this node want; what neighbors want is theirs to tell."""
         if under_way.row.for_server is None:
             self._tell(
@@ -626,7 +450,7 @@ class MediaTransfers:
                 )
             )
 
-    async def _note(self, under_way: _Transfer) -> None:
+    async def _note(self, under_way: Transfer) -> None:
         """Writes down how far it is, for people who ask another process."""
         origin, media_id = under_way.key
         held = 0 if under_way.assembly is None else under_way.assembly.octets_held
@@ -639,32 +463,11 @@ class MediaTransfers:
         await self._database.write(unit)
 
 
-def _is_slow(rate: LinkRate) -> bool:
-    return rate.bit_rate is not None and rate.bit_rate < SLOW_BIT_RATE
-
-
 async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Runs them side by side to their ends; then raises the first error, if there was one."""
     for result in await asyncio.gather(*works, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
-
-
-def _base64_of(answer: dict[str, Any], name: str) -> bytes:
-    """Raises: BadManifest."""
-    value = answer.get(name)
-    try:
-        return decode_base64(value if isinstance(value, str) else "?")
-    except ValueError:
-        raise BadManifest(f"{name} is not base64") from None
-
-
-def _remember(known: OrderedDict[Any, Any], key: Any, value: Any) -> None:
-    """Puts a value; the one that was put longest ago goes, where there are too many."""
-    known[key] = value
-    known.move_to_end(key)
-    while len(known) > REMEMBERED_MAX:
-        known.popitem(last=False)
 
 
 def _write(path: Path, good: list[tuple[int, bytes]]) -> None:

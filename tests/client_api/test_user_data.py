@@ -23,8 +23,8 @@ async def test_what_clients_ask_for_before_they_show_anything() -> None:
         assert (await alice.get("/account/3pid")).body == {"threepids": []}
         assert (await alice.get("/pushers")).body == {"pushers": []}
         assert (await alice.get("/voip/turnServer")).body == {}
-        assert (await alice.get("/media/config", version="v1")).body == {"m.upload.size": 0}
-        assert (await alice.get("/_matrix/media/v3/config")).body == {"m.upload.size": 0}
+        assert (await alice.get("/media/config", version="v1")).body == {"m.upload.size": 100 << 20}
+        assert (await alice.get("/_matrix/media/v3/config")).body == {"m.upload.size": 100 << 20}
 
 
 async def test_a_missing_object_is_not_a_missing_endpoint() -> None:

@@ -70,8 +70,7 @@ def test_wrong_octets_are_never_shown_and_the_file_comes_from_elsewhere(forgery:
         got = await download(there.users["c"], where)
         assert got.errcode == "M_NOT_YET_UPLOADED"
         found_out = forgery in ("another octet", "zeros", "of another place")
-        distrusted = there.transfers("c")._distrusted
-        assert list(distrusted) == ([there.mesh.nodes["b"].server_name] if found_out else [])
+        assert there.transfers("c")._sources.distrusted() == ([there.mesh.nodes["b"].server_name] if found_out else [])
         there.mesh.heal()
         assert (await until_here(there.users["c"], where, within_s=120)).body == CONTENT
         await there.mesh.stop()
@@ -124,7 +123,7 @@ def test_a_forged_manifest_ends_the_trust_of_who_sent_it(question: str, forge: C
         there, where = await liar_with_a_copy()
         asked = lie_in_answers(there.mesh, "b", question, forge)
         assert (await download(there.users["c"], where)).errcode == "M_NOT_YET_UPLOADED"
-        assert list(there.transfers("c")._distrusted) == [there.mesh.nodes["b"].server_name]
+        assert there.transfers("c")._sources.distrusted() == [there.mesh.nodes["b"].server_name]
         assert len(asked) == 1
         there.mesh.heal()
         assert (await until_here(there.users["c"], where, within_s=120)).body == CONTENT

@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from p2pserver.node.media_transfers import part_name
+from p2pserver.node.simulation import RoomActions
+from p2pserver.store.media_transfers import part_name
 from tests.media.meshes import FETCH, ask, download, live, octets, scene, until_here, upload
 from transports.sim import LinkConditions
 
@@ -199,6 +200,52 @@ def test_a_neighbor_in_between_looks_for_it() -> None:
         where = await upload(there.users["a"], octets(50_000))
         got = await until_here(there.users["c"], where, within_s=60)
         assert got.body == octets(50_000)
+        await there.mesh.stop()
+
+    live(story())
+
+
+def test_a_text_does_not_wait_for_a_file() -> None:
+    """Over 19,200 bit/s, while 100 kB are under way: a text is there in the time of a few datagrams."""
+
+    async def story() -> None:
+        there = await scene("a", "b", conditions=LinkConditions(bit_rate=19_200, datagram_octets_max=250))
+        anna, boris = there.users["a"], there.users["b"]
+        room = await RoomActions.create(anna, preset="public_chat")
+        await RoomActions.join(boris, room.room_id, via=there.mesh.nodes["a"].server_name)
+        assert await there.mesh.until_equal(room.room_id, within_s=600) is not None
+        await asyncio.sleep(60)
+        where = await upload(anna, octets(100_000))
+        assert (await ask(boris, "POST", f"{FETCH}/{where}")).status == 200
+        await asyncio.sleep(15)
+        database, loop = there.mesh.nodes["b"].database, asyncio.get_running_loop()
+        assert database is not None
+        for number in range(3):
+            assert json.loads((await ask(boris, "GET", f"{FETCH}/{where}")).body)["state"] == "under_way"
+            before, began = database.position, loop.time()
+            await room.send(f"overtakes {number}")
+            assert await database.wait([f"room:{room.room_id}"], after=before, timeout_s=30)
+            assert loop.time() - began < 2.5, "9 s of the file were asked for"
+            await asyncio.sleep(3)
+        assert (await until_here(boris, where, within_s=300)).body == octets(100_000)
+        await there.mesh.stop()
+
+    live(story())
+
+
+def test_many_files_that_nobody_has_keep_no_other_from_coming() -> None:
+    async def story() -> None:
+        there = await scene("a", "b", "c")
+        lost = [await upload(there.users["a"], octets(100, number)) for number in range(80)]
+        there.mesh.partition({"a"}, {"b", "c"})
+        await asyncio.sleep(60)
+        got = await asyncio.gather(*(download(there.users["b"], each, timeout_ms=100) for each in lost))
+        assert {each.errcode for each in got} == {"M_NOT_YET_UPLOADED"}
+        where = await upload(there.users["c"], octets(5_000))
+        assert (await download(there.users["b"], where)).body == octets(5_000)
+        there.mesh.heal()
+        await asyncio.sleep(200)
+        assert {(await download(there.users["b"], each, allow_remote="false")).status for each in lost} == {200}
         await there.mesh.stop()
 
     live(story())
