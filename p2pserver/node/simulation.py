@@ -143,7 +143,7 @@ class SimulatedMesh:
         )
         await simulated.node.start()
         for client in simulated.clients.values():
-            client.app = simulated.node.client_api.asgi_app()
+            client.app = simulated.node.asgi_app()
 
     async def crash(self, name: str) -> None:
         """The power goes: no goodbye, no last commit."""
@@ -182,7 +182,7 @@ class SimulatedMesh:
 
         assert simulated.database is not None
         await simulated.database.write(make)
-        client = InProcessClient(simulated.running.client_api.asgi_app(), user_id, token)
+        client = InProcessClient(simulated.running.asgi_app(), user_id, token)
         simulated.clients[user_id] = client
         return client
 
