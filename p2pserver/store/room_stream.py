@@ -201,3 +201,14 @@ def small_rooms_of(tx: Tx, user_id: str, *, members_max: int) -> list[str]:
     """Of those, the rooms with at most so many members."""
     rooms = rooms_joined_by(tx, user_id)
     return [room_id for room_id in rooms if member_counts(tx, room_id)["join"] <= members_max]
+
+
+def messages_of(tx: Tx, room_id: str, sender: str, *, most: int) -> list[str]:
+    """The newest accepted messages of a user that nobody has redacted, newest first; no redactions."""
+    rows = tx.all(
+        "SELECT event_id FROM events WHERE room_id = ? AND sender = ? AND state_key IS NULL AND redacted_by IS NULL"
+        f" AND outlier = 0 AND verdict = 'accepted' AND type NOT IN ('m.room.redaction', '{HEALING_TYPE}')"
+        " ORDER BY position DESC LIMIT ?",
+        (room_id, sender, most),
+    )
+    return [event_id for (event_id,) in rows]

@@ -302,6 +302,30 @@ async def test_users_are_joined_and_made_admins_of_a_room(version: str) -> None:
         ).status == 404
 
 
+async def test_what_a_user_said_is_redacted_everywhere() -> None:
+    async with running_admin_node() as at:
+        alice, bob = await at.node.register("alice"), await at.node.register("bob")
+        room_id = (await alice.post("/createRoom", {"preset": "public_chat"}))["room_id"]
+        await bob.post(f"/join/{room_id}")
+        said = [await say(bob, room_id, f"spam{number}") for number in range(3)]
+        own = await say(alice, room_id, "fine")
+        one = await at.post(f"/v1/user/{bob.user_id}/redact", {"rooms": [room_id], "limit": 1, "reason": "spam"})
+        status = await until(at, f"/v1/user/redact_status/{one['redact_id']}")
+        assert status["failed_redactions"] == {}
+
+        async def bodies() -> list[str | None]:
+            return [(await alice.get(f"/rooms/{room_id}/event/{each}"))["content"].get("body") for each in said]
+
+        assert await bodies() == ["spam0", "spam1", None]
+        await bob.post(f"/rooms/{room_id}/leave")
+        rest = await at.post(f"/v1/user/{bob.user_id}/redact", {"rooms": []})
+        await until(at, f"/v1/user/redact_status/{rest['redact_id']}")
+        assert await bodies() == [None, None, None]
+        assert (await alice.get(f"/rooms/{room_id}/event/{own}"))["content"]["body"] == "fine"
+        assert (await at.ask("GET", "/v1/user/redact_status/x")).errcode == "M_NOT_FOUND"
+        assert (await at.ask("POST", "/v1/user/bob/redact", {})).errcode == "M_INVALID_PARAM"
+
+
 async def test_notices_reach_a_user_in_a_room_of_their_own() -> None:
     async with running_admin_node() as at:
         alice = await at.node.register("alice")
