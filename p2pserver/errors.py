@@ -4,7 +4,7 @@ Each class carries its Matrix error code and HTTP status; `client_api` turns it 
 an error response. What is wrong with a peer's event is not an exception but a `Verdict`.
 
     MatrixError
-    ├── BadJson, NotJson, MissingParam, InvalidParam, TooLarge
+    ├── BadJson, NotJson, MissingParam, InvalidParam, TooLarge, ProfileTooLarge, KeyTooLarge
     ├── Forbidden, InviteBlocked, NotFound, Unrecognized, LimitExceeded
     ├── MissingToken, UnknownToken, GuestAccessForbidden
     ├── UserDeactivated, UserLocked, UserSuspended
@@ -63,6 +63,14 @@ class InvalidParam(MatrixError):
 
 class TooLarge(MatrixError):
     errcode, http_status = "M_TOO_LARGE", 413
+
+
+class ProfileTooLarge(MatrixError):
+    errcode = "M_PROFILE_TOO_LARGE"
+
+
+class KeyTooLarge(MatrixError):
+    errcode = "M_KEY_TOO_LARGE"
 
 
 class Forbidden(MatrixError):

@@ -46,9 +46,10 @@ SUSPENDED_MAY_NOT = {
     ("POST", "/rooms/{room_id}/upgrade"),
     ("PUT", "/directory/room/{alias}"),
     ("PUT", "/directory/list/room/{room_id}"),
-    ("PUT", "/profile/{user_id}/displayname"),
-    ("PUT", "/profile/{user_id}/avatar_url"),
+    ("PUT", "/profile/{user_id}/{field}"),
     ("DELETE", "/profile/{user_id}/{field}"),
+    ("PUT", "/uk.tcpip.msc4133/profile/{user_id}/{field}"),
+    ("DELETE", "/uk.tcpip.msc4133/profile/{user_id}/{field}"),
 }
 SHADOWED = {*_EVENTS, *_ABOUT_OTHERS, ("PUT", "/rooms/{room_id}/typing/{user_id}")}
 

@@ -11,73 +11,92 @@ import json
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
-from p2pserver.errors import BadJson, Forbidden, InvalidParam, MatrixError, NotFound, TooLarge
+from p2pserver.errors import BadJson, Forbidden, InvalidParam, MatrixError, MissingParam, NotFound, TooLarge
 from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.identifiers import is_user_id, server_of
 from p2pserver.rooms.service import Rooms
-from p2pserver.store.accounts import Profile, drop_profile_spread, next_profile_spread, profile_of, set_profile_field
+from p2pserver.store.accounts import drop_profile_spread, next_profile_spread, profile_of, set_profile_field
+from p2pserver.store.profiles import (
+    cache_profile,
+    cached_profile,
+    check_size,
+    delete_field,
+    is_field_name,
+    put_field,
+    whole_profile,
+)
 from p2pserver.store.tx import Tx
 
 routes = Routes()
 
-DISPLAYNAME_CHARACTERS_MAX = 256
-AVATAR_URL_CHARACTERS_MAX = 1000
+_IN_MEMBER_EVENTS = {"displayname": 256, "avatar_url": 1000}
+"""The fields that every member event repeats, with the characters that they may have."""
 REMOTE_TIMEOUT_S = 5.0
 SPREAD_PAUSE_S = 0.05
 """Between two rooms, so that the requests of other people get their turn."""
 
 
 @routes.route("GET", "/profile/{user_id}", auth="optional")
+@routes.route("GET", "/uk.tcpip.msc4133/profile/{user_id}", versions=("unstable",), auth="optional")
 async def get_profile(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`GET /profile/{userId}`."""
-    return (await _profile(api, request.params["user_id"])).to_json()
+    return await _profile(api, request.params["user_id"])
 
 
 @routes.route("GET", "/profile/{user_id}/{field}", auth="optional")
+@routes.route("GET", "/uk.tcpip.msc4133/profile/{user_id}/{field}", versions=("unstable",), auth="optional")
 async def get_profile_field(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
-    """`GET /profile/{userId}/displayname` and `…/avatar_url`; `{}` if the user has set none."""
+    """`GET /profile/{userId}/{keyName}`; `{}` if the user has set no display name or avatar."""
     field = request.params["field"]
-    profile = (await _profile(api, request.params["user_id"])).to_json()
-    if field not in profile and field not in ("displayname", "avatar_url"):
+    profile = await _profile(api, request.params["user_id"])
+    if field not in profile and field not in _IN_MEMBER_EVENTS:
         raise NotFound("this profile has no such field")
     return {field: profile[field]} if field in profile else {}
 
 
-@routes.route("PUT", "/profile/{user_id}/displayname")
-async def put_displayname(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
-    """`PUT /profile/{userId}/displayname`; empty, null or absent removes it."""
-    value = _own_field(request, "displayname")
-    if value is not None and len(value) > DISPLAYNAME_CHARACTERS_MAX:
-        raise TooLarge(f"a display name has at most {DISPLAYNAME_CHARACTERS_MAX} characters")
-    return await _set(api, request, "displayname", value)
-
-
-@routes.route("PUT", "/profile/{user_id}/avatar_url")
-async def put_avatar_url(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
-    """`PUT /profile/{userId}/avatar_url`; empty, null or absent removes it."""
-    value = _own_field(request, "avatar_url")
-    if value is not None and len(value) > AVATAR_URL_CHARACTERS_MAX:
-        raise TooLarge(f"an avatar URL has at most {AVATAR_URL_CHARACTERS_MAX} characters")
-    return await _set(api, request, "avatar_url", value)
+@routes.route("PUT", "/profile/{user_id}/{field}")
+@routes.route("PUT", "/uk.tcpip.msc4133/profile/{user_id}/{field}", versions=("unstable",))
+async def put_profile_field(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """`PUT /profile/{userId}/{keyName}`; an empty, absent or null display name or avatar is removed."""
+    field = _own_field(request)
+    value = request.body.get(field)
+    if field in _IN_MEMBER_EVENTS:
+        return await _set(api, request, field, _short_text(field, value))
+    if field not in request.body:
+        raise MissingParam(f"`{field}` is missing")
+    if field == "m.tz" and not isinstance(value, str):
+        raise BadJson("`m.tz` is not a string")
+    await api.database.write(lambda tx: put_field(tx, request.requester.user_id, field, value))
+    return {}
 
 
 @routes.route("DELETE", "/profile/{user_id}/{field}")
+@routes.route("DELETE", "/uk.tcpip.msc4133/profile/{user_id}/{field}", versions=("unstable",))
 async def delete_profile_field(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`DELETE /profile/{userId}/{keyName}`."""
+    field = _own_field(request)
+    if field in _IN_MEMBER_EVENTS:
+        return await _set(api, request, field, None)
+    await api.database.write(lambda tx: delete_field(tx, request.requester.user_id, field))
+    return {}
+
+
+def _own_field(request: ApiRequest) -> str:
+    """Raises: Forbidden, if it is somebody else's profile; InvalidParam, KeyTooLarge."""
+    if request.params["user_id"] != request.requester.user_id:
+        raise Forbidden("that is another user's profile")
     field = request.params["field"]
-    if request.params["user_id"] != request.requester.user_id:
-        raise Forbidden("that is another user's profile")
-    if field not in ("displayname", "avatar_url"):
-        return {}
-    return await _set(api, request, field, None)
+    if not is_field_name(field):
+        raise InvalidParam("a profile has no field of such a name")
+    return field
 
 
-def _own_field(request: ApiRequest, field: str) -> str | None:
-    if request.params["user_id"] != request.requester.user_id:
-        raise Forbidden("that is another user's profile")
-    value = request.body.get(field)
+def _short_text(field: str, value: object) -> str | None:
+    """Raises: BadJson, TooLarge."""
     if value is not None and not isinstance(value, str):
         raise BadJson(f"`{field}` is not a string")
+    if value is not None and len(value) > _IN_MEMBER_EVENTS[field]:
+        raise TooLarge(f"`{field}` has at most {_IN_MEMBER_EVENTS[field]} characters")
     return value or None
 
 
@@ -125,8 +144,8 @@ def spread_one(tx: Tx, rooms: Rooms) -> bool:
     return True
 
 
-async def _profile(api: ClientApi, user_id: str) -> Profile:
-    """The profile of anybody: from the store, from his server, or as it stands in a room that is held here.
+async def _profile(api: ClientApi, user_id: str) -> dict[str, Any]:
+    """The profile of anybody: from the store, from his server, or, while that is away, what was last known of it.
 
     Raises: InvalidParam, NotFound.
     """
@@ -134,34 +153,51 @@ async def _profile(api: ClientApi, user_id: str) -> Profile:
         raise InvalidParam("that is not a user ID")
     server = server_of(user_id)
     if server == api.server_name:
-        profile = await api.database.read(lambda tx: profile_of(tx, user_id))
+        profile = await api.database.read(lambda tx: whole_profile(tx, user_id))
         if profile is None:
             raise NotFound("there is no such user")
         return profile
     try:
         answer = await api.remote.ask(server, "profile", {"user_id": user_id}, timeout_s=REMOTE_TIMEOUT_S)
     except MatrixError as error:
-        seen = await api.database.read(lambda tx: profile_in_rooms(tx, user_id))
-        if seen is None:
+        seen = await api.database.read(lambda tx: last_known_profile(tx, user_id))
+        if seen is None or error.errcode == "M_NOT_FOUND":
             raise NotFound("this profile is not known here") from error
         return seen
-    return _checked(answer)
+    checked = _checked(answer)
+    if checked != await api.database.read(lambda tx: cached_profile(tx, user_id)):
+        await api.database.write(lambda tx: cache_profile(tx, user_id, checked))
+    return checked
 
 
-def profile_in_rooms(tx: Tx, user_id: str) -> Profile | None:
-    """What the newest of a user's current member events says."""
+def last_known_profile(tx: Tx, user_id: str) -> dict[str, Any] | None:
+    """What his node last answered, with the name and the avatar of the newest of the user's current member events."""
+    cached = cached_profile(tx, user_id)
     row = tx.one(
         "SELECT CAST(events.raw AS TEXT) FROM current_state JOIN events USING (event_id)"
         " WHERE current_state.type = 'm.room.member' AND current_state.state_key = ? AND membership = 'join'"
         " ORDER BY events.origin_server_ts DESC LIMIT 1",
         (user_id,),
     )
-    return None if row is None else _checked(json.loads(row[0]).get("content", {}))
+    if row is None:
+        return cached
+    content = json.loads(row[0]).get("content", {})
+    shown = _checked({name: content[name] for name in _IN_MEMBER_EVENTS if name in content})
+    return {**{name: value for name, value in (cached or {}).items() if name not in _IN_MEMBER_EVENTS}, **shown}
 
 
-def _checked(answer: dict[str, Any]) -> Profile:
-    """A profile from fields that somebody else filled."""
-    name, avatar = answer.get("displayname"), answer.get("avatar_url")
-    return Profile(
-        displayname=name if isinstance(name, str) else None, avatar_url=avatar if isinstance(avatar, str) else None
-    )
+def _checked(answer: dict[str, Any]) -> dict[str, Any]:
+    """A profile from fields that somebody else filled: what is none of a profile is left out."""
+    profile: dict[str, Any] = {}
+    for name, value in answer.items():
+        try:
+            sane = isinstance(value, str) if name in _IN_MEMBER_EVENTS else is_field_name(name)
+        except MatrixError:
+            continue
+        if sane:
+            profile[name] = value
+    try:
+        check_size(profile)
+    except MatrixError:
+        return {name: value for name, value in profile.items() if name in _IN_MEMBER_EVENTS and len(value) <= 1000}
+    return profile

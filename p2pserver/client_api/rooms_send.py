@@ -5,6 +5,7 @@ Source: client-server API, "Sending events to a room", "Redactions" (since v1.18
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,12 +14,18 @@ from p2pserver.client_api.member_events import send_member_event
 from p2pserver.client_api.room_access import require_joined
 from p2pserver.client_api.room_aliases import check_canonical_alias
 from p2pserver.client_api.transactions import answered_once, transaction_path
-from p2pserver.errors import InvalidParam
-from p2pserver.http_api.body_fields import optional_string
+from p2pserver.errors import InvalidParam, MatrixError
+from p2pserver.http_api.body_fields import optional_list, optional_string
 from p2pserver.http_api.routing import ApiRequest, Requester, Routes
+from p2pserver.store.relations import related_events
+from p2pserver.store.room_stream import FIRST
 from p2pserver.store.tx import Tx
 
 routes = Routes()
+
+WITH_RELATIONS = "org.matrix.msc3912.with_relations"
+RELATED_REDACTED_MAX = 200
+"""How many events go with one that is redacted, the newest first."""
 
 TYPED = ("m.room.message", "m.room.encrypted")
 """Whoever sends such an event has stopped typing."""
@@ -53,7 +60,15 @@ async def redact_event(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     reason = optional_string(request.body, "reason")
     content = {"redacts": event_id} if reason is None else {"redacts": event_id, "reason": reason}
     path = transaction_path("rooms", room_id, "redact", event_id, txn_id)
-    return await _once(api, requester, path, lambda tx: _redact(api, tx, requester, room_id, content))
+    kinds = optional_list(request.body, WITH_RELATIONS)
+
+    def act(tx: Tx) -> str:
+        redaction_id = _redact(api, tx, requester, room_id, content)
+        if kinds:
+            _redact_related(api, tx, requester, event_id, content, kinds)
+        return redaction_id
+
+    return await _once(api, requester, path, act)
 
 
 @routes.route("PUT", "/rooms/{room_id}/state/{event_type}")
@@ -92,6 +107,34 @@ async def _once(api: ClientApi, requester: Requester, path: str, act: Callable[[
         return answered_once(tx, requester, path, wall_ms=api.wall_ms(), act=first)
 
     return await api.database.write(unit)
+
+
+def _redact_related(
+    api: ClientApi, tx: Tx, requester: Requester, event_id: str, content: Mapping[str, Any], kinds: list[Any]
+) -> None:
+    """Redacts what relates to a redacted event in one of these ways (`*`: in any), as far as the user may.
+
+    Source: MSC3912.
+    """
+    target = api.rooms.stored(tx, event_id)
+    if target is None:
+        return
+    rows = related_events(
+        tx,
+        target.pdu.room_id,
+        event_id,
+        levels=1,
+        above=FIRST,
+        upto=tx.position(),
+        forward=False,
+        limit=RELATED_REDACTED_MAX,
+    )
+    for related_id, _ in rows:
+        related = api.rooms.stored(tx, related_id)
+        relation = None if related is None else related.pdu.content.get("m.relates_to")
+        if isinstance(relation, Mapping) and ("*" in kinds or relation.get("rel_type") in kinds):
+            with contextlib.suppress(MatrixError):
+                _redact(api, tx, requester, target.pdu.room_id, {**content, "redacts": related_id})
 
 
 def _redact(api: ClientApi, tx: Tx, requester: Requester, room_id: str, body: Mapping[str, Any]) -> str:

@@ -16,9 +16,12 @@ VERSIONS = ["r0.6.1", *(f"v1.{minor}" for minor in range(1, 13))]
 UNSTABLE_FEATURES = {
     "org.matrix.msc3916.stable": True,
     "org.matrix.e2e_cross_signing": True,
+    "org.matrix.msc3912": True,
     "org.matrix.simplified_msc3575": True,
     "uk.half-shot.msc2666.query_mutual_rooms": True,
     "uk.half-shot.msc2666.query_mutual_rooms.stable": True,
+    "uk.tcpip.msc4133": True,
+    "uk.tcpip.msc4133.stable": True,
 }
 
 
@@ -53,7 +56,7 @@ async def capabilities(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
             "m.change_password": {"enabled": True},
             "m.set_displayname": {"enabled": True},
             "m.set_avatar_url": {"enabled": True},
-            "m.profile_fields": {"enabled": True, "allowed": ["displayname", "avatar_url"]},
+            "m.profile_fields": {"enabled": True},
             "m.3pid_changes": {"enabled": False},
             "m.get_login_token": {"enabled": True},
             "m.forget_forced_upon_leave": {"enabled": False},

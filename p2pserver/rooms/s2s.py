@@ -15,6 +15,7 @@ from p2pserver.rooms import knocking, restricted, summaries
 from p2pserver.rooms.published_rooms import published_rooms
 from p2pserver.rooms.s2s_users import user_handlers
 from p2pserver.rooms.service import Rooms
+from p2pserver.rooms.times import event_for_server
 from p2pserver.store import aliases
 from p2pserver.store.tx import Tx
 
@@ -69,6 +70,9 @@ def s2s_handlers(rooms: Rooms, *, private: bool) -> dict[str, S2sHandler]:
             suggested_only=body.get("suggested_only") is True,
         )
 
+    def timestamp_to_event(tx: Tx, origin: str, body: dict[str, Any]) -> dict[str, Any]:
+        return event_for_server(tx, origin, _room_id(body), body)
+
     def public_rooms(tx: Tx, origin: str, body: dict[str, Any]) -> dict[str, Any]:
         if private:
             raise Forbidden("this node does not list its rooms")
@@ -85,6 +89,7 @@ def s2s_handlers(rooms: Rooms, *, private: bool) -> dict[str, S2sHandler]:
         "send_knock": send_knock,
         "directory": directory,
         "hierarchy": hierarchy,
+        "timestamp_to_event": timestamp_to_event,
         "public_rooms": public_rooms,
         **user_handlers(rooms.server_name, private=private),
     }

@@ -12,9 +12,10 @@ from typing import Any, TypeAlias
 
 from p2pserver.errors import BadJson, Forbidden, NotFound
 from p2pserver.identifiers import server_of
-from p2pserver.store.accounts import profile_of, search_local_users, user_exists
+from p2pserver.store.accounts import search_local_users, user_exists
 from p2pserver.store.device_keys import local_keys
 from p2pserver.store.one_time_keys import claim_key
+from p2pserver.store.profiles import whole_profile
 from p2pserver.store.tx import Tx
 
 UserHandler: TypeAlias = Callable[[Tx, str, dict[str, Any]], dict[str, Any]]
@@ -55,10 +56,10 @@ def _profile(tx: Tx, origin: str, body: dict[str, Any]) -> dict[str, Any]:
     user_id = body.get("user_id")
     if not isinstance(user_id, str):
         raise BadJson("`user_id` is not a string")
-    profile = profile_of(tx, user_id)
+    profile = whole_profile(tx, user_id)
     if profile is None:
         raise NotFound("there is no such user")
-    return profile.to_json()
+    return profile
 
 
 def query_keys(tx: Tx, server_name: str, body: dict[str, Any]) -> dict[str, Any]:

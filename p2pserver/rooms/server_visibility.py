@@ -72,6 +72,15 @@ def may_have_content(tx: Tx, server: str, event_id: str) -> bool:
     return _sees(tx, server, found.pdu, found.state_before, found.state_after, joined_now=True)
 
 
+def may_see_content(tx: Tx, server: str, event_id: str) -> bool:
+    """Whether the history visibility shows the event to users of the server."""
+    found = events.stored(tx, event_id)
+    if found is None or found.outlier or found.state_before is None or found.state_after is None:
+        return False
+    joined_now = memberships.is_joined(tx, found.pdu.room_id, server)
+    return _sees(tx, server, found.pdu, found.state_before, found.state_after, joined_now)
+
+
 def _sees(tx: Tx, server: str, event: Pdu, before: int, after: int, joined_now: bool) -> bool:
     state = state_groups.state_map(tx, before)
     visibility = visibility_in(tx, state)

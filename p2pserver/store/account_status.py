@@ -110,6 +110,7 @@ def close_account(tx: Tx, user_id: str, *, erase: bool) -> None:
         raise NotFound("there is no such user")
     if erase:
         tx.execute("UPDATE users SET displayname = NULL, avatar_url = NULL WHERE user_id = ?", (user_id,))
+        tx.execute("DELETE FROM profile_fields WHERE user_id = ?", (user_id,))
     for device_id in device_ids(tx, user_id):
         delete_device(tx, user_id, device_id)
     delete_tokens(tx, user_id)

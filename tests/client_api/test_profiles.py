@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from p2pserver.client_api import profiles, user_directory
+from p2pserver.store import profiles as stored_profiles
 from tests.client_api.harness import Client, Node, running_node
 from tests.client_api.neighbors import carry, two_nodes
 from tests.client_api.talk import at, invite_and_join, join, new_room, say, set_state, sync
@@ -45,21 +46,73 @@ async def test_a_profile_is_set_read_and_removed() -> None:
         assert (await bob.get(f"{path}/displayname")).body == {}
 
 
-@pytest.mark.parametrize(
-    ("field", "body", "status", "errcode"),
-    [
-        ("displayname", {"displayname": 7}, 400, "M_BAD_JSON"),
-        ("displayname", {"displayname": "x" * 257}, 413, "M_TOO_LARGE"),
-        ("avatar_url", {"avatar_url": "x" * 1001}, 413, "M_TOO_LARGE"),
-        ("avatar_url", {"avatar_url": []}, 400, "M_BAD_JSON"),
-        ("org.example.tz", {"org.example.tz": "UTC"}, 405, "M_UNRECOGNIZED"),
-    ],
-)
-async def test_profile_fields_that_are_refused(field: str, body: Any, status: int, errcode: str) -> None:
+REFUSED: list[tuple[str, Any, int, str]] = [
+    ("displayname", {"displayname": 7}, 400, "M_BAD_JSON"),
+    ("displayname", {"displayname": "x" * 257}, 413, "M_TOO_LARGE"),
+    ("avatar_url", {"avatar_url": "x" * 1001}, 413, "M_TOO_LARGE"),
+    ("avatar_url", {"avatar_url": []}, 400, "M_BAD_JSON"),
+    ("m.tz", {"m.tz": 7}, 400, "M_BAD_JSON"),
+    ("m.tz", {}, 400, "M_MISSING_PARAM"),
+    ("org.example.tz", {"org.example.other": 1}, 400, "M_MISSING_PARAM"),
+    ("nonsense", {"nonsense": 1}, 400, "M_INVALID_PARAM"),
+    ("Org.Example", {"Org.Example": 1}, 400, "M_INVALID_PARAM"),
+    ("org." + "x" * 252, {"org." + "x" * 252: 1}, 400, "M_KEY_TOO_LARGE"),
+    ("org.example.big", {"org.example.big": "x" * 65_536}, 400, "M_PROFILE_TOO_LARGE"),
+]
+
+
+async def test_profile_fields_that_are_refused() -> None:
     async with running_node() as node:
         alice = await node.register("alice")
-        answer = await alice.put(f"/profile/{alice.user_id}/{field}", body)
-        assert (answer.status, answer.errcode) == (status, errcode)
+        for field, body, status, errcode in REFUSED:
+            answer = await alice.put(f"/profile/{alice.user_id}/{field}", body)
+            assert (answer.status, answer.errcode) == (status, errcode), field
+        half = "x" * 40_000
+        assert (await alice.put(f"/profile/{alice.user_id}/org.example.a", {"org.example.a": half})).status == 200
+        answer = await alice.put(f"/profile/{alice.user_id}/org.example.b", {"org.example.b": half})
+        assert answer.errcode == "M_PROFILE_TOO_LARGE", "all fields together"
+        assert (await alice.put(f"/profile/{alice.user_id}/org.example.a", {"org.example.a": half})).status == 200
+
+
+async def test_a_profile_has_any_fields_also_on_another_node_and_while_that_is_away() -> None:
+    async with two_nodes() as (here, there, wire, _):
+        alice, bob = await here.register("alice"), await there.register("bob")
+        path = f"/profile/{bob.user_id}"
+        fields: dict[str, Any] = {"m.tz": "Europe/Paris", "org.example.pronouns": ["they", {"n": 1.5}], "org.a": None}
+        for name, value in fields.items():
+            assert (await bob.put(f"{path}/{name}", {name: value})).body == {}
+        whole = {"displayname": "bob", **fields}
+        assert (await bob.get(path)).body == whole
+        assert (await alice.get(path)).body == whole
+        assert (await alice.get(f"{path}/m.tz")).body == {"m.tz": "Europe/Paris"}
+        old = f"/_matrix/client/unstable/uk.tcpip.msc4133/profile/{bob.user_id}"
+        assert (await bob.delete(f"{old}/org.a")).body == {}
+        assert (await bob.put(f"{old}/m.tz", {"m.tz": "UTC"})).body == {}
+        assert (await alice.put(f"{path}/m.tz", {"m.tz": "UTC"})).errcode == "M_FORBIDDEN"
+        assert (await alice.delete(f"{path}/m.tz")).errcode == "M_FORBIDDEN"
+        del whole["org.a"]
+        whole["m.tz"] = "UTC"
+        assert (await alice.get(old)).body == whole
+        wire.plugged = False
+        assert (await alice.get(path)).body == whole
+        assert (await alice.get(f"{path}/org.a")).errcode == "M_NOT_FOUND"
+        assert (await alice.get(f"/profile/@nobody:{there.server_name}")).errcode == "M_NOT_FOUND"
+        wire.plugged = True
+        wire.answers["profile"] = {"displayname": 7, "Bad Name": 1, "org." + "x" * 300: 1, "org.good": {}}
+        assert (await alice.get(path)).body == {"org.good": {}}
+        wire.answers["profile"] = {"displayname": "Bob", "org.big": "x" * 70_000}
+        assert (await alice.get(path)).body == {"displayname": "Bob"}
+
+
+async def test_answers_about_profiles_are_kept_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_profiles, "CACHED_MAX", 3)
+    async with running_node() as node:
+        for number in range(5):
+            await node.database.write(lambda tx, number=number: stored_profiles.cache_profile(tx, f"@{number}:x", {}))
+        known = await node.database.read(
+            lambda tx: [number for number in range(5) if stored_profiles.cached_profile(tx, f"@{number}:x") is not None]
+        )
+        assert known == [2, 3, 4]
 
 
 async def test_profiles_of_others_and_of_nobody() -> None:
@@ -129,7 +182,7 @@ async def test_the_profile_of_somebody_on_another_node() -> None:
         assert (await alice.get(path)).body == {"avatar_url": "mxc://a/b"}
         wire.answers.clear()
         wire.plugged = False
-        assert (await alice.get(path)).errcode == "M_NOT_FOUND"
+        assert (await alice.get(path)).body == {"avatar_url": "mxc://a/b"}, "what was last told"
         wire.plugged = True
         room = await new_room(alice, preset="public_chat")
         assert (await bob.ask("POST", f"/join/{room}", {}, via=here.server_name)).status == 200

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.client_api.harness import running_node
+from tests.client_api.harness import Client, running_node
 from tests.client_api.talk import at, history, ids, join, new_room, say, set_state
 
 
@@ -210,3 +210,34 @@ async def test_messages_of_many_senders_keep_their_order() -> None:
         assert forward == backward[::-1]
         assert set(sent) <= set(forward)
         assert len(forward) == len(set(forward))
+
+
+async def test_what_relates_to_a_redacted_event_goes_with_it_if_asked_for_and_allowed() -> None:
+    async with running_node() as node:
+        alice, bob = await node.register("alice"), await node.register("bob")
+        room_id = await new_room(alice, preset="public_chat")
+        await join(bob, room_id)
+
+        async def related(client: Client, target: str, kind: str, txn: str) -> str:
+            content = {"body": kind, "m.relates_to": {"rel_type": kind, "event_id": target}}
+            event_id: str = (await client.put(at(room_id, "send", "m.room.message", txn), content))["event_id"]
+            return event_id
+
+        target = await say(bob, room_id, "message")
+        edit = await related(bob, target, "m.replace", "e")
+        reply = await related(bob, target, "m.thread", "t")
+        foreign = await related(alice, target, "m.replace", "f")
+        body = {"reason": "gone", "org.matrix.msc3912.with_relations": ["m.replace"]}
+        for _ in range(2):
+            assert (await bob.put(at(room_id, "redact", target, "r1"), body)).status == 200
+
+        async def is_redacted(event_id: str) -> bool:
+            return "redacted_because" in (await alice.get(at(room_id, "event", event_id)))["unsigned"]
+
+        assert [await is_redacted(each) for each in (target, edit, reply, foreign)] == [True, True, False, False]
+        everything = {"org.matrix.msc3912.with_relations": ["*"]}
+        assert (await alice.put(at(room_id, "redact", target, "r2"), everything)).status == 200
+        assert [await is_redacted(each) for each in (reply, foreign)] == [True, True]
+        assert (
+            await alice.put(at(room_id, "redact", target, "r3"), {**everything, "reason": 5})
+        ).errcode == "M_BAD_JSON"
