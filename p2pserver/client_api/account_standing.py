@@ -44,6 +44,7 @@ SUSPENDED_MAY_NOT = {
     ("POST", "/rooms/{room_id}/join"),
     ("POST", "/knock/{room_id_or_alias}"),
     ("POST", "/rooms/{room_id}/upgrade"),
+    ("PUT", "/org.matrix.msc4140/rooms/{room_id}/delayed_event/{event_type}/{txn_id}"),
     ("PUT", "/directory/room/{alias}"),
     ("PUT", "/directory/list/room/{room_id}"),
     ("PUT", "/profile/{user_id}/{field}"),

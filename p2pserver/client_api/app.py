@@ -140,11 +140,13 @@ class ClientApi:
 
     def start(self) -> None:
         """Goes on with what the last run of the node left undone. Call inside the event loop."""
+        from p2pserver.client_api.delayed_events import send_delayed_events
         from p2pserver.client_api.profiles import spread_profiles
 
         self.spawn(spread_profiles(self), name="spread-profiles")
         self.spawn(depart(self.database, self.rooms), name="depart")
         self.spawn(retry_pending_joins(self), name="retry-joins")
+        self.spawn(send_delayed_events(self), name="send-delayed-events")
 
     def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
         """Runs `work` beside the requests; `close` cancels it. What it raises is logged."""

@@ -9,6 +9,7 @@ from p2pserver.client_api import (
     account,
     content,
     cross_signing,
+    delayed_events,
     directory,
     ephemeral,
     event_by_time,
@@ -80,6 +81,7 @@ MODULES: tuple[ModuleType, ...] = (
     third_party_ids,
     old_sync,
     search,
+    delayed_events,
     sync,
     sliding_sync,
 )

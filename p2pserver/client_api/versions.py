@@ -17,6 +17,7 @@ UNSTABLE_FEATURES = {
     "org.matrix.msc3916.stable": True,
     "org.matrix.e2e_cross_signing": True,
     "org.matrix.msc3912": True,
+    "org.matrix.msc4140": True,
     "org.matrix.simplified_msc3575": True,
     "uk.half-shot.msc2666.query_mutual_rooms": True,
     "uk.half-shot.msc2666.query_mutual_rooms.stable": True,

@@ -24,6 +24,7 @@ _OF_A_USER = (
     "key_backups",
     "key_backup_numbers",
     "backed_up_keys",
+    "delayed_events",
     "pending_joins",
     "profile_spreads",
     "short_lived_tokens",

@@ -40,6 +40,14 @@ def remember_response(
     )
 
 
+def note_event(tx: Tx, user_id: str, device_id: str, path: str, event_id: str) -> None:
+    """What a request that was answered before made in the end."""
+    tx.execute(
+        "UPDATE client_transactions SET event_id = ? WHERE user_id = ? AND device_id = ? AND path = ?",
+        (event_id, user_id, device_id, path),
+    )
+
+
 def paths_of_events(tx: Tx, user_id: str, device_id: str, event_ids: Sequence[str]) -> dict[str, str]:
     """Of those events that this device sent: the path of the request."""
     found: dict[str, str] = {}
