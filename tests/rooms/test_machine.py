@@ -27,8 +27,8 @@ COMMON = settings(
     report_multiple_bugs=False,
     suppress_health_check=list(HealthCheck),
 )
-BRIEF = settings(COMMON, max_examples=40, phases=[Phase.generate, Phase.shrink])
-SEARCH = settings(COMMON, max_examples=150, phases=[Phase.generate])
+BRIEF = settings(COMMON, max_examples=25, phases=[Phase.generate, Phase.shrink])
+SEARCH = settings(COMMON, max_examples=100, phases=[Phase.generate])
 LONG = settings(BRIEF, derandomize=False, max_examples=1500, stateful_step_count=60)
 
 

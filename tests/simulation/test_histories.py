@@ -9,7 +9,7 @@ import pytest
 from p2pserver.events.versions import ROOM_VERSIONS
 from tests.simulation.history import History
 
-SEEDS_IN_CI = 40
+SEEDS_IN_CI = 16
 SEEDS_LONG = 200
 
 seen: Counter[str] = Counter()
