@@ -209,6 +209,13 @@ class Broadcast:
 
 
 @dataclass(frozen=True, slots=True)
+class HeardEphemera:
+    """The peer tells who types there, who is present, how far its users have read: a JSON text. No answer."""
+
+    edus: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class PeerHears:
     """The peer says which network's broadcasts it reads, and what counter its next one has. No answer."""
 
@@ -319,6 +326,7 @@ Effect: TypeAlias = (
     | NobodyHas
     | ReadOutbox
     | Broadcast
+    | HeardEphemera
     | PeerHears
     | ForgetOwed
     | ForgetRoom

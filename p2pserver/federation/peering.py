@@ -31,6 +31,7 @@ from p2pserver.federation.effects import (
     FindUnknown,
     ForgetRoom,
     Greeted,
+    HeardEphemera,
     Leave,
     OwedItem,
     PduResult,
@@ -59,6 +60,7 @@ from p2pserver.wire.messages import (
     PDUS_MAX,
     Beacons,
     Digests,
+    Ephemera,
     Hears,
     Hello,
     Item,
@@ -79,7 +81,10 @@ from p2pserver.wire.messages import (
     is_canonical_event_id,
     pdu_octets,
 )
-from p2pserver.wire.packing import unpack
+from p2pserver.wire.packing import pack, unpack
+
+EPHEMERA_OCTETS_MAX = 256 * 1024
+"""Of the EDUs in one message, unpacked."""
 
 
 class PeeringState(Enum):
@@ -292,6 +297,16 @@ class Peering:
         if self._channel.talking:
             self._channel.say(Hears(network_id, epoch, next_counter), Priority.STATE)
 
+    def tell_ephemera(self, edus: bytes, priority: Priority) -> bool:
+        """Tells EDUs that may be lost, as JSON text; False, if nothing can be told now.
+
+        Raises: WireError, if it is too much for one message.
+        """
+        if not self._channel.talking or self._channel.is_full:
+            return False
+        self._channel.say(Ephemera(pack(edus)), priority)
+        return True
+
     def overheard(self, room_id: str, pdu: Mapping[str, Any], *, ack_within_s: float) -> None:
         """An event was broadcast in the name of the peer, perhaps by somebody else.
 
@@ -470,6 +485,8 @@ class Peering:
                 self._wants.append(message)
             case Lacking():
                 self._rooms.lacking(message, now)
+            case Ephemera():
+                self._ephemera(message)
             case Hears():
                 self._channel.emit(PeerHears(message.network_id, message.epoch, message.next_counter))
             case Item():
@@ -484,6 +501,12 @@ class Peering:
                 self.media.want(message)
             case MediaPart():
                 self.media.part(message)
+
+    def _ephemera(self, message: Ephemera) -> None:
+        try:
+            self._channel.emit(HeardEphemera(unpack(message.edus, EPHEMERA_OCTETS_MAX)))
+        except WireError as error:
+            self._leave(f"sent EDUs that cannot be read: {error}")
 
     def _item(self, message: Item) -> None:
         """Joins the parts of an item; parts of different items do not mix."""
@@ -539,7 +562,7 @@ _HELLO_NUMBER = b"\x01"
 def _cost(message: Message) -> float:
     """What a message costs of the credits of the peer: about the rows that are touched for it, in tens."""
     match message:
-        case Want() | Request():
+        case Want() | Request() | Ephemera():
             return 4.0
         case Pdus():
             return 1.0 + len(message.pdus) / 16

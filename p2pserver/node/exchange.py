@@ -44,6 +44,8 @@ class Surroundings(Protocol):
 
     def peer_hears(self, session: Session, effect: fx.PeerHears) -> None: ...
 
+    async def heard_ephemera(self, session: Session, effect: fx.HeardEphemera) -> None: ...
+
     def greeted(self, session: Session, effect: fx.Greeted) -> None: ...
 
     def leave(self, session: Session, reason: str) -> None: ...
@@ -106,6 +108,8 @@ class Exchange:
                 peering.outbox_read(items, self._clock(), more=more)
             case fx.Broadcast():
                 self._mesh.broadcast(session, effect)
+            case fx.HeardEphemera():
+                await self._mesh.heard_ephemera(session, effect)
             case fx.PeerHears():
                 self._mesh.peer_hears(session, effect)
             case fx.ForgetOwed():

@@ -20,6 +20,7 @@ from p2pserver.link import Conversation, LinkEndpoint, datagram_octets, pacer_fo
 from p2pserver.link.network_key import NetworkKey
 from p2pserver.mesh.neighbors import Neighbors, PipeFacts, newer_stays
 from p2pserver.node.claims import Claims
+from p2pserver.node.ephemera import Ephemera, connected_topic
 from p2pserver.node.exchange import Exchange, S2sHandler, error_of
 from p2pserver.node.healing import Healer
 from p2pserver.node.identity import Identity
@@ -104,6 +105,7 @@ class Mesh:
             own_key=identity.signer.verify_key, database=database, neighborhood=self, clock=monotonic_s, rng=rng
         )
         self._claims = Claims()
+        self._ephemera: Ephemera | None = None
         self._ended: dict[bytes, int] = {}
         """By key, our epoch of the last conversation that we gave up."""
         self._forwarded = RecentIds(FORWARDED_MAX)
@@ -410,6 +412,8 @@ class Mesh:
         if name is None or self._by_name.get(name) is not session:
             return
         del self._by_name[name]
+        if self._ephemera is not None:
+            self._ephemera.lost(name)
         session.links_noted = []
         if not self._stopping:
             self._tell(PeerLost(name, reason))
@@ -441,6 +445,9 @@ class Mesh:
         self._connected(session, name)
         watcher = asyncio.create_task(self._watch_outbox(session, name), name=f"outbox {name[:8]}")
         self._session_tasks[session].append(watcher)
+        if self._ephemera is not None:
+            telling = asyncio.create_task(self._ephemera.tell(session, name), name=f"ephemera {name[:8]}")
+            self._session_tasks[session].append(telling)
         self._pipes_changed(session)
 
     # Shared media
@@ -473,6 +480,16 @@ class Mesh:
         if medium is not None:
             medium.peer_hears(session, effect)
 
+    # What lives for seconds
+
+    def attend(self, ephemera: Ephemera) -> None:
+        """From the next contact on, tells and hears who types, who is present, how far users have read."""
+        self._ephemera = ephemera
+
+    async def heard_ephemera(self, session: Session, effect: fx.HeardEphemera) -> None:
+        if self._ephemera is not None and session.server_name is not None:
+            await self._ephemera.hear(session.server_name, effect.edus)
+
     @property
     def network(self) -> NetworkKey | None:
         """What is broadcast under, on whatever medium; None, if no transport has one."""
@@ -483,6 +500,7 @@ class Mesh:
     def _connected(self, session: Session, name: str) -> None:
         if self._by_name.get(name) is not session:
             self._by_name[name] = session
+            self._database.wake([connected_topic(name)])
             self._tell(PeerConnected(name, session.last_link, session.agent))
             self.spawn(self._note_connected(session, name), name="note connected")
             self._note_links_soon(session)

@@ -18,6 +18,7 @@ from p2pserver.events.signing import SelfCertifyingKeys
 from p2pserver.federation.media_assembly import MediaPolicy
 from p2pserver.meg.clock import HybridClock
 from p2pserver.node.app_edge import AppEdgeOf
+from p2pserver.node.ephemera import Ephemera
 from p2pserver.node.identity import Identity
 from p2pserver.node.media_serving import MediaServing
 from p2pserver.node.media_transfers import MediaTransfers
@@ -139,6 +140,17 @@ class Node:
             monotonic_s=monotonic_s,
             random_bytes=random_bytes,
             tell_join=lambda progress: tell(_join_event(progress)) if tell is not None else None,
+        )
+        self.mesh.attend(
+            Ephemera(
+                database=database,
+                server_name=self.rooms.server_name,
+                live=self.client_api.live,
+                typing=self.client_api.typing,
+                presence=self.client_api.presence,
+                clock=monotonic_s,
+                wall_ms=wall_ms,
+            )
         )
         self.admin_api = AdminApi(
             database=database,

@@ -21,6 +21,7 @@ from p2pserver.federation.effects import (
 from p2pserver.federation.limits import FAST_BIT_RATE
 from p2pserver.federation.peering import Peering
 from p2pserver.link import Conversation
+from p2pserver.link.limits import Priority
 from p2pserver.mesh.neighbors import PipeFacts
 from p2pserver.node.pipes import Pipe
 from p2pserver.node.pipes_of_peer import PipesOfPeer
@@ -180,6 +181,23 @@ class Session:
     def _moved(self) -> tuple[int, int]:
         """Changes while the link carries something for us, whole messages or parts, one way or the other."""
         return self.conversation.octets_held, self.conversation.queued_octets
+
+    # What may be lost
+
+    @property
+    def talking(self) -> bool:
+        return self.peering.talking
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether the link in use carries what runs by the clock."""
+        bit_rate = None if self.active is None else self.active.link.profile.bit_rate
+        return bit_rate is None or bit_rate >= FAST_BIT_RATE
+
+    def tell_ephemera(self, edus: bytes, priority: Priority) -> bool:
+        told = self.peering.tell_ephemera(edus, priority)
+        self.wake()
+        return told
 
     def _stalled_s(self) -> float:
         """How long nothing may move on a slow link, though both sides are there; 0 on a fast one."""

@@ -8,14 +8,16 @@ nobody would read it. Source: server-server API, "EDUs", "Send-to-device messagi
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from p2pserver.events.canonical import NotCanonical, encode_canonical
-from p2pserver.identifiers import is_user_id, server_of
+from p2pserver.identifiers import is_event_id, is_user_id, server_of
 from p2pserver.store import memberships
 from p2pserver.store.accounts import user_exists
 from p2pserver.store.device_lists import note_remote_change
+from p2pserver.store.receipts import MAIN, READ, Receipt, put_receipt
 from p2pserver.store.to_device import add_to_device, is_first_receipt
 from p2pserver.store.tx import Tx
 
@@ -25,6 +27,8 @@ MESSAGE_ID_CHARACTERS_MAX = 32
 MESSAGE_OCTETS_MAX = 65_536
 EDU_OCTETS_MAX = 1 << 20
 RECIPIENTS_MAX = 1_000
+RECEIPTS_MAX = 500
+"""Receipts in one EDU."""
 
 
 def receive_edu(tx: Tx, origin: str, edu_type: str, content: Mapping[str, Any]) -> None:
@@ -39,6 +43,33 @@ def receive_edu(tx: Tx, origin: str, edu_type: str, content: Mapping[str, Any]) 
         reason = "unknown type"
     if reason is not None:
         log.debug("EDU ignored", extra={"origin": origin, "edu_type": edu_type[:64], "reason": reason})
+
+
+def receive_receipts(tx: Tx, origin: str, content: Mapping[str, Any]) -> None:
+    """Takes the public receipts of an `m.receipt` EDU, of users of `origin` who are in the room they speak of."""
+    for room_id, user_id, event_id, data in islice(_receipts_in(content), RECEIPTS_MAX):
+        thread_id, ts = data.get("thread_id"), data.get("ts")
+        if not _is_user_of(user_id, origin) or memberships.current_membership(tx, room_id, user_id) != "join":
+            continue
+        if thread_id is not None and thread_id != MAIN and not is_event_id(thread_id):
+            continue
+        if type(ts) is int and 0 <= ts < 2**53:
+            put_receipt(
+                tx,
+                Receipt(room_id=room_id, user_id=user_id, kind=READ, thread_id=thread_id, event_id=event_id, ts=ts),
+            )
+
+
+def _receipts_in(content: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Mapping[str, Any]]]:
+    """(room, user, event, data) of what is well-formed; `m.read` alone, for others have no business here."""
+    for room_id, kinds in content.items():
+        by_user = kinds.get(READ) if isinstance(kinds, Mapping) else None
+        for user_id, receipt in by_user.items() if isinstance(by_user, Mapping) else ():
+            if not isinstance(receipt, Mapping):
+                continue
+            event_ids, data = receipt.get("event_ids"), receipt.get("data")
+            if isinstance(event_ids, list) and event_ids and is_event_id(event_ids[0]) and isinstance(data, Mapping):
+                yield room_id, user_id, event_ids[0], data
 
 
 def _direct_to_device(tx: Tx, origin: str, content: Mapping[str, Any]) -> str | None:

@@ -64,7 +64,7 @@ class Typing:
         """By room and user, when the notice ends."""
 
     def begin(self, room_id: str, user_id: str, *, for_s: float) -> bool:
-        """Somebody types for so long; whether he did not before."""
+        """Somebody types for so long from now on; whether he did not before."""
         for_s = min(for_s, TYPING_S_MAX)
         users = self._rooms.setdefault(room_id, {})
         is_new = user_id not in users

@@ -149,3 +149,13 @@ def _receipt(row: tuple[object, ...]) -> Receipt:
         ts=int(str(ts)),
         position=int(str(position)),
     )
+
+
+def receipts_told(tx: Tx, server: str) -> int:
+    """Up to which position another server was told of receipts; 0, if never."""
+    row = tx.one("SELECT position FROM receipts_told WHERE server = ?", (server,))
+    return 0 if row is None else int(row[0])
+
+
+def note_receipts_told(tx: Tx, server: str, position: int) -> None:
+    tx.execute("INSERT OR REPLACE INTO receipts_told (server, position) VALUES (?, ?)", (server, position))

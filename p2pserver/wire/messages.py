@@ -239,6 +239,13 @@ class MediaPart:
     octets: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Ephemera:
+    """EDUs that may be lost: who types, who is present, how far users have read. JSON text, perhaps packed."""
+
+    edus: bytes
+
+
 Message: TypeAlias = (
     Hello
     | Beacons
@@ -256,6 +263,7 @@ Message: TypeAlias = (
     | Hears
     | MediaWant
     | MediaPart
+    | Ephemera
 )
 
 
@@ -421,6 +429,7 @@ _FIELDS_OF: dict[type, Callable[[Any], Sequence[Any]]] = {
     Hears: lambda m: [m.network_id, m.epoch, m.next_counter],
     MediaWant: lambda m: [m.number, m.ticket, m.start, m.octets],
     MediaPart: lambda m: [m.number, m.octets],
+    Ephemera: lambda m: [m.edus],
 }
 
 
@@ -622,5 +631,6 @@ _READER_OF: dict[int, tuple[Callable[[list[Cbor]], Message], int]] = {
     14: (_hears, 3),
     15: (_media_want, 4),
     16: (lambda fields: MediaPart(_number(fields[0]), _octets(fields[1], PART_OCTETS_MAX)), 2),
+    17: (lambda fields: Ephemera(_octets(fields[0], PART_OCTETS_MAX)), 1),
 }
 _NUMBER_OF: dict[type, int] = dict(zip(_FIELDS_OF, _READER_OF, strict=True))

@@ -197,6 +197,7 @@ SAMPLES: list[Callable[[random.Random, FakeServer], m.Message]] = [
     lambda rng, victim: m.Stored(ROOM, (_random_id(rng), *victim.rooms[ROOM].leaves())),
     lambda rng, victim: m.Item(rng.randrange(3), "edu", b'{"edu_type":"m.test","content":{}}', rng.random() < 0.3),
     lambda rng, victim: m.ItemsStored((rng.randrange(5), rng.randrange(1000))),
+    lambda rng, victim: m.Ephemera(b'{"edus":[{"edu_type":"m.typing","content":{}}]}'),
     lambda rng, victim: m.Request(rng.randrange(50), "profile", b'{"user_id":"@a:b"}'),
     lambda rng, victim: m.Response(rng.randrange(5), rng.random() < 0.5, b"{}", rng.randrange(2)),
 ]

@@ -74,5 +74,6 @@ messages: st.SearchStrategy[m.Message] = st.one_of(
     st.builds(m.Hears, st.binary(min_size=8, max_size=8), st.integers(0, m.EPOCH_MAX), numbers),
     st.builds(m.MediaWant, numbers, st.binary(min_size=1, max_size=16), numbers, st.integers(1, m.PART_OCTETS_MAX)),
     st.builds(m.MediaPart, numbers, st.binary(max_size=50)),
+    st.builds(m.Ephemera, bodies),
     st.builds(m.Response, numbers, st.booleans(), st.binary(max_size=50), numbers),
 )
