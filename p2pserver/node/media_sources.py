@@ -84,6 +84,8 @@ class Transfer:
     seconds_left: int | None = None
     meter: Meter | None = None
     told_held_back: bool = False
+    waits_for_room: bool = False
+    """Others that are under way will take all the room that there is."""
 
     @property
     def key(self) -> tuple[str, str]:

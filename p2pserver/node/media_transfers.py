@@ -276,6 +276,10 @@ class MediaTransfers:
             self._settle(under_way.key, error)
         finally:
             self._active.pop(under_way.key, None)
+            for waiting in self._active.values():
+                if waiting.waits_for_room:
+                    waiting.waits_for_room = False
+                    waiting.changed.set()
             self._database.wake([TOPIC])
 
     def _part(self, under_way: Transfer) -> Path:
@@ -303,8 +307,12 @@ class MediaTransfers:
             return True
         if not self._is_worth_it(under_way, manifest, sources):
             return False
-        if under_way.assembly is None and not await self._begin(under_way, manifest):
-            return False
+        if under_way.assembly is None:
+            if not self._has_room(manifest.size):
+                under_way.waits_for_room = True
+                return False
+            if not await self._begin(under_way, manifest):
+                return False
         assembly = under_way.assembly
         assert assembly is not None
         if not assembly.is_whole:
@@ -328,6 +336,22 @@ class MediaTransfers:
             self._mesh.spawn(self._note(under_way), name="note media")
             self._tell_people(under_way, manifest, sources[0], octets=0)
         return False
+
+    def _has_room(self, size: int) -> bool:
+        """What is under way may take as much of the disk as what is kept of other nodes' media.
+
+        What nobody can bring now, and nobody asked for by name, gives way, the longest wanted first.
+        """
+        begun = [each for each in self._active.values() if each.assembly is not None]
+        too_much = size + sum(each.row.size for each in begun) - self._library.limits.cache_octets
+        stalled = [each for each in begun if each.state == LOOKING and not each.row.asked]
+        for each in sorted(stalled, key=lambda each: each.row.requested_ms):
+            if too_much <= 0:
+                break
+            too_much -= each.row.size
+            each.assembly = None
+            self._remove_part(each)
+        return too_much <= 0
 
     # Its octets
 

@@ -22,7 +22,7 @@ from p2pserver.federation.media_manifest import Manifest, make_manifest
 from p2pserver.store import media as rows
 from p2pserver.store.database import Database
 from p2pserver.store.media import Media
-from p2pserver.store.media_files import BLOCK_OCTETS, Content, MediaFiles
+from p2pserver.store.media_files import BLOCK_OCTETS, Content, Incoming, MediaFiles
 from p2pserver.store.media_transfers import drop_transfer, list_transfers
 from p2pserver.store.tx import Tx
 
@@ -33,6 +33,8 @@ MEDIA_ID_OCTETS = 18
 ANNOUNCED_MS = 24 * 3600 * 1000
 """How long an ID waits for its upload. Source: client-server API, `POST /media/v1/create`."""
 ANNOUNCED_PER_USER_MAX = 10
+QUOTA_LOOK_OCTETS = 4 << 20
+"""How often, in octets, it is looked whether an upload that says no length is still within the quotas."""
 READ_NOTED_MS = 3600 * 1000
 UNKNOWN_TYPE = "application/octet-stream"
 
@@ -73,6 +75,8 @@ class MediaLibrary:
         self._wall_ms = wall_ms
         self._random_bytes = random_bytes
         self._placing = asyncio.Lock()
+        self._arriving: dict[Incoming, tuple[str, int]] = {}
+        """Uploads under way: whose, and how many octets they are said to have, or have if that is more."""
 
     @property
     def server_name(self) -> str:
@@ -132,29 +136,37 @@ class MediaLibrary:
         out or has expired; CannotOverwriteMedia; NoSpaceLeft.
         """
 
-        def may(tx: Tx, size: int) -> None:
+        def may(tx: Tx) -> None:
             if announced is not None:
                 self._check_announced(tx, announced, user_id)
-            self._check_quotas(tx, user_id, size)
+            self._check_quotas(tx, user_id)
 
         self._check_size(octets or 0)
-        await self._database.read(lambda tx: may(tx, octets or 0))
         incoming = self.files.incoming(self._random_bytes(16).hex())
+        self._arriving[incoming] = (user_id, octets or 0)
         try:
+            await self._database.read(may)
+            looked_at = octets or 0
             async for part in parts:
                 await incoming.write(part)
                 self._check_size(incoming.size)
+                self._arriving[incoming] = (user_id, max(octets or 0, incoming.size))
+                if incoming.size >= looked_at + QUOTA_LOOK_OCTETS:
+                    looked_at = incoming.size
+                    await self._database.read(may)
             content = await self.files.run(incoming.finish)
+            self._arriving[incoming] = (user_id, content.size)
             media_id = announced or self._new_id()
 
             def unit(tx: Tx) -> None:
-                may(tx, content.size)
+                may(tx)
                 self._put_own(tx, media_id, user_id, content, content_type, filename)
 
             await self._place(incoming.path, content, unit)
         except OSError as error:
             raise no_space_or(error) from error
         finally:
+            del self._arriving[incoming]
             await incoming.discard()
         return media_id
 
@@ -208,10 +220,13 @@ class MediaLibrary:
         if found.sha256 is not None:
             raise CannotOverwriteMedia("this was uploaded already")
 
-    def _check_quotas(self, tx: Tx, user_id: str, size: int) -> None:
-        if rows.octets_of_user(tx, user_id) + size > self.limits.user_octets:
+    def _check_quotas(self, tx: Tx, user_id: str) -> None:
+        """With what is under way: many uploads at once must not fill the disk."""
+        arriving = list(self._arriving.values())
+        own = sum(octets for of, octets in arriving if of == user_id)
+        if rows.octets_of_user(tx, user_id) + own > self.limits.user_octets:
             raise Forbidden("your room for media on this node is used up")
-        if rows.octets_held(tx, self.server_name)[0] + size > self.limits.own_octets:
+        if rows.octets_held(tx, self.server_name)[0] + sum(octets for _, octets in arriving) > self.limits.own_octets:
             raise Forbidden("this node's room for media is used up")
 
     def _new_id(self) -> str:

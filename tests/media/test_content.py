@@ -1,7 +1,9 @@
 """Uploads and downloads on one node."""
 
 import asyncio
+import os
 import random
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -304,3 +306,82 @@ async def test_what_operators_do() -> None:
         assert (await library.list_uploads())[1] == 1
         assert await library.prune() == await library.purge_remote(before_ms=2**53) == 0
         assert (await get(alice, f"/download/{wheres[2]}")).status == 200
+
+
+async def test_uploads_under_way_count() -> None:
+    async with running_node(media_limits=MediaLimits(user_octets=10_000)) as node:
+        alice = await node.register("alice")
+        goes_on = asyncio.Event()
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield bytes(6_000)
+            await goes_on.wait()
+
+        first = asyncio.create_task(upload(alice, slowly()))
+        while not node.api.media._arriving:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
+        assert (await upload(alice, bytes(5_000))).status_code == 403
+        assert (await upload(alice, bytes(3_000))).status_code == 200
+        goes_on.set()
+        assert (await first).status_code == 200
+        assert not node.api.media._arriving
+
+
+async def test_a_file_is_durable_before_its_row_and_its_row_before_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_node() as node:
+        alice = await node.register("alice")
+        steps: list[str] = []
+        fsync, replace, write = os.fsync, Path.replace, node.database.write
+
+        def noted_fsync(number: int) -> None:
+            steps.append("folder" if stat.S_ISDIR(os.fstat(number).st_mode) else "file")
+            fsync(number)
+
+        def noted_replace(self: Path, target: Path) -> Path:
+            steps.append("renamed")
+            return replace(self, target)
+
+        async def noted_write(unit: Any) -> Any:
+            result = await write(unit)
+            steps.append("committed")
+            return result
+
+        monkeypatch.setattr(os, "fsync", noted_fsync)
+        monkeypatch.setattr(Path, "replace", noted_replace)
+        monkeypatch.setattr(node.database, "write", noted_write)
+        await uploaded(alice, OCTETS)
+        steps.append("answered")
+        assert steps == ["file", "renamed", "folder", "folder", "committed", "answered"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_rows_and_files_agree_whatever_happens_at_once(seed: int) -> None:
+    """The same few contents are uploaded, deleted and read side by side, with real threads."""
+    rng = random.Random(seed)
+    async with running_node() as node:
+        alice = await node.register("alice")
+        library = node.api.media
+        library.files._threads = True
+        contents = [rng.randbytes(size) for size in (10, 5_000, 300_000)]
+        known: dict[str, bytes] = {}
+
+        async def put() -> None:
+            await asyncio.sleep(rng.random() / 50)
+            content = rng.choice(contents)
+            known[await uploaded(alice, content)] = content
+
+        async def drop() -> None:
+            await asyncio.sleep(rng.random() / 50)
+            if known:
+                where = rng.choice(list(known))
+                del known[where]
+                found = await library.find(*where.split("/"))
+                assert found is not None
+                await library.delete([found])
+
+        for _ in range(4):
+            await asyncio.gather(*(rng.choice((put, put, drop))() for _ in range(8)))
+            for where, content in known.items():
+                assert (await get(alice, f"/download/{where}")).body == content
+        assert len(files_of(node)) == len(set(known.values()))

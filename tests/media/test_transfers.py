@@ -8,6 +8,7 @@ import json
 import pytest
 
 from p2pserver.node.simulation import RoomActions
+from p2pserver.rooms.media_library import MediaLimits
 from p2pserver.store.media_transfers import part_name
 from tests.media.meshes import FETCH, ask, download, live, octets, scene, until_here, upload
 from transports.sim import LinkConditions
@@ -172,6 +173,54 @@ def test_over_a_slow_link_it_takes_somebody_who_asks() -> None:
         got = await until_here(user, large, within_s=600)
         assert got.body == octets(60_000)
         assert json.loads((await ask(user, "GET", f"{FETCH}/{large}")).body)["state"] == "here"
+        await there.mesh.stop()
+
+    live(story())
+
+
+def test_over_lora_nothing_is_even_asked_without_a_word() -> None:
+    """5,470 bit/s, a duty cycle of 1 %, three of ten datagrams lost: a thumbnail of 2 kB takes an hour, and comes."""
+
+    async def story() -> None:
+        lora = LinkConditions(
+            bit_rate=5_470, airtime_ms_per_hour=36_000, datagram_octets_max=200, loss=0.3, half_duplex=True
+        )
+        there = await scene("a", "b", conditions=lora)
+        await asyncio.sleep(60)
+        user, (peer,) = there.users["b"], there.mesh.nodes["b"].running.mesh.connected()
+        where = await upload(there.users["a"], octets(2_000))
+        session = there.mesh.nodes["b"].running.mesh.session_named(peer)
+        assert session is not None
+        refused = await download(user, where)
+        assert refused.errcode == "M_NOT_YET_UPLOADED"
+        assert b"even asking for it takes long" in refused.body
+        await asyncio.sleep(1800)
+        assert session.peering.media._next == 0
+        assert there.transfers("b")._active[tuple(where.split("/"))].manifest is None
+        assert (await ask(user, "POST", f"{FETCH}/{where}")).status == 200
+        got = await until_here(user, where, within_s=4 * 3600)
+        assert got.body == octets(2_000)
+        await there.mesh.stop()
+
+    live(story())
+
+
+def test_what_cannot_be_had_gives_way_when_the_room_is_needed() -> None:
+    async def story() -> None:
+        there = await scene("a", "b", "c", conditions=LinkConditions(bit_rate=100_000))
+        node = there.mesh.nodes["c"].running
+        node.media.limits = MediaLimits(upload_octets=100_000, cache_octets=150_000)
+        stalled, other = await upload(there.users["a"], octets(100_000)), await upload(there.users["b"], octets(90_000))
+        assert (await download(there.users["c"], stalled, timeout_ms=6_000)).errcode == "M_NOT_YET_UPLOADED"
+        assert 0 < await _held(there, "c", stalled) < 100_000
+        there.mesh.partition({"a"}, {"b", "c"})
+        await asyncio.sleep(120)
+        assert (await until_here(there.users["c"], other, within_s=60)).body == octets(90_000)
+        assert await _held(there, "c", stalled) == 0
+        there.mesh.heal()
+        assert (await until_here(there.users["c"], stalled, within_s=200)).body == octets(100_000)
+        gone = await download(there.users["c"], other, allow_remote="false")
+        assert gone.errcode == "M_NOT_FOUND", "of the copies the older one went"
         await there.mesh.stop()
 
     live(story())
