@@ -17,7 +17,15 @@ from typing import Any, NoReturn
 import click
 
 from p2pserver import __version__
-from p2pserver.commands.settings import Failure, failures_told, load_config, on_database, own_name, setting_options
+from p2pserver.commands.settings import (
+    Failure,
+    failures_told,
+    load_config,
+    on_database,
+    own_name,
+    own_user_id,
+    setting_options,
+)
 from p2pserver.config import Config
 
 
@@ -122,7 +130,7 @@ def reset_password(config_file: Path | None, name: str, password: str, **flags: 
     from p2pserver.store.accounts import hash_password, set_password
 
     config = load_config(config_file, flags)
-    user_id = name if name.startswith("@") else f"@{name.lower()}:{own_name(config)}"
+    user_id = own_user_id(config, name)
     password_hash = hash_password(password)
     on_database(config, lambda tx: set_password(tx, user_id, password_hash, log_out=True), write=True)
     click.echo(f"{user_id} has a new password; log in again on each device")

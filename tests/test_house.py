@@ -17,11 +17,11 @@ LAYERS: list[list[str]] = [
     ["link"],
     ["wire"],
     ["events"],
-    ["identifiers", "errors", "config"],
+    ["identifiers", "matrix_uri", "errors", "config"],
 ]
 """From the top down: a part imports from its own folder and from the layers below, never from its neighbors."""
 
-TOGETHER = ({"cli", "commands", "node", "demo", "__main__"}, {"identifiers", "errors", "config"})
+TOGETHER = ({"cli", "commands", "node", "demo", "__main__"}, {"identifiers", "matrix_uri", "errors", "config"})
 """Layers whose parts may import each other."""
 
 PURE = ("events", "meg", "wire", "link", "mesh", "federation", "graph_view")

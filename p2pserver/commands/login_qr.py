@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from p2pserver.commands.settings import Failure, load_config, on_database, own_name, setting_options, show_qr
+from p2pserver.commands.settings import Failure, load_config, on_database, own_user_id, setting_options, show_qr
 from p2pserver.node.lines import device_addresses
 from p2pserver.store.accounts import user_exists
 from p2pserver.store.tokens import add_short_lived_token
@@ -35,7 +35,7 @@ def login_qr(config_file: Path | None, name: str, base_url: str | None, **flags:
         base_url = f"http://{host}:{config.listen_port}"
     if not re.fullmatch(r"https?://[^\s/?#]+/?", base_url):
         raise click.UsageError(f"{base_url!r} is not the address of a node, such as http://192.168.1.5:8008")
-    user_id = name if name.startswith("@") else f"@{name.lower()}:{own_name(config)}"
+    user_id = own_user_id(config, name)
     token = secrets.token_urlsafe(32)
     now_ms = time.time_ns() // 1_000_000
 

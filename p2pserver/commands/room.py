@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from p2pserver.commands.settings import Failure, failures_told, load_config, require_database, setting_options
+from p2pserver.commands.settings import (
+    Failure,
+    failures_told,
+    load_config,
+    require_database,
+    setting_options,
+    show_qr,
+)
 from p2pserver.config import Config
 
 if TYPE_CHECKING:
@@ -21,14 +28,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 EVENTS_SHOWN = 300
+VIA_MAX = 3
+"""Servers that a link to a room names. Source: Matrix appendices, "Routing"."""
+SERVERS_MAX = 10_000
 
 
 @click.group(short_help="Shows, draws and checks one room.")
 def room() -> None:
     """Looks at one room: what is known of it, its event graph, whether all of it is right.
 
-    ROOM is a room ID, an alias of this node, the beginning of a room ID (without the `!`, if you like) or a name,
-    as long as it means one room. Only the stored events are read, whether or not the node runs; nothing is written.
+    ROOM is a room ID, an alias of this node, the beginning of a room ID (without the `!`, if you like), a name, or a
+    link (matrix: or https://matrix.to), as long as it means one room. Only the stored events are read, whether or not
+    the node runs; nothing is written.
     """
 
 
@@ -147,6 +158,42 @@ def verify(config_file: Path | None, room_: str, as_json: bool, **flags: Any) ->
             click.echo(printable(line))
     if found.difference is not None:
         raise SystemExit(1)
+
+
+@room.command()
+@click.argument("room_", metavar="ROOM")
+@click.option("--event", "event_id", help="A link to this event of the room.")
+@click.option("--qr", is_flag=True, help="Show the link as a QR code too.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@setting_options(["data_dir"])
+def link(config_file: Path | None, room_: str, event_id: str | None, qr: bool, as_json: bool, **flags: Any) -> None:
+    """Shows links with which others find a room: for an app on a device, and for a web page that offers apps.
+
+    They name this node and up to two more that are in the room, since the ID of a new room does not say where to ask.
+    """
+    from p2pserver.matrix_uri import MatrixLink
+    from p2pserver.store.events import stored
+    from p2pserver.store.memberships import largest_servers
+
+    config = load_config(config_file, flags)
+
+    def read(tx: Tx, room_id: str) -> MatrixLink:
+        event = None if event_id is None else stored(tx, event_id)
+        if event_id is not None and (event is None or event.pdu.room_id != room_id):
+            raise Failure(f"there is no event {event_id} in this room")
+        servers = largest_servers(tx, room_id, SERVERS_MAX)
+        own = tx.one("SELECT value FROM node WHERE name = 'server_name'")
+        via = sorted(servers, key=lambda server: own is None or server != own[0])
+        return MatrixLink(target=room_id, event_id=event_id, via=tuple(via[:VIA_MAX]))
+
+    found = on_room(config, room_, read)
+    if as_json:
+        click.echo(json.dumps({"uri": found.uri(), "matrix_to": found.matrix_to(), "via": list(found.via)}))
+        return
+    if qr:
+        show_qr(found.uri())
+    click.echo(found.uri())
+    click.echo(found.matrix_to())
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from p2pserver.config import OPTIONS, Config, ConfigError
+from p2pserver.matrix_uri import InvalidLink, is_link, read_link
 
 if TYPE_CHECKING:
     from p2pserver.store.tx import Tx
@@ -85,6 +86,21 @@ def own_name(config: Config) -> str:
     if server_name is None:
         raise Failure(f"no node in {config.data_dir} yet: start one with `p2pserver run`")
     return str(server_name[0])
+
+
+def own_user_id(config: Config, name: str) -> str:
+    """The user ID that is meant by an ID, a local part or a link to a user.
+
+    Raises: Failure.
+    """
+    if is_link(name):
+        try:
+            name = read_link(name).target
+        except InvalidLink as error:
+            raise Failure(str(error)) from None
+        if not name.startswith("@"):
+            raise Failure(f"the link is to the room {name}, not to a user")
+    return name if name.startswith("@") else f"@{name.lower()}:{own_name(config)}"
 
 
 def show_qr(text: str) -> None:

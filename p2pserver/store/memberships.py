@@ -87,6 +87,15 @@ def joined_servers(tx: Tx, room_id: str) -> set[str]:
     return {server for (server,) in rows}
 
 
+def largest_servers(tx: Tx, room_id: str, most: int) -> list[str]:
+    """The servers with the most joined users."""
+    rows = tx.all(
+        "SELECT server FROM member_servers WHERE room_id = ? AND joined > 0 ORDER BY joined DESC, server LIMIT ?",
+        (room_id, most),
+    )
+    return [server for (server,) in rows]
+
+
 def is_joined(tx: Tx, room_id: str, server: str) -> bool:
     return (
         tx.one("SELECT 1 FROM member_servers WHERE room_id = ? AND server = ? AND joined > 0", (room_id, server))

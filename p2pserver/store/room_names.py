@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from p2pserver.matrix_uri import InvalidLink, is_link, read_link
 from p2pserver.store.room_list import list_rooms
 from p2pserver.store.tx import Tx
 
@@ -11,12 +12,14 @@ class NoSuchRoom(LookupError):
 
 
 def room_meant(tx: Tx, text: str) -> str:
-    """The ID of the room that is meant by an ID, the beginning of one, an alias of this node, or a name.
+    """The ID of the room that is meant by an ID, the beginning of one, an alias of this node, a name, or a link.
 
-    The `!` of an ID and the server of an alias may be left out.
+    The `!` of an ID and the server of an alias may be left out. A link to an event means its room.
 
     Raises: NoSuchRoom.
     """
+    if is_link(text):
+        text = _target(text)
     if tx.one("SELECT 1 FROM rooms WHERE room_id = ?", (text,)) is not None:
         return text
     aliases = tx.all("SELECT a.alias, a.room_id FROM aliases AS a JOIN rooms AS r ON r.room_id = a.room_id")
@@ -38,3 +41,14 @@ def room_meant(tx: Tx, text: str) -> str:
         some = ", ".join(f"{row['room_id']} ({row['name'] or 'no name'})" for row in meant[:3])
         raise NoSuchRoom(f"{text!r} may mean {len(meant)} rooms, such as {some}: type more of the room ID")
     return str(meant[0]["room_id"])
+
+
+def _target(link: str) -> str:
+    """The room ID or alias in a link. Raises: NoSuchRoom."""
+    try:
+        target = read_link(link).target
+    except InvalidLink as error:
+        raise NoSuchRoom(str(error)) from None
+    if target.startswith("@"):
+        raise NoSuchRoom(f"the link is to the user {target}, not to a room")
+    return target

@@ -21,6 +21,8 @@ from typing import Any
 import pytest
 
 from p2pserver import __version__
+from p2pserver.commands.settings import Failure, own_user_id
+from p2pserver.config import Config
 from p2pserver.identifiers import public_key_of, server_name_of
 from tests.e2e.devices import ROOT, NodeProcess
 
@@ -383,3 +385,12 @@ def test_logs_are_json_on_request(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in node.errors.drain()]
     assert lines
     assert all({"time", "level", "logger", "message"} <= set(line) for line in lines)
+
+
+def test_a_link_to_a_user_is_taken_where_a_user_is() -> None:
+    config = Config.load(None, flags={})
+    for text in ("matrix:u/anna:x.example", "https://matrix.to/#/@anna:x.example", "@anna:x.example"):
+        assert own_user_id(config, text) == "@anna:x.example"
+    for text in ("matrix:r/room:x.example", "matrix:u/anna"):
+        with pytest.raises(Failure):
+            own_user_id(config, text)

@@ -221,3 +221,23 @@ def test_a_node_starts_without_what_only_these_commands_need() -> None:
     imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for name in ("commands.room", "commands.debug", "graph_view", "rooms.verification"):
         assert f"p2pserver.{name}" not in imported
+
+
+def test_a_link_to_a_room_is_shown_and_taken_wherever_a_room_is(folder: Path) -> None:
+    anna, harbor, _ = two_rooms()
+    shown = command(folder, "room", "link", "harbor", "--qr").output.splitlines()
+    uri, matrix_to = shown[-2:]
+    assert uri.startswith(f"matrix:roomid/{harbor[1:]}?via=")
+    assert f"via={anna.name}" in uri
+    assert matrix_to.startswith(f"https://matrix.to/#/%21{harbor[1:]}?via=")
+    assert len(shown) > 10, "the code is above"
+    found = json.loads(command(folder, "room", "link", "harbor", "--json").output)
+    assert (found["uri"], found["matrix_to"]) == (uri, matrix_to)
+    event_id = anna.run(lambda tx: anna.rooms.leaves(tx, harbor))[0]
+    to_event = command(folder, "room", "link", "harbor", "--event", event_id).output.splitlines()
+    for text in (uri, matrix_to, *to_event, f"matrix:r/h:{anna.name}"):
+        assert json.loads(command(folder, "room", "show", text, "--json").output)["room_id"] == harbor
+    for text in (f"matrix:u/anna:{anna.name}", "matrix:nonsense", f"matrix:r/elsewhere:{anna.name}"):
+        refused = command(folder, "room", "show", text)
+        assert (refused.exit_code, refused.stdout) == (1, "")
+    assert command(folder, "room", "link", "harbor", "--event", "$none").exit_code == 1
