@@ -6,7 +6,6 @@ Each check writes what it saw; the tests outside judge it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import random
@@ -93,11 +92,11 @@ async def carry(sender: BleLink, receiver: BleLink, count: int) -> dict[str, Any
             async with asyncio.timeout(20):
                 arrived.append(await receiver.receive())
 
-    taking = asyncio.create_task(take())
-    for datagram in sent:
-        await sender.send(datagram)
-    with contextlib.suppress(TimeoutError):
-        await taking
+    async def give() -> None:
+        for datagram in sent:
+            await sender.send(datagram)
+
+    ended = await asyncio.gather(take(), give(), return_exceptions=True)
     numbers = [int.from_bytes(datagram[:2], "big") for datagram in arrived]
     highest, displaced = -1, 0
     for number in numbers:
@@ -109,6 +108,7 @@ async def carry(sender: BleLink, receiver: BleLink, count: int) -> dict[str, Any
         "intact": sorted(arrived) == sorted(sent),
         "arrived": len(arrived),
         "displaced": displaced,
+        "ended": [repr(each) for each in ended if each is not None],
         "seconds": round(time.monotonic() - started, 2),
     }
 
@@ -207,9 +207,109 @@ async def three_nodes(_machine: Machine) -> dict[str, Any]:
         await asyncio.gather(a.close(), b.close(), c.close())
 
 
+async def noted(of: BleTransport, words: str) -> bool:
+    try:
+        await until(lambda: any(words in note for note in of.status().notes), 40)
+    except TimeoutError:
+        return False
+    return True
+
+
+async def after(trouble: Callable[[BleTransport, BleTransport], Awaitable[None]]) -> dict[str, Any]:
+    """Two linked nodes, something that ends their link, and what became of them."""
+    a, b = transport("hci0", LOW), transport("hci1", HIGH)
+    found: dict[str, Any] = {}
+    try:
+        await a.start(b"instan-a")
+        await b.start(b"instan-b")
+        link_a, link_b = await next_link(a), await next_link(b)
+        found["before"] = await carry(link_a, link_b, 10)
+        await trouble(a, b)
+        found["noticed"] = [await until_down(link) for link in (link_a, link_b)]
+        started = time.monotonic()
+        link_a, link_b = await next_link(a), await next_link(b)
+        found["back_after_s"] = round(time.monotonic() - started, 1)
+        found["up"], found["down"] = await carry(link_a, link_b, 10), await carry(link_b, link_a, 10)
+        found["notes"] = [*a.status().notes, *b.status().notes]
+    finally:
+        await asyncio.gather(a.close(), b.close())
+    return found
+
+
+async def daemon_restarts(machine: Machine) -> dict[str, Any]:
+    """bluetoothd is killed, stays away for a while, and another begins: twice, for what is left of the first time."""
+
+    async def restart(a: BleTransport, b: BleTransport) -> None:
+        machine.bluetoothd.kill()
+        machine.bluetoothd.wait()
+        assert all([await noted(each, "bluetoothd") for each in (a, b)])
+        machine.bluetoothd = machine.start_bluetoothd()
+        await machine.power_on()
+
+    return {"first": await after(restart), "second": await after(restart)}
+
+
+async def adapter_off_and_on(_machine: Machine) -> dict[str, Any]:
+    async def switch(adapter: str, of: BleTransport) -> None:
+        assert await set_property(adapter, "Powered", Variant("b", False))
+        assert await noted(of, "switched off")
+        assert await set_property(adapter, "Powered", Variant("b", True))
+
+    async def of_the_central(a: BleTransport, _b: BleTransport) -> None:
+        await switch("hci0", a)
+
+    async def of_the_peripheral(_a: BleTransport, b: BleTransport) -> None:
+        await switch("hci1", b)
+
+    return {"central": await after(of_the_central), "peripheral": await after(of_the_peripheral)}
+
+
+async def run_that_crashes(_machine: Machine) -> dict[str, Any]:
+    """A process is killed with a link up; BlueZ keeps the connection. The next run on that adapter is found again."""
+    found: dict[str, Any] = {}
+    for role, adapter, short_id, other in (("central", "hci0", LOW, HIGH), ("peripheral", "hci1", HIGH, LOW)):
+        b = transport("hci1" if adapter == "hci0" else "hci0", other)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.bluez.checks", "--node", adapter, short_id.hex()), stdout=subprocess.PIPE
+        )
+        assert process.stdout is not None
+        a: BleTransport | None = None
+        try:
+            await b.start(b"instan-b")
+            link_b = await next_link(b)
+            assert await process.stdout.readline() == b"linked\n"
+            process.kill()
+            await process.wait()
+            await asyncio.sleep(5)
+            kept = link_b.is_open
+            a = transport(adapter, short_id)
+            await a.start(b"instan-a")
+            noticed = await until_down(link_b)
+            link_a, link_b = await next_link(a), await next_link(b)
+            up, down = await carry(link_a, link_b, 10), await carry(link_b, link_a, 10)
+            found[role] = {"kept_by_bluez": kept, "noticed": noticed, "up": up, "down": down}
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await asyncio.gather(b.close(), *([a.close()] if a is not None else []))
+    return found
+
+
+async def node(adapter: str, short_id: bytes) -> None:
+    """A process of its own with one node, that says when it has a link."""
+    of = transport(adapter, short_id)
+    await of.start(b"instan-c")
+    await of.next_link()
+    print("linked", flush=True)
+    await asyncio.Event().wait()
+
+
 CHECKS: dict[str, Callable[[Machine], Awaitable[dict[str, Any]]]] = {
     "two_nodes": two_nodes,
     "three_nodes": three_nodes,
+    "adapter_off_and_on": adapter_off_and_on,
+    "run_that_crashes": run_that_crashes,
+    "daemon_restarts": daemon_restarts,
 }
 
 
@@ -229,4 +329,6 @@ async def main(machine: Machine, wanted: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "--node":
+        asyncio.run(node(sys.argv[2], bytes.fromhex(sys.argv[3])))
     Path(sys.argv[-1]).write_text(json.dumps(asyncio.run(main(Machine(), sys.argv[1:-1]))))

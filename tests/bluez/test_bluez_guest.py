@@ -53,3 +53,29 @@ def test_a_central_does_not_take_what_another_is_notified(results: dict[str, Any
     assert found["b"]["intact"]
     assert min(found["not_for_us"]) >= 20, "BlueZ notified only one: then this shows nothing"
     assert found["waiting"] == [0, 0]
+
+
+def came_back(found: dict[str, Any]) -> None:
+    for way in ("before", "up", "down"):
+        assert found[way]["intact"], found[way]
+    assert all(found["noticed"])
+    assert found["notes"] == []
+
+
+@pytest.mark.parametrize("time", ["first", "second"])
+def test_links_come_back_after_the_daemon_was_killed(results: dict[str, Any], time: str) -> None:
+    came_back(check(results, "daemon_restarts")[time])
+
+
+@pytest.mark.parametrize("role", ["central", "peripheral"])
+def test_links_come_back_after_an_adapter_was_off(results: dict[str, Any], role: str) -> None:
+    came_back(check(results, "adapter_off_and_on")[role])
+
+
+@pytest.mark.parametrize("role", ["central", "peripheral"])
+def test_the_connections_of_a_killed_run_are_ended_by_the_next(results: dict[str, Any], role: str) -> None:
+    found = check(results, "run_that_crashes")[role]
+    assert found["kept_by_bluez"], "BlueZ ended it by itself: then this shows nothing"
+    assert found["noticed"]
+    assert found["up"]["intact"]
+    assert found["down"]["intact"]

@@ -47,11 +47,14 @@ class BleakCentral:
         adapter: str | None = None,
         scanner_backend: type[BaseBleakScanner] | None = None,
         client_backend: type[BaseBleakClient] | None = None,
+        forget: Callable[[BLEDevice], Awaitable[None]] | None = None,
     ) -> None:
+        """`forget` makes the system drop what it remembers of a device, after a dial that failed."""
         self.note: str | None = None
         self._adapter = adapter
         self._scanner_backend = scanner_backend
         self._client_backend = client_backend
+        self._forget = forget
         self._scanner: BleakScanner | None = None
         self._seen: Callable[[Sighting], None] | None = None
         self._devices: OrderedDict[str, BLEDevice] = OrderedDict()
@@ -107,19 +110,22 @@ class BleakCentral:
         device = self._devices.get(address)
         if device is None:
             raise ConnectFailed("it was not heard for long")
-        channel = BleakChannel(address)
+        channel = BleakChannel(address, self._forgetting(device))
         try:
             async with asyncio.timeout(_CONNECT_S):
                 channel.client = await self._dial(device, channel)
             channel.find_characteristics()
-        except TimeoutError:
-            raise ConnectFailed("it does not answer") from None
-        except ConnectFailed:
+        except Exception as error:
+            channel.failed = True
             await channel.disconnect()
-            raise
-        except Exception as error:  # noqa: BLE001  bleak lets through whatever the system's stack raises
-            raise ConnectFailed(_said(error)) from None
+            if isinstance(error, ConnectFailed):
+                raise
+            raise ConnectFailed("it does not answer" if isinstance(error, TimeoutError) else _said(error)) from None
         return channel
+
+    def _forgetting(self, device: BLEDevice) -> Callable[[], Awaitable[None]] | None:
+        forget = self._forget
+        return None if forget is None else lambda: forget(device)
 
     async def _dial(self, device: BLEDevice, channel: BleakChannel) -> BleakClient:
         options: dict[str, Any] = {"bluez": self._bluez, "backend": self._client_backend}
@@ -150,9 +156,12 @@ class BleakCentral:
 class BleakChannel:
     """A connection that we made."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, forget: Callable[[], Awaitable[None]] | None = None) -> None:
         self.address = address
         self.client: BleakClient | None = None
+        self.failed = False
+        """What the system knows of the other side may be wrong."""
+        self._forget = forget
         self._characteristics: dict[str, BleakGATTCharacteristic] = {}
         self._user: ChannelUser | None = None
         self._over = False
@@ -189,13 +198,18 @@ class BleakChannel:
         await self._client().write_gatt_char(self._characteristics[RX], datagram, response=False)
 
     async def disconnect(self) -> None:
-        if self.client is None:
-            return
+        if self.client is not None:
+            await self._try(self.client.disconnect(), "a disconnection")
+        if self.failed and self._forget is not None:
+            self.failed = False
+            await self._try(self._forget(), "forgetting a device")
+
+    async def _try(self, operation: Awaitable[None], what: str) -> None:
         try:
             async with asyncio.timeout(_DISCONNECT_S):
-                await self.client.disconnect()
+                await operation
         except Exception as error:  # noqa: BLE001  whatever it is, there is nothing more to do for this connection
-            log.debug("a disconnection failed", extra={"error": _said(error)})
+            log.debug("%s failed", what, extra={"error": _said(error)})
 
     def disconnected(self, _client: BleakClient) -> None:
         self._over = True
@@ -211,10 +225,9 @@ class BleakChannel:
         try:
             async with asyncio.timeout(_ATT_S):
                 return await operation
-        except TimeoutError:
-            raise ConnectFailed("it stopped answering") from None
         except Exception as error:  # noqa: BLE001  bleak lets through whatever the system's stack raises
-            raise ConnectFailed(_said(error)) from None
+            self.failed = True
+            raise ConnectFailed("it stopped answering" if isinstance(error, TimeoutError) else _said(error)) from None
 
 
 def _handle(service: BleakGATTService) -> int:

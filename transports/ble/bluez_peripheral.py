@@ -21,21 +21,28 @@ import logging
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from dbus_fast import BusType, DBusError, Message, MessageType, PropertyAccess, Variant
-from dbus_fast.aio import MessageBus
+from dbus_fast import DBusError, Message, MessageType, PropertyAccess, Variant
 from dbus_fast.annotations import DBusBool, DBusBytes, DBusDict, DBusObjectPath, DBusSignature, DBusStr
 from dbus_fast.service import ServiceInterface, dbus_method, dbus_property
 
+from transports.ble.bluez_bus import (
+    BLUEZ,
+    DBUS,
+    DEVICE,
+    OBJECT_MANAGER,
+    PROPERTIES,
+    BluezBus,
+    Interfaces,
+    adapter_path,
+    value_of,
+)
 from transports.ble.radio import PeripheralUser, RadioDown, Refused
 from transports.ble.uuids import ATT_MTU_MIN, COMPANY_ID, CTL, INFO, RX, SERVICE, TX
 
 log = logging.getLogger(__name__)
 
-_BLUEZ = "org.bluez"
 _ROOT = "/net/p2pserver"
 _SERVICE_PATH = f"{_ROOT}/service"
-_PROPERTIES = "org.freedesktop.DBus.Properties"
-_CALL_S = 8.0
 _ASK_EVERY = 8
 """After so many notifications the bus is asked whether it has read them: to dbus-fast a full socket is the end of the
 connection."""
@@ -46,12 +53,14 @@ _ManufacturerData = Annotated[dict[int, Variant], DBusSignature("a{qv}")]
 
 
 class BluezPeripheral:
-    """Implements `Peripheral`. `adapter` such as hci0; None: the first that there is."""
+    """Implements `Peripheral`."""
 
-    def __init__(self, adapter: str | None = None) -> None:
+    def __init__(self, adapter: str) -> None:
+        """`adapter` is BlueZ's name of it, such as hci0."""
         self.note: str | None = None
         self.adapter = adapter
-        self._bus: MessageBus | None = None
+        self._adapter_path = adapter_path(adapter)
+        self._bus: BluezBus | None = None
         self._user: PeripheralUser | None = None
         self._down: Callable[[str], None] | None = None
         self._channels: dict[str, BluezChannel] = {}
@@ -59,36 +68,21 @@ class BluezPeripheral:
         self._advertisements = 0
         self._advertised: str | None = None
 
-    @property
-    def _adapter_path(self) -> str:
-        return f"/org/bluez/{self.adapter}"
-
     async def serve(self, user: PeripheralUser, down: Callable[[str], None]) -> None:
         self._user, self._down = user, down
-        try:
-            self._bus = await MessageBus(bus_type=BusType.SYSTEM).connect()
-        except (OSError, ValueError, DBusError, EOFError) as error:
-            raise RadioDown(f"there is no system D-Bus, and so no BlueZ ({error})") from None
-        objects = await self._objects()
-        self._choose_adapter(objects)
-        self._bus.add_message_handler(self._on_message)
+        self._bus = bus = await BluezBus.open()
+        bus.bus.add_message_handler(self._on_message)
         for rule in (
-            f"type='signal',sender='{_BLUEZ}',interface='{_PROPERTIES}',member='PropertiesChanged'",
-            f"type='signal',sender='{_BLUEZ}',interface='org.freedesktop.DBus.ObjectManager'",
-            f"type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='{_BLUEZ}'",
+            f"type='signal',sender='{BLUEZ}',interface='{PROPERTIES}',member='PropertiesChanged'",
+            f"type='signal',sender='{BLUEZ}',interface='{OBJECT_MANAGER}'",
+            f"type='signal',sender='{DBUS}',member='NameOwnerChanged',arg0='{BLUEZ}'",
         ):
-            await self._call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "AddMatch", rule)
-        await self._end_stale_connections(objects)
+            await bus.ask_bus("AddMatch", rule)
+        await self._end_stale_connections(bus, await bus.objects())
         self._export()
-        options: dict[str, Variant] = {}
-        await self._call(
-            _BLUEZ,
-            self._adapter_path,
-            "org.bluez.GattManager1",
-            "RegisterApplication",
-            _ROOT,
-            options,
-            signature="oa{sv}",
+        nothing: dict[str, Variant] = {}
+        await bus.call(
+            self._adapter_path, "org.bluez.GattManager1", "RegisterApplication", _ROOT, nothing, signature="oa{sv}"
         )
 
     async def advertise(self, short_id: bytes | None) -> None:
@@ -96,7 +90,7 @@ class BluezPeripheral:
             path, self._advertised = self._advertised, None
             with contextlib.suppress(RadioDown):  # it is not there, which is what was wanted
                 await self._advertising("UnregisterAdvertisement", path)
-            self._exported().unexport(path)
+            self._exported().bus.unexport(path)
         if short_id is None:
             return
         try:
@@ -113,92 +107,50 @@ class BluezPeripheral:
     async def _register_advertisement(self, data: dict[int, Variant]) -> None:
         self._advertisements += 1
         path = f"{_ROOT}/advertisement{self._advertisements}"
-        self._exported().export(path, _Advertisement(data))
+        self._exported().bus.export(path, _Advertisement(data))
         try:
             await self._advertising("RegisterAdvertisement", path, {})
         except RadioDown:
-            self._exported().unexport(path)
+            self._exported().bus.unexport(path)
             raise
         self._advertised = path
 
     async def _advertising(self, member: str, *body: Any) -> None:
         signature = "oa{sv}" if len(body) > 1 else "o"
-        await self._call(
-            _BLUEZ, self._adapter_path, "org.bluez.LEAdvertisingManager1", member, *body, signature=signature
-        )
+        manager = "org.bluez.LEAdvertisingManager1"
+        await self._exported().call(self._adapter_path, manager, member, *body, signature=signature)
 
     async def close(self) -> None:
         self._user = self._down = None
         bus, self._bus = self._bus, None
         if bus is not None:
-            bus.disconnect()  # BlueZ takes back what was registered by who is gone
+            bus.close()
 
     # BlueZ
 
-    def _exported(self) -> MessageBus:
+    def _exported(self) -> BluezBus:
         if self._bus is None:
             raise RadioDown("the connection to BlueZ is closed")
         return self._bus
 
-    async def _call(
-        self, destination: str, path: str, interface: str, member: str, *body: Any, signature: str = "s"
-    ) -> Any:
-        """The first value of the answer. Raises: RadioDown."""
-        message = Message(
-            destination=destination,
-            path=path,
-            interface=interface,
-            member=member,
-            signature=signature if body else "",
-            body=list(body),
-        )
-        try:
-            async with asyncio.timeout(_CALL_S):
-                reply = await self._exported().call(message)
-        except TimeoutError:
-            raise RadioDown("BlueZ does not answer") from None
-        except (OSError, EOFError, DBusError) as error:
-            raise RadioDown(f"the connection to BlueZ is lost ({error})") from None
-        if reply is None or reply.message_type is MessageType.ERROR:
-            name = "" if reply is None else str(reply.error_name)
-            said = "" if reply is None or not reply.body else str(reply.body[0])
-            if name.endswith(("ServiceUnknown", "NameHasNoOwner", "Spawn.ChildExited", "UnknownObject")):
-                raise RadioDown("the Bluetooth service (bluetoothd) does not run")
-            raise RadioDown(f"BlueZ refuses {member}: {said or name}")
-        return reply.body[0] if reply.body else None
+    async def _end_stale_connections(self, bus: BluezBus, objects: dict[str, Interfaces]) -> None:
+        """Of a run of ours that crashed: BlueZ keeps them, and who is connected is not found by anybody.
 
-    async def _objects(self) -> dict[str, dict[str, dict[str, Variant]]]:
-        found: dict[str, dict[str, dict[str, Variant]]] = await self._call(
-            _BLUEZ, "/", "org.freedesktop.DBus.ObjectManager", "GetManagedObjects"
-        )
-        return found
-
-    def _choose_adapter(self, objects: dict[str, dict[str, dict[str, Variant]]]) -> None:
-        """Raises: RadioDown, when there is none or it is off."""
-        adapters = {path: item["org.bluez.Adapter1"] for path, item in objects.items() if "org.bluez.Adapter1" in item}
-        if not adapters:
-            raise RadioDown("there is no Bluetooth adapter")
-        if self.adapter is None:
-            self.adapter = min(adapters).rpartition("/")[2]
-        properties = adapters.get(self._adapter_path)
-        if properties is None:
-            known = ", ".join(sorted(path.rpartition("/")[2] for path in adapters))
-            raise RadioDown(f"there is no Bluetooth adapter {self.adapter}; there is {known}")
-        if not _value(properties, "Powered", False):
-            raise RadioDown(f"the Bluetooth adapter {self.adapter} is switched off (bluetoothctl power on)")
-
-    async def _end_stale_connections(self, objects: dict[str, dict[str, dict[str, Variant]]]) -> None:
-        """Of a run of ours that crashed: BlueZ keeps them, and who is connected is not found by anybody."""
+        A bluetoothd that was killed leaves them in the kernel, and the next one may not know yet what they are for.
+        """
+        stale = []
         for path, item in objects.items():
-            device = item.get("org.bluez.Device1", {})
-            ours = path.startswith(self._adapter_path + "/") and SERVICE in _value(device, "UUIDs", [])
-            if ours and _value(device, "Connected", False):
-                log.info("ending a connection of an earlier run", extra={"device": path})
-                with contextlib.suppress(RadioDown):
-                    await self._call(_BLUEZ, path, "org.bluez.Device1", "Disconnect")
+            device = item.get(DEVICE, {})
+            uuids = value_of(device, "UUIDs", [])
+            ours = SERVICE in uuids or not (uuids or value_of(device, "Paired", False))
+            if path.startswith(self._adapter_path + "/") and ours and value_of(device, "Connected", False):
+                stale.append(path)
+        if stale:
+            log.info("ending connections of an earlier run", extra={"devices": stale})
+            await asyncio.gather(*map(bus.disconnect_device, stale))
 
     def _export(self) -> None:
-        bus = self._exported()
+        bus = self._exported().bus
         self._tx = _Characteristic(self, TX, ["notify"])
         bus.export(_SERVICE_PATH, _Service())
         for number, characteristic in enumerate(
@@ -215,10 +167,10 @@ class BluezPeripheral:
         if message.message_type is not MessageType.SIGNAL:
             return
         match message.member, message.body:
-            case "PropertiesChanged", ["org.bluez.Device1", changed, *_] if not _value(changed, "Connected", True):
+            case "PropertiesChanged", ["org.bluez.Device1", changed, *_] if not value_of(changed, "Connected", True):
                 self._hung_up(str(message.path))
             case "PropertiesChanged", ["org.bluez.Adapter1", changed, *_] if message.path == self._adapter_path:
-                if not _value(changed, "Powered", True):
+                if not value_of(changed, "Powered", True):
                     self._tell_down(f"the Bluetooth adapter {self.adapter} was switched off")
             case "InterfacesRemoved", [path, interfaces]:
                 if path == self._adapter_path and "org.bluez.Adapter1" in interfaces:
@@ -244,24 +196,24 @@ class BluezPeripheral:
     # what centrals do
 
     def _channel(self, options: dict[str, Variant]) -> BluezChannel:
-        path = str(_value(options, "device", ""))
+        path = str(value_of(options, "device", ""))
         channel = self._channels.get(path)
         if channel is None:
             channel = self._channels[path] = BluezChannel(self, path)
             if self._user is not None:
                 self._user.dialed(channel)
-        channel.att_mtu = int(_value(options, "mtu", channel.att_mtu))
+        channel.att_mtu = int(value_of(options, "mtu", channel.att_mtu))
         return channel
 
     def read(self, options: dict[str, Variant]) -> bytes:
         self._channel(options)
-        if _value(options, "offset", 0):
+        if value_of(options, "offset", 0):
             raise DBusError("org.bluez.Error.InvalidOffset", "it is read at once")
         return self._user.info() if self._user is not None else b""
 
     def written(self, uuid: str, value: bytes, options: dict[str, Variant]) -> None:
         channel = self._channel(options)
-        if _value(options, "offset", 0):
+        if value_of(options, "offset", 0):
             raise DBusError("org.bluez.Error.InvalidOffset", "it is written at once")
         if self._user is None:
             raise DBusError("org.bluez.Error.Failed", "closed")
@@ -274,15 +226,15 @@ class BluezPeripheral:
             raise DBusError("org.bluez.Error.NotPermitted", str(refused)) from None
 
     async def notify(self, value: bytes) -> None:
-        if self._tx is None or self._bus is None or not self._bus.connected:
+        if self._tx is None or self._bus is None or not self._bus.bus.connected:
             raise RadioDown("the connection to BlueZ is closed")
         self._tx.notify(value)
         if self._tx.notified % _ASK_EVERY == 0:
-            await self._call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus.Peer", "Ping")
+            await self._bus.ask_bus("GetId")
 
     async def disconnect(self, path: str) -> None:
-        with contextlib.suppress(RadioDown):
-            await self._call(_BLUEZ, path, "org.bluez.Device1", "Disconnect")
+        if self._bus is not None:
+            await self._bus.disconnect_device(path)
 
 
 class BluezChannel:
@@ -349,11 +301,11 @@ class _Characteristic(ServiceInterface):
         return self._value
 
     @dbus_method("ReadValue")
-    def read_value(self, options: DBusDict) -> DBusBytes:
+    def readvalue_of(self, options: DBusDict) -> DBusBytes:
         return self._peripheral.read(options)
 
     @dbus_method("WriteValue")
-    def write_value(self, value: DBusBytes, options: DBusDict) -> _Nothing:
+    def writevalue_of(self, value: DBusBytes, options: DBusDict) -> _Nothing:
         self._peripheral.written(self._uuid, bytes(value), options)
 
     @dbus_method("StartNotify")
@@ -385,8 +337,3 @@ class _Advertisement(ServiceInterface):
     @dbus_method("Release")
     def release(self) -> _Nothing:
         return
-
-
-def _value(properties: dict[str, Variant], name: str, default: Any) -> Any:
-    found = properties.get(name)
-    return default if found is None else found.value

@@ -418,7 +418,7 @@ class BumbleClientChannel:
         self._over = asyncio.get_running_loop().create_future()
         self._over_because = ""
         connection.on(Connection.EVENT_DISCONNECTION, lambda reason: self._end(_reason(reason)))
-        radio.device.once(Device.EVENT_FLUSH, self._on_flush)
+        radio.device.on(Device.EVENT_FLUSH, self._on_flush)
 
     @property
     def att_mtu(self) -> int:
@@ -478,6 +478,7 @@ class BumbleClientChannel:
             return
         self._over_because = reason
         self._over.set_result(None)
+        self._radio.device.remove_listener(Device.EVENT_FLUSH, self._on_flush)
         self._radio.stir()
         if self._user is not None:
             self._user.channel_over(reason)

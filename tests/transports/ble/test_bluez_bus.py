@@ -13,11 +13,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from bleak.backends.bluezdbus.manager import get_global_bluez_manager
 from dbus_fast import BusType, Message, Variant
 from dbus_fast.aio import MessageBus
 
 from transports.ble import BleTransport
-from transports.ble.bluez_peripheral import BluezPeripheral
 from transports.ble.radio import RadioDown
 from transports.ble.system import open_system_radio
 from transports.contract import Link
@@ -26,8 +26,19 @@ ROOT = Path(__file__).parents[3]
 CONFIGURATION = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig><type>system</type><listen>unix:path={path}</listen><auth>EXTERNAL</auth>
-<policy context="default"><allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/><allow own="*"/>
+<policy context="default">
+<allow own="org.bluez"/><deny send_type="method_call"/>
+<allow send_type="signal"/><allow send_requested_reply="true" send_type="method_return"/>
+<allow send_requested_reply="true" send_type="error"/><allow receive_type="method_call"/>
+<allow receive_type="method_return"/><allow receive_type="error"/><allow receive_type="signal"/>
+<allow send_destination="org.freedesktop.DBus" send_interface="org.freedesktop.DBus"/>
+<allow send_destination="org.freedesktop.DBus" send_interface="org.freedesktop.DBus.Introspectable"/>
+<allow send_destination="org.freedesktop.DBus" send_interface="org.freedesktop.DBus.Properties"/>
+<allow send_destination="org.bluez"/><allow send_interface="org.bluez.GattCharacteristic1"/>
+<allow send_interface="org.bluez.LEAdvertisement1"/><allow send_interface="org.freedesktop.DBus.ObjectManager"/>
+<allow send_interface="org.freedesktop.DBus.Properties"/>
 </policy></busconfig>"""
+"""As strict as the policies that Debian installs for the system bus and for BlueZ."""
 
 
 @pytest.fixture
@@ -50,10 +61,10 @@ def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.
         daemon.stdout.close()
 
 
-def start_daemon() -> subprocess.Popen[bytes]:
-    adapters = [f"--adapter=00:00:00:00:00:0{number}" for number in (1, 2)]
+def start_daemon(adapters: int = 2) -> subprocess.Popen[bytes]:
+    addresses = [f"--adapter=00:00:00:00:00:0{number + 1}" for number in range(adapters)]
     command = [sys.executable, "-m", "tests.transports.ble.mock_bluez", "--auto-enable", "--scan-interval=1"]
-    return subprocess.Popen([*command, *adapters], cwd=ROOT, stderr=subprocess.DEVNULL)
+    return subprocess.Popen([*command, *addresses], cwd=ROOT, stderr=subprocess.DEVNULL)
 
 
 @pytest.fixture
@@ -61,14 +72,18 @@ async def bluez(bus: subprocess.Popen[bytes]) -> AsyncIterator[subprocess.Popen[
     """The mock of bluetoothd with two adapters, hci0 and hci1, that can hear each other."""
     daemon = start_daemon()
     try:
-        async with asyncio.timeout(15):
-            for adapter in ("hci0", "hci1"):
-                while not await set_property(adapter, "Discoverable", Variant("b", True)):  # noqa: ASYNC110
-                    await asyncio.sleep(0.1)
+        await discoverable()
         yield daemon
     finally:
         daemon.kill()
         daemon.wait(5)
+
+
+async def discoverable(*adapters: str) -> None:
+    async with asyncio.timeout(15):
+        for adapter in adapters or ("hci0", "hci1"):
+            while not await set_property(adapter, "Discoverable", Variant("b", True)):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
 
 
 async def set_property(adapter: str, name: str, value: Variant) -> bool:
@@ -145,21 +160,47 @@ async def test_a_bus_that_stands_still_is_waited_for(bus: subprocess.Popen[bytes
         await b.close()
 
 
-async def test_a_daemon_that_ends_and_comes_back_is_noticed(bluez: subprocess.Popen[bytes]) -> None:
-    a = on_adapter("hci0")
-    await a.start(b"instan-a")
+async def test_a_daemon_that_ends_and_comes_back_is_noticed_and_links_are_made_anew(
+    bluez: subprocess.Popen[bytes],
+) -> None:
+    a, b = on_adapter("hci0"), on_adapter("hci1")
     daemon = None
     try:
-        await noted(a, "")
+        await linked(a, b)
         bluez.kill()
-        await noted(a, "bluetoothd")
+        for each in (a, b):
+            await noted(each, "bluetoothd")
         daemon = start_daemon()
-        await noted(a, "")
+        await discoverable()
+        async with asyncio.timeout(60):
+            link_a, link_b = await a.next_link(), await b.next_link()
+            for sender, receiver in ((link_a, link_b), (link_b, link_a)):
+                await sender.send(b"over the new daemon")
+                assert await receiver.receive() == b"over the new daemon"
     finally:
         await a.close()
+        await b.close()
         if daemon is not None:
             daemon.kill()
             daemon.wait(5)
+
+
+async def test_what_bleak_knew_of_a_killed_daemon_is_forgotten(bluez: subprocess.Popen[bytes]) -> None:
+    """A daemon that is killed does not say that its devices are gone."""
+    await open_system_radio("hci1")
+    assert (await get_global_bluez_manager())._adapters == {"/org/bluez/hci0", "/org/bluez/hci1"}
+    bluez.kill()
+    bluez.wait(5)
+    daemon = start_daemon(adapters=1)
+    try:
+        await discoverable("hci0")
+        await open_system_radio("hci0")
+        assert (await get_global_bluez_manager())._adapters == {"/org/bluez/hci0"}
+        with pytest.raises(RadioDown, match="no Bluetooth adapter hci1"):
+            await open_system_radio("hci1")
+    finally:
+        daemon.kill()
+        daemon.wait(5)
 
 
 async def test_an_adapter_that_is_switched_off_and_on_is_noticed(bluez: object) -> None:
@@ -185,15 +226,27 @@ async def noted(transport: BleTransport, words: str) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_a_machine_without_bluez_is_told(bus: subprocess.Popen[bytes]) -> None:
-    peripheral = BluezPeripheral()
-    with pytest.raises(RadioDown, match="bluetoothd"):
-        await peripheral.serve(NotImplemented, lambda _: None)
-    await peripheral.close()
+@pytest.mark.parametrize("adapter", [None, "hci0"])
+async def test_a_machine_without_bluez_is_told(bus: subprocess.Popen[bytes], adapter: str | None) -> None:
+    with pytest.raises(RadioDown, match=r"bluetoothd.*systemctl start bluetooth"):
+        await open_system_radio(adapter)
+
+
+async def test_a_machine_without_d_bus_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path / 'nothing'}")
+    with pytest.raises(RadioDown, match="no system D-Bus"):
+        await open_system_radio(None)
 
 
 async def test_an_adapter_that_is_not_there_is_told(bluez: object) -> None:
-    peripheral = BluezPeripheral("hci7")
     with pytest.raises(RadioDown, match="no Bluetooth adapter hci7; there is hci0, hci1"):
-        await peripheral.serve(NotImplemented, lambda _: None)
-    await peripheral.close()
+        await open_system_radio("hci7")
+
+
+async def test_without_a_name_the_first_adapter_that_is_on_is_used(bluez: object) -> None:
+    assert (await open_system_radio(None)).name == "hci0"
+    assert await set_property("hci0", "Powered", Variant("b", False))
+    assert (await open_system_radio(None)).name == "hci1"
+    assert await set_property("hci1", "Powered", Variant("b", False))
+    with pytest.raises(RadioDown, match=r"hci0, hci1 is switched off \(bluetoothctl power on\)"):
+        await open_system_radio(None)
