@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import random
 import subprocess
@@ -14,16 +15,20 @@ import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dbus_fast import Variant
 
+from p2pserver.cli import set_up_logging
 from tests.transports.ble.radios import until
 from tests.transports.ble.talker import Talker
 from tests.transports.ble.test_bluez_bus import set_property
 from transports.ble import BleTransport
+from transports.ble.bluez_bus import BluezBus
 from transports.ble.link import BleLink
+from transports.ble.radio import Radio
 from transports.ble.system import open_system_radio
 from transports.contract import LinkDown
 
@@ -61,9 +66,14 @@ class Machine:
         self.air.stdout.readline()
 
 
-def transport(adapter: str, short_id: bytes) -> BleTransport:
+def transport(adapter: str, short_id: bytes, *, dials: bool = True) -> BleTransport:
     """One whose short id is chosen, and so who dials."""
-    return BleTransport(lambda: open_system_radio(adapter), random_bytes=lambda _: short_id, rng=random.Random(adapter))
+
+    async def open_radio() -> Radio:
+        radio = await open_system_radio(adapter)
+        return radio if dials else replace(radio, central=None)
+
+    return BleTransport(open_radio, random_bytes=lambda _: short_id, rng=random.Random(adapter))
 
 
 LOW, MIDDLE, HIGH = b"\x01" * 6, b"\x50" * 6, b"\xf0" * 6
@@ -75,9 +85,26 @@ async def next_link(of: BleTransport) -> BleLink:
         async with asyncio.timeout(FOUND_S):
             link = await of.next_link()
     except TimeoutError:
+        print(await adapters(), flush=True)
         raise TimeoutError(f"no link: {of.status()}") from None
     print(f"  {link.remote} {'out' if link.initiator else 'in'} after {time.monotonic() - started:.1f} s", flush=True)
     return link
+
+
+async def adapters() -> str:
+    """What BlueZ says of them, for who reads why there was no link."""
+    bus = await BluezBus.open()
+    try:
+        objects = await bus.objects()
+    finally:
+        bus.close()
+    wanted = ("Powered", "Discovering", "ActiveInstances", "Connected", "RSSI", "ServicesResolved")
+    lines = []
+    for path, item in sorted(objects.items()):
+        found = {name: each.value for part in item.values() for name, each in part.items() if name in wanted}
+        if found:
+            lines.append(f"  {path} {found}")
+    return "\n".join(lines)
 
 
 async def carry(sender: BleLink, receiver: BleLink, count: int) -> dict[str, Any]:
@@ -178,7 +205,7 @@ async def until_down(link: BleLink) -> str:
 
 async def three_nodes(_machine: Machine) -> dict[str, Any]:
     """Two centrals of one peripheral: what is notified to one, the other hears as well, and must not take."""
-    a, b, c = transport("hci0", LOW), transport("hci1", MIDDLE), transport("hci2", HIGH)
+    a, b, c = transport("hci0", LOW), transport("hci1", MIDDLE), transport("hci2", HIGH, dials=False)
     try:
         for number, each in enumerate((a, b, c)):
             await each.start(b"instan-%d" % number)
@@ -329,6 +356,8 @@ async def main(machine: Machine, wanted: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    set_up_logging("warning", as_json=True)
+    logging.getLogger("transports").setLevel(logging.DEBUG)
     if sys.argv[1] == "--node":
         asyncio.run(node(sys.argv[2], bytes.fromhex(sys.argv[3])))
     Path(sys.argv[-1]).write_text(json.dumps(asyncio.run(main(Machine(), sys.argv[1:-1]))))

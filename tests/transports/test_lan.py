@@ -50,6 +50,18 @@ class TestLanNamingEachOther(TransportConformance):
         return LanTransport.from_parameters(f"listen=127.0.0.1:{self.ports[side]},mdns=off,peer=127.0.0.1:{other}")
 
 
+async def test_a_peer_whose_name_cannot_be_one_is_told_and_ends_nothing() -> None:
+    transport = LanTransport(LanParameters(listen=("127.0.0.1", 0), peers=(("a..b", 4001),), mdns=False))
+    await transport.start(OURS)
+    try:
+        async with asyncio.timeout(10):
+            while transport.status().services[0].state is not ServiceState.FAILED:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert "not a host name" in (transport.status().services[0].last_error or "")
+    finally:
+        await transport.close()
+
+
 # parameters
 
 

@@ -7,7 +7,7 @@ import logging
 import sys
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from bleak import BleakClient, BleakScanner
 from bleak.backends.characteristic import BleakGATTCharacteristic
@@ -34,7 +34,7 @@ SCAN_AGAIN_S = 1.0
 _SCANNER_S = 10.0
 _CONNECT_S = 20.0
 _ATT_S = 10.0
-_DISCONNECT_S = 5.0
+_DISCONNECT_S = 6.0
 _DIAL_ATTEMPTS = 2
 
 
@@ -76,7 +76,7 @@ class BleakCentral:
     async def _start_scan(self) -> None:
         """BlueZ may still be ending the last scan or a connection: then it is asked again."""
         for attempt in range(SCAN_ATTEMPTS):
-            scanner = BleakScanner(self._heard, [SERVICE], bluez=self._bluez, backend=self._scanner_backend)
+            scanner = self._scanner_of()
             try:
                 await self._adapter_does(scanner.start())
             except RadioDown as down:
@@ -86,6 +86,17 @@ class BleakCentral:
             else:
                 self._scanner = scanner
                 return
+
+    def _scanner_of(self) -> BleakScanner:
+        """On BlueZ the daemon looks for the service, and not bleak.
+
+        bleak looks among what BlueZ last said that a device offers. After a connection that is what GATT found there, and
+        a neighbor that was ending just then had no service any more: bleak would not hear it again. Without
+        `DuplicateData` BlueZ tells of a neighbor once, and then only when its signal has another strength.
+        """
+        if self._scanner_backend is not None or sys.platform != "linux":
+            return BleakScanner(self._heard, [SERVICE], bluez=self._bluez, backend=self._scanner_backend)
+        return BleakScanner(self._heard, bluez={**self._bluez, "filters": {"UUIDs": [SERVICE], "DuplicateData": True}})
 
     async def _adapter_does(self, operation: Awaitable[None]) -> None:
         try:
@@ -97,11 +108,13 @@ class BleakCentral:
             raise RadioDown(_said(error)) from None
 
     def _heard(self, device: BLEDevice, advertisement: AdvertisementData) -> None:
+        data = advertisement.manufacturer_data.get(COMPANY_ID, b"")
+        if SERVICE not in advertisement.service_uuids and len(data) != SHORT_ID_OCTETS:
+            return  # another program scans for everything, and BlueZ tells everybody
         self._devices[device.address] = device
         self._devices.move_to_end(device.address)
         while len(self._devices) > DEVICES_MAX:
             self._devices.popitem(last=False)
-        data = advertisement.manufacturer_data.get(COMPANY_ID, b"")
         short_id = bytes(data[:SHORT_ID_OCTETS]) if len(data) >= SHORT_ID_OCTETS else None
         if self._seen is not None:
             self._seen(Sighting(address=device.address, short_id=short_id))
@@ -130,8 +143,13 @@ class BleakCentral:
     async def _dial(self, device: BLEDevice, channel: BleakChannel) -> BleakClient:
         options: dict[str, Any] = {"bluez": self._bluez, "backend": self._client_backend}
         if establish_connection is not None and (sys.platform == "linux" or self._client_backend is not None):
+
+            def client_of(_device: BLEDevice, **given: Any) -> BleakClient:
+                # else it takes whatever connection another adapter of this machine has to the same neighbor
+                return BleakClient(device, **given)
+
             return await establish_connection(
-                BleakClient,
+                cast(type[BleakClient], client_of),
                 device,
                 device.address,
                 disconnected_callback=channel.disconnected,

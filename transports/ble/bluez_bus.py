@@ -38,6 +38,8 @@ Interfaces = dict[str, dict[str, Variant]]
 """Of one object: properties by interface."""
 
 _CALL_S = 8.0
+_ENDING_LOOKS, _ENDING_LOOK_S = 8, 0.5
+"""BlueZ takes 2 to 3 s to end a connection; 5.66 crashed when one was dialed over that was being ended."""
 _NO_DAEMON = ("ServiceUnknown", "NameHasNoOwner", "Spawn.ChildExited", "UnknownObject")
 
 _seen_owner: WeakKeyDictionary[BlueZManager, str] = WeakKeyDictionary()
@@ -138,13 +140,20 @@ def choose_adapter(objects: dict[str, Interfaces], wanted: str | None) -> str:
 async def forget_device(path: str) -> None:
     """Makes BlueZ find out anew what a device has: called when a dial failed.
 
-    One that is connected (it may have dialed us meanwhile) or that somebody paired is left alone.
+    One that is still connected when ours must have ended (it may have dialed us meanwhile), or that somebody paired, is
+    left alone.
     """
     with contextlib.suppress(RadioDown):
         bus = await BluezBus.open()
         try:
-            device = await bus.call(path, PROPERTIES, "GetAll", DEVICE)
-            if value_of(device, "Connected", False) or value_of(device, "Paired", False):
+            for _ in range(_ENDING_LOOKS):
+                device = await bus.call(path, PROPERTIES, "GetAll", DEVICE)
+                if not value_of(device, "Connected", False):
+                    break
+                await asyncio.sleep(_ENDING_LOOK_S)
+            else:
+                return
+            if value_of(device, "Paired", False):
                 return
             await bus.call(path.rpartition("/")[0], ADAPTER, "RemoveDevice", path, signature="o")
             log.debug("a device was removed after a failed dial", extra={"device": path})

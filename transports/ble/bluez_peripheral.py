@@ -91,17 +91,17 @@ class BluezPeripheral:
             with contextlib.suppress(RadioDown):  # it is not there, which is what was wanted
                 await self._advertising("UnregisterAdvertisement", path)
             self._exported().bus.unexport(path)
+        self.note = None
         if short_id is None:
             return
         try:
             await self._register_advertisement({COMPANY_ID: Variant("ay", short_id)})
-            self.note = None
         except RadioDown as with_id:
             log.info("the short id cannot be advertised", extra={"reason": str(with_id)})
             try:
                 await self._register_advertisement({})
             except RadioDown as without:
-                # it may be that this adapter cannot advertise while it is connected: it dials, and tries again later
+                # it may be that this adapter cannot advertise while it is connected: it dials, and is asked again later
                 self.note = f"this node cannot be found by others now, only find them: {without}"
 
     async def _register_advertisement(self, data: dict[int, Variant]) -> None:

@@ -131,7 +131,7 @@ class Peripheral(Protocol):
     async def advertise(self, short_id: bytes | None) -> None:
         """Advertises with this id from now on, also if it did before (a connection may have ended that); None: stop.
 
-        Raises: RadioDown.
+        When the adapter refuses, that is said in `note`, and it is asked again after a while. Raises: RadioDown.
         """
         ...
 

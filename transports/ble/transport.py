@@ -30,6 +30,7 @@ from transports.ble.uuids import (
 )
 from transports.contract import INSTANCE_ID_OCTETS, Parameters, TransportStatus
 from transports.offered import OfferedLinks
+from transports.watched import watched
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +50,15 @@ SCAN_MANY_S = 3.0
 PAUSE_MANY_S = 15.0
 MANY_LINKS = 5
 
-_DIAL_S = 20.0
+_DIAL_S = 45.0
+"""Over all of one dial, whose parts have limits of their own: what is given up in the middle is not tidied up."""
 _OPERATION_S = 10.0
 _CLOSE_S = 0.9
 _LINGER_S = 0.3
 _RETRY_FIRST_S = 1.0
 _RETRY_MAX_S = 30.0
 _LOOK_AGAIN_S = 30.0
+"""Also how long a scan may hear nobody before it is begun anew: BlueZ before 5.88 may take itself for scanning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,10 +125,16 @@ class BleTransport:
         self._supervisor: asyncio.Task[None] | None = None
         self._started = self._closed = False
         self._note: str | None = None
+        self._failures = 0
+        """Since an adapter was last on."""
         self._down_because: str | None = None
         self._advertised: bytes | None = None
+        self._advertises_again_at = 0.0
+        """When an adapter that refused to advertise is asked again."""
         self._scanning = False
         self._scan_flips_at = 0.0
+        self._heard_at = 0.0
+        """When somebody was heard last, or the scan began."""
         self._rotates_at = 0.0
 
     @classmethod
@@ -154,7 +163,10 @@ class BleTransport:
         if self._started or self._closed:
             raise RuntimeError("a transport is started once")
         self._started = True
-        self._supervisor = asyncio.get_running_loop().create_task(self._keep_radio(), name="ble adapter")
+        self._supervisor = watched(self._keep_radio(), name="ble adapter", broken=self._broken)
+
+    def _broken(self, note: str) -> None:
+        self._note = note
 
     async def next_link(self) -> BleLink:
         return await self._offered.next()
@@ -188,24 +200,33 @@ class BleTransport:
 
     async def _keep_radio(self) -> None:
         """One radio after the other, for as long as the transport lives."""
-        failures = 0
         while True:
             try:
                 async with asyncio.timeout(3 * _OPERATION_S):
                     radio = await self._open_radio()
             except (RadioDown, TimeoutError) as down:
-                self._note = str(down) or "the system's Bluetooth does not answer"
+                self._note = str(down) or "the system's Bluetooth does not answer (systemctl restart bluetooth)"
+            except Exception as error:  # noqa: BLE001  of a stack below us
+                self._unforeseen(error)
             else:
                 try:
-                    failures = 0
                     await self._use(radio)
                 except RadioDown as down:
                     self._note = str(down)
+                except Exception as error:  # noqa: BLE001  of a stack below us
+                    self._unforeseen(error)
                 finally:
                     await self._put_away(radio)
-            pause_s = min(_RETRY_MAX_S, _RETRY_FIRST_S * 2.0 ** min(failures, 10))
-            failures += 1
+            pause_s = min(_RETRY_MAX_S, _RETRY_FIRST_S * 2.0 ** min(self._failures, 10))
+            self._failures += 1
             await asyncio.sleep(pause_s * self._rng.uniform(0.75, 1.25))
+
+    def _unforeseen(self, error: Exception) -> None:
+        """The adapter is begun anew, and the log has what can be reported, once."""
+        note = f"Bluetooth failed in a way that nobody foresaw ({error!r}), and is tried again; please report the log"
+        if note != self._note:
+            log.error("an error of Bluetooth that nobody foresaw", exc_info=error)
+        self._note = note
 
     async def _use(self, radio: Radio) -> None:
         """Raises: RadioDown, when the adapter does not go on."""
@@ -215,7 +236,7 @@ class BleTransport:
             await self._in_time(radio.central.hear(self._seen, self._radio_down))
         if radio.peripheral is not None:
             await self._in_time(radio.peripheral.serve(self, self._radio_down))
-        self._radio, self._note = radio, None
+        self._radio, self._note, self._failures = radio, None, 0
         log.info("Bluetooth is on", extra={"radio": radio.name})
         while True:
             self._wake.clear()
@@ -230,6 +251,7 @@ class BleTransport:
 
     async def _put_away(self, radio: Radio) -> None:
         self._radio = None
+        log.info("Bluetooth is off", extra={"radio": radio.name, "reason": self._note})
         for timer in self._greeting.values():
             timer.cancel()
         self._greeting.clear()
@@ -253,6 +275,8 @@ class BleTransport:
         wake_at = min(self._rotates_at, now + _LOOK_AGAIN_S)
         if self._radio is not None and self._radio.central is not None:
             wake_at = min(wake_at, self._scan_flips_at)
+            if self._scanning:
+                wake_at = min(wake_at, self._heard_at + _LOOK_AGAIN_S)
             due_at = self._roles.next_due(now) if self._may_dial() else None
             if due_at is not None:
                 wake_at = min(wake_at, due_at)
@@ -275,23 +299,29 @@ class BleTransport:
         for link in [link for link in self._links if link.initiator]:
             channel: ClientChannel = link.channel  # type: ignore[assignment]  # that we dialed
             try:
-                await self._in_time(channel.write_control(rename(self._roles.own_id)))
-            except ConnectFailed as failed:
-                link.end(str(failed))
+                async with asyncio.timeout(_OPERATION_S):
+                    await channel.write_control(rename(self._roles.own_id))
+            except (ConnectFailed, TimeoutError) as failed:
+                link.end(str(failed) or "it stopped answering")
 
     async def _advertise(self, radio: Radio) -> None:
         if radio.peripheral is None:
             return
         accepted = sum(not link.initiator for link in self._links) + len(self._greeting)
         wanted = self._roles.own_id if accepted < ACCEPTED_MAX else None
-        if wanted != self._advertised:
+        refused = wanted is not None and radio.peripheral.note is not None
+        if wanted != self._advertised or (refused and self._now() >= self._advertises_again_at):
+            self._advertises_again_at = self._now() + _LOOK_AGAIN_S
             await self._in_time(radio.peripheral.advertise(wanted))
             self._advertised = wanted
+            log.debug("Bluetooth advertising", extra={"radio": radio.name, "on": wanted is not None})
 
     async def _scan(self, radio: Radio) -> None:
         if radio.central is None:
             return
         now = self._now()
+        if self._scanning and now - self._heard_at >= _LOOK_AGAIN_S:
+            await self._stop_scan(radio)
         if not self._links or not self._may_dial():
             on, self._scan_flips_at = self._may_dial(), now + _LOOK_AGAIN_S
         elif now >= self._scan_flips_at or self._scan_flips_at > now + PAUSE_MANY_S:
@@ -304,7 +334,8 @@ class BleTransport:
             on = self._scanning
         if on != self._scanning:
             await self._in_time(radio.central.scan(on))
-            self._scanning = on
+            self._scanning, self._heard_at = on, self._now()
+            log.debug("Bluetooth scan", extra={"radio": radio.name, "on": on})
 
     async def _stop_scan(self, radio: Radio) -> None:
         if self._scanning and radio.central is not None:
@@ -324,7 +355,8 @@ class BleTransport:
         return sum(link.initiator for link in self._links) < DIALED_MAX
 
     def _seen(self, sighting: Sighting) -> None:
-        if self._roles.seen(sighting.address, sighting.short_id, self._now()):
+        self._heard_at = self._now()
+        if self._roles.seen(sighting.address, sighting.short_id, self._heard_at):
             self._wake.set()
 
     async def _dial_next(self, radio: Radio) -> bool:
@@ -344,10 +376,10 @@ class BleTransport:
                     return True
             async with asyncio.timeout(_DIAL_S):
                 await self._dial(radio, neighbor)
-        except TimeoutError:
-            self._roles.dial_failed(neighbor, f"{neighbor.address}: it does not answer", self._now())
-        except (ConnectFailed, NotUnderstood) as failed:
-            self._roles.dial_failed(neighbor, f"{neighbor.address}: {failed}", self._now())
+        except (ConnectFailed, NotUnderstood, TimeoutError) as failed:
+            reason = f"{neighbor.address}: {str(failed) or 'it does not answer'}"
+            log.debug("a Bluetooth dial failed", extra={"radio": radio.name, "reason": reason})
+            self._roles.dial_failed(neighbor, reason, self._now())
         return True
 
     async def _dial(self, radio: Radio, neighbor: Neighbor) -> None:
@@ -475,6 +507,13 @@ class BleTransport:
 
     def control(self, channel: Channel, octets: bytes) -> None:
         try:
+            self._obey(channel, octets)
+        except Refused as refused:
+            log.debug("a Bluetooth greeting is refused", extra={"of": channel.address, "reason": str(refused)})
+            raise
+
+    def _obey(self, channel: Channel, octets: bytes) -> None:
+        try:
             said = read_control(octets)
         except NotUnderstood as error:
             raise Refused(str(error)) from None
@@ -486,15 +525,20 @@ class BleTransport:
             return
         timer = self._greeting.pop(channel, None)
         if timer is None or link is not None or self._radio is None:
-            raise Refused("one HELLO for each connection")
+            raise Refused("a second HELLO on a connection" if link is not None else "HELLO on no connection")
         timer.cancel()
         theirs, tag = said
         accepted = [other for other in self._links if not other.initiator]
-        full = len(accepted) >= ACCEPTED_MAX or not self._hellos.take(self._now())
-        taken = self._radio.tags and any(other.tag == tag for other in accepted)
-        if full or taken or theirs.short_id == self._roles.own_id:
+        reason = None
+        if len(accepted) >= ACCEPTED_MAX or not self._hellos.take(self._now()):
+            reason = "no room for another link"
+        elif self._radio.tags and any(other.tag == tag for other in accepted):
+            reason = "its tag is taken"
+        elif theirs.short_id == self._roles.own_id:
+            reason = "it has this node's own id"
+        if reason is not None:
             self._disconnect(channel)
-            raise Refused("no room for another link")
+            raise Refused(reason)
         try:
             made = self._link(self._radio, channel, theirs, initiator=False, tag=tag if self._radio.tags else None)
         except NotUnderstood as error:

@@ -129,7 +129,7 @@ async def resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, Sock
     """
     try:
         return _lookup(host, port, socket.AI_NUMERICHOST)
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):
         pass
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[list[tuple[socket.AddressFamily, SocketAddress]]] = loop.create_future()

@@ -18,6 +18,7 @@ from transports.contract import DiscoveredService, LinkDown, ServiceState
 from transports.lan.addresses import bare, shown
 from transports.lan.discovery import Announcement
 from transports.lan.link import LanLink
+from transports.watched import watched
 
 NEIGHBORS_MAX = 256
 DIALS_AT_ONCE = 64
@@ -164,7 +165,7 @@ class Dialer:
         if self._closed:
             return
         self._neighbors[key] = neighbor
-        neighbor.task = asyncio.get_running_loop().create_task(self._keep_linked(neighbor), name=f"lan dial {key}")
+        neighbor.task = watched(self._keep_linked(neighbor), name=f"lan dial {key}")
 
     def _make_room(self) -> bool:
         """Drops one who never had a link: by chance, but somebody who failed if there is one."""

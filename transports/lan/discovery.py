@@ -132,9 +132,14 @@ class Discovery:
 
     async def ask_again(self) -> None:
         """Asks the network once more who is there, for announcements that were lost or have expired."""
-        if self._zeroconf is not None:
+        if self._zeroconf is None:
+            return
+        try:
             await self._stop_browsing()
             self._browse(self._zeroconf.zeroconf)
+        except Exception as error:  # noqa: BLE001  whatever ails mDNS, it is begun anew
+            await self.stop()
+            self.note = f"nobody can be found by mDNS: {error or type(error).__name__}"
 
     def _browse(self, zeroconf: Zeroconf) -> None:
         self._browser = AsyncServiceBrowser(zeroconf, SERVICE_TYPE, handlers=[self._on_change])

@@ -24,6 +24,7 @@ from transports.lan.dialing import Dialer
 from transports.lan.discovery import Discovery
 from transports.lan.link import LanLink
 from transports.offered import OfferedLinks
+from transports.watched import watched
 
 INBOUND_MAX = 64
 INBOUND_PER_HOST_MAX = 32
@@ -115,6 +116,7 @@ class LanTransport:
         self._closed = False
         self._started_at_s = 0.0
         self._address_note: str | None = None
+        self._broken_note: str | None = None
 
     @classmethod
     def from_parameters(cls, parameters: str) -> Self:
@@ -140,7 +142,10 @@ class LanTransport:
             dialer.add_named(host, port)
         if self._parameters.mdns:
             self._discovery = Discovery(instance_id, found=dialer.announced, gone=dialer.gone)
-        self._watch = loop.create_task(self._watch_network(dialer), name="lan watch network")
+        self._watch = watched(self._watch_network(dialer), name="lan watch network", broken=self._broken)
+
+    def _broken(self, note: str) -> None:
+        self._broken_note = f"looking for others on the network: {note}"
 
     async def next_link(self) -> LanLink:
         return await self._offered.next()
@@ -314,7 +319,8 @@ class LanTransport:
         return tuple(shown(str(own.ip), self._port) for own in addresses) or (shown(_ANY, self._port),)
 
     def _notes(self) -> list[str]:
-        notes = [note for note in (self._address_note, self._discovery.note if self._discovery else None) if note]
+        discovery_note = self._discovery.note if self._discovery else None
+        notes = [note for note in (self._address_note, self._broken_note, discovery_note) if note]
         if self._parameters.loopback_only and self._discovery is not None:
             notes.append("listening on loopback: only nodes on this machine are announced to and found")
         if self._discovery is not None and self._discovery.running:

@@ -64,6 +64,7 @@ class SerialLink:
         self._inbox_octets = 0
         self._asked_to_stop = False
         self._stopped_until: float | None = None
+        self._goes_on: asyncio.TimerHandle | None = None
         self._outbox: deque[bytes] = deque()
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -111,6 +112,8 @@ class SerialLink:
         if self._down_because is None:
             self._down_because = reason
             self._outbox.clear()
+            if self._goes_on is not None:
+                self._goes_on.cancel()
             if not keep_inbox:
                 self._inbox.clear()
             self._arrived.set()
@@ -130,7 +133,9 @@ class SerialLink:
 
     def told_to_stop(self) -> None:
         self._stopped_until = self._loop.time() + STOPPED_S_MAX
-        self._loop.call_later(STOPPED_S_MAX + 0.01, self._owner.outbox_filled)
+        if self._goes_on is not None:
+            self._goes_on.cancel()  # one timer, however often it is told
+        self._goes_on = self._loop.call_later(STOPPED_S_MAX + 0.01, self._owner.outbox_filled)
 
     def told_to_go(self) -> None:
         self._stopped_until = None

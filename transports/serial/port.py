@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import select
 import sys
@@ -22,6 +23,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 import serial
+
+log = logging.getLogger(__name__)
 
 REOPEN_S = 1.0
 READ_WAIT_S = 0.5
@@ -124,7 +127,7 @@ class ThreadedPort:
             return False
         try:
             on = bool(getattr(port, self._busy.removeprefix("-")))
-        except OSError:
+        except (OSError, TypeError, ValueError):
             return False  # a port without such a line, or one that is vanishing
         return on != self._busy.startswith("-")
 
@@ -196,18 +199,23 @@ class ThreadedPort:
             while not self._stop.is_set():
                 try:
                     port = self._open()
-                except (OSError, ValueError) as error:
+                except Exception as error:  # noqa: BLE001  a thread that ends would never open the port again
                     reason = _plain(error)
                     if _is_refusal(error):
                         self._tell(self._settle_first_try, OSError(f"{self._name}: {reason}"))
                     if reason != told:
                         told = reason
+                        self._log_unforeseen(error)
                         self._tell(self._lost, reason)
                 else:
                     told = self._use(port)
                 self._stop.wait(REOPEN_S)
         finally:
             self._tell(self._threads_over.set)
+
+    def _log_unforeseen(self, error: Exception) -> None:
+        if not isinstance(error, OSError | ValueError | TypeError):
+            log.error("an error of a serial port that nobody foresaw", extra={"port": self._name}, exc_info=error)
 
     def _open(self) -> serial.SerialBase:
         """Raises: OSError, which serial.SerialException is; ValueError for a URL that pyserial does not know."""
@@ -236,20 +244,21 @@ class ThreadedPort:
         try:
             while not self._stop.is_set() and not over.is_set():
                 self._read_some(port)
-        except (OSError, TypeError) as error:  # TypeError: pyserial's, when its descriptor is gone under it
+        except Exception as error:  # noqa: BLE001  TypeError: pyserial's, when its descriptor is gone under it
             reason = _plain(error)
+            self._log_unforeseen(error)
         with self._lock:
             self._serial = None
             over.set()
             self._to_write.notify_all()
         self._wake()
         writer.join(CLOSE_S)
-        with contextlib.suppress(OSError, TypeError):
+        with contextlib.suppress(Exception):  # it is gone; termios has errors of its own, which are no OSError
             deadline_s = time.monotonic() + CLOSE_S / 2
             while port.out_waiting and time.monotonic() < deadline_s:
                 time.sleep(0.01)  # a thread of its own waits here, for the last words to leave
             port.reset_output_buffer()  # closing would wait until all that is left has gone, at any baud rate
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):
             port.close()
         self._tell(self._lost, reason)
         return reason
@@ -283,7 +292,7 @@ class ThreadedPort:
                         self._unwritten.popleft()
                         self._unwritten_octets -= len(octets)
                 self._tell(self._written)
-        except (OSError, TypeError, ValueError):  # the reader meets the same, or is told here
+        except Exception:  # noqa: BLE001  the reader meets the same, or is told here
             over.set()
             if hasattr(port, "cancel_read"):
                 with contextlib.suppress(OSError, TypeError, ValueError):

@@ -23,6 +23,7 @@ from transports.serial.medium import SerialMedium
 from transports.serial.neighbors import OPEN_TRIES, UNKNOWN, Neighbor, Neighbors
 from transports.serial.parameters import DATAGRAM_OCTETS_MAX, SerialParameters
 from transports.serial.port import Port, ThreadedPort
+from transports.watched import watched
 
 FIRST_HELLO_S = 1.0
 """After the first HELLO, while nobody has answered; then doubled, up to `hello_s`."""
@@ -83,11 +84,13 @@ class SerialTransport:
         if self.medium is not None:
             self.medium.begin()
             channel.add(self.medium)
-        loop = asyncio.get_running_loop()
         self._tasks = [
-            loop.create_task(channel.run(), name="serial channel"),
-            loop.create_task(self._keep(neighbors, channel), name="serial neighbors"),
+            watched(channel.run(), name="serial channel", broken=self._broken),
+            watched(self._keep(neighbors, channel), name="serial neighbors", broken=self._broken),
         ]
+
+    def _broken(self, note: str) -> None:
+        self._port_note = f"{self.parameters.port}: {note}"
 
     async def next_link(self) -> SerialLink:
         return await self._offered.next()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
+from bleak.backends.device import BLEDevice
 from bumble import hci
 from bumble.device import Device
 from bumble.transport.common import AsyncPipeSink
@@ -30,14 +31,19 @@ class Place:
         accepts: bool = True,
         shows_id: bool = True,
         tags: bool = False,
+        bit_rate: int = 1_000_000,
     ) -> None:
+        """`bit_rate` is what the radio says of itself, and the link above paces to."""
         self.air, self.name, self.mtu, self.bleak = air, name, mtu, bleak
         self.dials, self.accepts, self.shows_id, self.tags = dials, accepts, shows_id, tags
+        self.bit_rate = bit_rate
         self.controller: AirController | None = None
         self.bumble: BumbleRadio | None = None
         self.hang: set[str] = set()
         """Operations of bleak that never return."""
         self.opened = 0
+        self.forgotten: list[str] = []
+        """The addresses that the system was told to forget."""
 
     async def __call__(self) -> Radio:
         if self.controller is not None and self.controller in self.air.controllers:
@@ -54,6 +60,7 @@ class Place:
                 peripheral=bumble if self.accepts else None,
                 name=self.name,
                 tags=self.tags,
+                bit_rate=self.bit_rate,
             )
             return radio if self.shows_id else _without_id(radio)
         from tests.transports.ble.bleak_on_bumble import backends
@@ -61,9 +68,12 @@ class Place:
 
         scanner, client = backends(device, self.mtu)
         client.hang = self.hang
-        return Radio(
-            central=BleakCentral(scanner_backend=scanner, client_backend=client), peripheral=bumble, name=self.name
-        )
+
+        async def forget(device: BLEDevice) -> None:
+            self.forgotten.append(device.address)
+
+        central = BleakCentral(scanner_backend=scanner, client_backend=client, forget=forget)
+        return Radio(central=central, peripheral=bumble, name=self.name)
 
 
 class _Anonymous:

@@ -18,7 +18,8 @@ from dbus_fast import BusType, Message, Variant
 from dbus_fast.aio import MessageBus
 
 from transports.ble import BleTransport
-from transports.ble.radio import RadioDown
+from transports.ble.bleak_central import BleakCentral
+from transports.ble.radio import RadioDown, Sighting
 from transports.ble.system import open_system_radio
 from transports.contract import Link
 
@@ -107,10 +108,14 @@ def on_adapter(adapter: str) -> BleTransport:
 
 
 async def linked(a: BleTransport, b: BleTransport) -> tuple[Link, Link]:
+    """The two ends of one link: nobody's id is known, so both may have dialed at once."""
     await a.start(b"instan-a")
     await b.start(b"instan-b")
-    async with asyncio.timeout(40):
-        return await a.next_link(), await b.next_link()
+    async with asyncio.timeout(60):
+        of_a, of_b = [await a.next_link()], [await b.next_link()]
+        if of_a[0].initiator == of_b[0].initiator:
+            of_b.append(await b.next_link())
+    return of_a[0], of_b[-1]
 
 
 async def test_two_nodes_on_one_daemon_exchange_datagrams(bluez: object) -> None:
@@ -129,6 +134,42 @@ async def test_two_nodes_on_one_daemon_exchange_datagrams(bluez: object) -> None
     finally:
         await a.close()
         await b.close()
+
+
+async def test_two_adapters_of_one_machine_dial_a_neighbor_each_over_its_own(bus: object) -> None:
+    daemon, near = start_daemon(adapters=3), on_adapter("hci2")
+    centrals = []
+    channels = []
+    try:
+        await discoverable("hci0", "hci1", "hci2")
+        await near.start(b"instan-c")
+        await noted(near, "")
+        for adapter in ("hci0", "hci1"):
+            central = (await open_system_radio(adapter)).central
+            assert isinstance(central, BleakCentral)
+            centrals.append(central)
+            heard: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+            def seen(sighting: Sighting, heard: asyncio.Future[str] = heard) -> None:
+                if not heard.done():
+                    heard.set_result(sighting.address)
+
+            await central.hear(seen, lambda _: None)
+            await central.scan(on=True)
+            async with asyncio.timeout(20):
+                address = await heard
+            await central.scan(on=False)
+            channels.append(await central.connect(address))
+            assert channels[-1].client is not None
+            assert f"/{adapter}/" in str(channels[-1].client._backend._device_path)  # type: ignore[attr-defined]
+    finally:
+        for channel in channels:
+            await channel.disconnect()
+        for central in centrals:
+            await central.close()
+        await near.close()
+        daemon.kill()
+        daemon.wait(5)
 
 
 async def test_a_bus_that_stands_still_is_waited_for(bus: subprocess.Popen[bytes], bluez: object) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -19,6 +23,7 @@ from transports.ble.bumble_radio import BumbleClientChannel
 from transports.ble.greeting import Ability, Greeting, rename
 from transports.ble.link import INBOX_DATAGRAMS_MAX, BleLink
 from transports.ble.radio import ConnectFailed, RadioDown, Sighting
+from transports.ble.roles import TokenBucket
 from transports.ble.transport import ACCEPTED_MAX
 from transports.contract import Link, LinkDown, ServiceState
 
@@ -452,6 +457,71 @@ async def test_scanning_and_connecting_are_never_asked_for_at_once() -> None:
         assert not a.status().notes
 
 
+class Deaf(Jealous):
+    """A central whose first scan hears nobody, as BlueZ's when it takes its adapter for scanning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scans = 0
+
+    async def scan(self, on: bool) -> None:
+        self.scans += on
+        await self._alone()
+        if on and self.scans > 1:
+            await super().scan(on)
+        self.scanning = on
+
+
+async def test_a_scan_that_hears_nobody_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transports.ble.radio import Radio
+
+    monkeypatch.setattr(transport, "_LOOK_AGAIN_S", 0.3)
+    central = Deaf()
+
+    async def deaf_radio() -> Radio:
+        return Radio(central=central, peripheral=None, name="deaf")
+
+    a = BleTransport(deaf_radio, random_bytes=lambda _: LOW)
+    async with started(a):
+        await until(lambda: central.dials)
+
+
+class Shy:
+    """A peripheral whose adapter refuses to advertise at first."""
+
+    def __init__(self) -> None:
+        self.note: str | None = None
+        self.asked = 0
+
+    async def serve(self, user: object, down: object) -> None:
+        return
+
+    async def advertise(self, short_id: bytes | None) -> None:
+        self.asked += 1
+        self.note = "it cannot be found" if self.asked < 3 else None
+
+    async def close(self) -> None:
+        return
+
+
+async def test_an_adapter_that_refuses_to_advertise_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transports.ble.radio import Radio
+
+    monkeypatch.setattr(transport, "_LOOK_AGAIN_S", 0.2)
+    peripheral = Shy()
+
+    async def shy_radio() -> Radio:
+        return Radio(central=None, peripheral=peripheral, name="shy")
+
+    a = BleTransport(shy_radio, random_bytes=lambda _: LOW)
+    async with started(a):
+        await until(lambda: a.status().notes)
+        await until(lambda: peripheral.asked == 3)
+        await asyncio.sleep(0.6)
+        assert peripheral.asked == 3
+        assert not a.status().notes
+
+
 @pytest.mark.parametrize("operation", ["connect", "read", "notify", "write", "disconnect"])
 async def test_a_stack_that_hangs_costs_its_link_and_nothing_else(
     operation: str, monkeypatch: pytest.MonkeyPatch
@@ -476,9 +546,33 @@ async def test_a_stack_that_hangs_costs_its_link_and_nothing_else(
             await link.close()
         else:
             await until(lambda: any(each.state is ServiceState.FAILED for each in a.status().services))
+            place.hang.clear()
+            await until(lambda: place.forgotten)
         place.hang.clear()
         if operation != "disconnect":  # bleak keeps a connection that it did not end
             await next_link(a, 30)
+
+
+async def test_an_error_of_the_stack_that_nobody_foresaw_is_told_and_tried_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    air = VirtualAir()
+    place = Place(air, "a")
+    opened = 0
+
+    async def odd() -> object:
+        nonlocal opened
+        opened += 1
+        if opened == 1:
+            raise KeyError("org.bluez.GattService1")
+        return await place()
+
+    a = BleTransport(odd, random_bytes=lambda _: LOW)  # type: ignore[arg-type]
+    async with started(a):
+        await until(lambda: any("GattService1" in note for note in a.status().notes))
+        assert any("nobody foresaw" in record.getMessage() for record in caplog.records)
+        await until(lambda: a.status().listening)
+        assert not a.status().notes
 
 
 async def test_an_adapter_that_goes_and_comes_back_is_used_again() -> None:
@@ -510,33 +604,57 @@ async def test_an_adapter_that_goes_and_comes_back_is_used_again() -> None:
         assert not a.status().notes
 
 
-async def soak(cycles: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a process holds: Python objects, tasks, file descriptors."""
+
+    objects: int
+    tasks: int
+    files: int
+
+    @classmethod
+    def now(cls) -> Self:
+        gc.collect()
+        return cls(len(gc.get_objects()), len(asyncio.all_tasks()), len(list(Path("/proc/self/fd").iterdir())))
+
+
+async def soak(cycles: int, *, bleak: bool = False) -> tuple[Held, Held]:
+    """Links made and closed, by both sides in turn; what was held after a third of it, and at the end."""
     air = VirtualAir()
-    a, b = node(Place(air, "a"), LOW), node(Place(air, "b"), HIGH)
+    a, b = node(Place(air, "a", bleak=bleak), LOW), node(Place(air, "b"), HIGH)
+    held = []
     async with started(a, b):
-        tasks = 0
-        for cycle in range(cycles):
-            link_a, link_b = await next_link(a), await next_link(b)
-            await (link_a if cycle % 2 else link_b).close()
-            await until(lambda ends=(link_a, link_b): not any(end.is_open for end in ends))  # type: ignore[misc]
+        for cycle in range(1, cycles + 1):
+            ends = await next_link(a, 60), await next_link(b, 60)
+            await ends[cycle % 2].close()
+            await until(lambda ends=ends: not any(end.is_open for end in ends), 60)  # type: ignore[misc]
+            del ends
             for each in (a, b):
                 for neighbor in each._roles._neighbors.values():
                     neighbor.failures, neighbor.due_at = 0, 0.0
-                each._roles._dials = transport.TokenBucket(1e6, 1e3)
-                each._hellos = transport.TokenBucket(1e6, 1e3)
-            if cycle == cycles // 2:
-                tasks = len(asyncio.all_tasks())
-        assert len(asyncio.all_tasks()) <= tasks + 4
+                each._roles._dials = TokenBucket(1e6, 1e3)
+                each._hellos = TokenBucket(1e6, 1e3)
+            if cycle in (cycles // 3, cycles):
+                held.append(Held.now())
         for each in (a, b):
             assert len(each._links) <= 1
             assert len(each._by_channel) <= 1
             assert len(each._greeting) <= 1
+    return held[0], held[1]
 
 
 async def test_connecting_and_disconnecting_leaves_nothing_behind() -> None:
-    await soak(25)
+    before, after = await soak(25)
+    assert after.tasks <= before.tasks + 4
+    assert after.files <= before.files
 
 
 @pytest.mark.long
-async def test_connecting_and_disconnecting_a_thousand_times_leaves_nothing_behind() -> None:
-    await soak(1_000)
+@pytest.mark.timeout(3_600)
+@pytest.mark.parametrize("bleak", [False, True])
+async def test_connecting_and_disconnecting_a_thousand_times_leaves_nothing_behind(bleak: bool) -> None:
+    before, after = await soak(1_000, bleak=bleak)
+    print(before, after)
+    assert after.tasks <= before.tasks + 4
+    assert after.files <= before.files
+    assert after.objects <= before.objects + 600, "an object for each link"
