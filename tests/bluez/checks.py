@@ -132,7 +132,7 @@ async def carry(sender: BleLink, receiver: BleLink, count: int) -> dict[str, Any
     return {
         "sent": count,
         "octets": most,
-        "intact": sorted(arrived) == sorted(sent),
+        "intact": len(set(arrived)) == len(arrived) and set(arrived) <= set(sent),
         "arrived": len(arrived),
         "displaced": displaced,
         "ended": [repr(each) for each in ended if each is not None],

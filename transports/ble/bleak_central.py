@@ -90,13 +90,14 @@ class BleakCentral:
     def _scanner_of(self) -> BleakScanner:
         """On BlueZ the daemon looks for the service, and not bleak.
 
-        bleak looks among what BlueZ last said that a device offers. After a connection that is what GATT found there, and
-        a neighbor that was ending just then had no service any more: bleak would not hear it again. Without
+        bleak looks among what BlueZ last said that a device offers. After a connection that is what GATT found there,
+        and a neighbor that was ending just then had no service any more: bleak would not hear it again. Without
         `DuplicateData` BlueZ tells of a neighbor once, and then only when its signal has another strength.
         """
         if self._scanner_backend is not None or sys.platform != "linux":
             return BleakScanner(self._heard, [SERVICE], bluez=self._bluez, backend=self._scanner_backend)
-        return BleakScanner(self._heard, bluez={**self._bluez, "filters": {"UUIDs": [SERVICE], "DuplicateData": True}})
+        bluez: Any = {**self._bluez, "filters": {"UUIDs": [SERVICE], "DuplicateData": True}}
+        return BleakScanner(self._heard, bluez=bluez)
 
     async def _adapter_does(self, operation: Awaitable[None]) -> None:
         try:
