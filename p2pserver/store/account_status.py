@@ -12,6 +12,7 @@ from typing import Literal
 
 from p2pserver.errors import NotFound
 from p2pserver.store.devices import delete_device, device_ids
+from p2pserver.store.search_index import forget_user
 from p2pserver.store.tokens import delete_tokens
 from p2pserver.store.tx import Tx
 
@@ -112,6 +113,7 @@ def close_account(tx: Tx, user_id: str, *, erase: bool) -> None:
     if erase:
         tx.execute("UPDATE users SET displayname = NULL, avatar_url = NULL WHERE user_id = ?", (user_id,))
         tx.execute("DELETE FROM profile_fields WHERE user_id = ?", (user_id,))
+        forget_user(tx, user_id)
     for device_id in device_ids(tx, user_id):
         delete_device(tx, user_id, device_id)
     delete_tokens(tx, user_id)

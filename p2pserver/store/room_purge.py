@@ -10,6 +10,7 @@ from p2pserver.events.redaction import redact
 from p2pserver.meg.auth_content import redaction_takes_permissions
 from p2pserver.store import events
 from p2pserver.store.events import HEALING_TYPE, PURGED
+from p2pserver.store.search_index import forget
 from p2pserver.store.tx import Tx
 
 _KEPT = ("backed_up_keys", "blocked_rooms", "event_reports", "invites", "local_memberships", "outbox")
@@ -109,4 +110,5 @@ def purge_messages(
         if event is not None:
             raw = None if redaction_takes_permissions(event) else redact(event.raw, event.rules)
             events.set_redacted(tx, event_id, PURGED, raw)
+            forget(tx, event_id, event.type, event.content)
     return len(rows)

@@ -96,6 +96,17 @@ def forget(tx: Tx, event_id: str, event_type: str, content: Mapping[str, Any]) -
         _refresh(tx, edited)
 
 
+def forget_user(tx: Tx, user_id: str) -> None:
+    """The words of all that a user said are gone."""
+    said = "(SELECT event_id FROM events WHERE sender = ? AND state_key IS NULL)"
+    tx.execute(
+        f"DELETE FROM search_texts WHERE rowid IN (SELECT number FROM search_entries WHERE event_id IN {said})",
+        (user_id,),
+    )
+    for table in ("search_entries", "search_pending"):
+        tx.execute(f"DELETE FROM {table} WHERE event_id IN {said}", (user_id,))
+
+
 def edited_by(event_type: str, content: Mapping[str, Any]) -> str | None:
     """The event that a message replaces, as it says."""
     relation = content.get("m.relates_to")

@@ -120,6 +120,8 @@ async def test_purged_messages_lose_their_content_and_nothing_else() -> None:
         said = [await say(alice, room_id, f"m{number}") for number in range(4)]
         await bob.post(f"/join/{room_id}")
         digest = await at.node.database.read(lambda tx: at.node.rooms.digest(tx, room_id))
+        found = await alice.post("/search", {"search_categories": {"room_events": {"search_term": "m1"}}})
+        assert found["search_categories"]["room_events"]["count"] == 1
         started = await at.post(f"/v1/purge_history/{room_id}", {"purge_up_to_event_id": said[2]})
         await until(at, f"/v1/purge_history_status/{started['purge_id']}")
         # Nobody else may have what our own users said, so that it stays unless that is asked for.
@@ -139,6 +141,8 @@ async def test_purged_messages_lose_their_content_and_nothing_else() -> None:
         assert await at.node.database.read(lambda tx: at.node.rooms.digest(tx, room_id)) == digest
         assert await at.node.database.read(lambda tx: at.node.rooms.is_complete(tx, room_id))
         assert (await alice.get(f"/rooms/{room_id}/state/m.room.topic"))["topic"] == "stays"
+        search = {"search_categories": {"room_events": {"search_term": "m1"}}}
+        assert (await alice.post("/search", search))["search_categories"]["room_events"]["count"] == 0
         late = await at.post(f"/v1/purge_history/{room_id}", {"purge_up_to_ts": 2**50, "delete_local_events": True})
         await until(at, f"/v1/purge_history_status/{late['purge_id']}")
         assert await say(alice, room_id, "goes on")

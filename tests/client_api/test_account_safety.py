@@ -298,6 +298,9 @@ async def test_erased_messages_are_shown_to_those_who_were_there() -> None:
         shown = [event["content"] for event in page["chunk"] if event["event_id"] == sent["event_id"]]
         assert shown == [{}]
         assert (await bob.get(f"/profile/{alice.user_id}")).body == {}
+        for words, count in (("hello", 0), ("mine", 1)):
+            search = {"search_categories": {"room_events": {"search_term": words}}}
+            assert (await bob.post("/search", search))["search_categories"]["room_events"]["count"] == count
         # What another server is given is judged in the same way.
         here = node.server_name
         raws = await node.database.read(lambda tx: _copies(tx, here, sent["event_id"]))
