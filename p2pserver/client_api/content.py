@@ -6,6 +6,7 @@ Source: client-server API, "Content repository".
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
@@ -16,9 +17,9 @@ from p2pserver.client_api.content_headers import (
     is_not_modified,
     range_wanted,
 )
-from p2pserver.client_api.thumbnails import chosen_size
-from p2pserver.errors import NotFound, NotYetUploaded
-from p2pserver.federation.media_manifest import is_content_type, is_filename, is_media_id
+from p2pserver.client_api.thumbnails import Size, chosen_size
+from p2pserver.errors import MatrixError, NotFound, NotYetUploaded
+from p2pserver.federation.media_manifest import is_content_type, is_filename, is_media_id, thumbnail_id
 from p2pserver.http_api.routing import ApiRequest, ApiResponse, Routes
 from p2pserver.identifiers import is_server_name
 from p2pserver.rooms.media_library import UNKNOWN_TYPE
@@ -106,12 +107,36 @@ async def legacy_thumbnail(api: ClientApi, request: ApiRequest) -> ApiResponse:
     return await _thumbnail(api, request, legacy=True)
 
 
-async def _wanted(api: ClientApi, request: ApiRequest, *, legacy: bool = False) -> Media:
-    """The media that is asked for, once its octets are here.
+async def _remote_thumbnail(api: ClientApi, request: ApiRequest, size: Size, *, legacy: bool) -> Media | None:
+    """The thumbnail as its origin made it, where the picture is not here and far away; None: make it from the picture.
+
+    Raises: as `_wanted`.
+    """
+    origin, media_id = request.params["server_name"], request.params["media_id"]
+    if origin == api.server_name or not is_server_name(origin) or not is_media_id(media_id):
+        return None
+    if await api.media.find(origin, media_id) is not None:
+        return None
+    small = thumbnail_id(media_id, size.name)
+    if await api.media.find(origin, small) is None and not api.remote_media.is_far(origin):
+        return None
+    try:
+        return await _wanted(api, request, legacy=legacy, media_id=small)
+    except NotFound:
+        return None  # its origin cannot make one
+    except NotYetUploaded:
+        if origin not in api.remote.connected():  # somebody else may have the picture itself
+            with suppress(MatrixError):
+                await api.remote_media.fetch(origin, media_id, timeout_s=0.0)
+        raise
+
+
+async def _wanted(api: ClientApi, request: ApiRequest, *, legacy: bool = False, media_id: str | None = None) -> Media:
+    """The media that is asked for, once its octets are here. `media_id`: instead of the one in the path.
 
     Raises: NotFound; NotYetUploaded, if they do not come in time.
     """
-    origin, media_id = request.params["server_name"], request.params["media_id"]
+    origin, media_id = request.params["server_name"], media_id or request.params["media_id"]
     timeout_ms = request.query_integer("timeout_ms", default=TIMEOUT_MS, most=TIMEOUT_MS_MAX)
     allow_remote = request.query_boolean("allow_remote", default=True)
     if not is_server_name(origin) or not is_media_id(media_id):
@@ -205,6 +230,8 @@ async def _thumbnail(api: ClientApi, request: ApiRequest, *, legacy: bool) -> Ap
         request.query.get("method", "scale"),
     )
     animated = request.query_boolean("animated")
+    if not animated and (small := await _remote_thumbnail(api, request, size, legacy=legacy)) is not None:
+        return await _file(api, request, small)
     media = await _wanted(api, request, legacy=legacy)
     made = await api.thumbnails.thumbnail(media, size, animated=animated)
     headers = content_headers(media, content_type=made.content_type, needs_token=media.needs_token)

@@ -8,12 +8,13 @@ most. Source: client-server API, "Thumbnails".
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Final
 
-from p2pserver.errors import InvalidParam, MatrixError, TooLarge
+from p2pserver.errors import InvalidParam, MatrixError, NotFound, TooLarge
 from p2pserver.rooms.media_library import MediaLibrary
 from p2pserver.store.media import Media
 
@@ -23,6 +24,7 @@ FILE_OCTETS_MAX: Final = 64 << 20
 FRAMES_MAX: Final = 100
 ANIMATED_PIXELS_MAX: Final = 16_000_000
 """Pixels of all frames of an animated thumbnail's source together, up to which it is animated."""
+HOPELESS_MAX: Final = 1_000
 DIMENSION_MAX: Final = 2**31 - 1
 
 
@@ -79,6 +81,7 @@ class Thumbnails:
     def __init__(self, library: MediaLibrary) -> None:
         self._library = library
         self._one_at_a_time = asyncio.Semaphore(1)
+        self._hopeless: dict[tuple[str, str], None] = {}
 
     async def thumbnail(self, media: Media, size: Size, *, animated: bool) -> Thumbnail:
         """Raises: CannotThumbnail; TooLarge, for a picture that would take too much memory."""
@@ -92,6 +95,26 @@ class Thumbnails:
             async with self._one_at_a_time:
                 made = await files.run(lambda: _read(path) or _write(path, files.path(sha256), size, animated))
         return made
+
+    def is_hopeless(self, media_id: str, size: str) -> bool:
+        """Whether no thumbnail of an upload of this node can be made, as was found out, or of no such size."""
+        return (media_id, size) in self._hopeless or size not in (each.name for each in SIZES)
+
+    async def publish(self, media_id: str, size: str) -> None:
+        """Makes a thumbnail of an upload of this node for other nodes."""
+        found = await self._library.find(self._library.server_name, media_id)
+        if found is None or found.sha256 is None:
+            return
+        chosen = next(each for each in SIZES if each.name == size)
+        try:
+            made = await self.thumbnail(found, chosen, animated=False)
+        except MatrixError:
+            self._hopeless[media_id, size] = None
+            while len(self._hopeless) > HOPELESS_MAX:
+                del self._hopeless[next(iter(self._hopeless))]
+        else:
+            with suppress(NotFound):
+                await self._library.publish_thumbnail(found, size, made.octets, made.content_type)
 
 
 def _read(path: Path) -> Thumbnail | None:

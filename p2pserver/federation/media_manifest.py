@@ -24,6 +24,7 @@ CONTENT_TYPE_LENGTH_MAX: Final = 255
 FILENAME_LENGTH_MAX: Final = 255
 
 _MEDIA_ID = re.compile(r"[A-Za-z0-9_-]{1,255}")
+_THUMBNAIL_ID = re.compile(r"([A-Za-z0-9_-]+)_thumbnail_([0-9]{1,4}x[0-9]{1,4}-(?:crop|scale))")
 _CONTENT_TYPE = re.compile(r"[!-~]+/[!-~]+(?:[ -~]*[!-~])?")
 
 
@@ -55,6 +56,17 @@ class Manifest:
 def is_media_id(text: object) -> bool:
     """Whether `text` can be the path of an `mxc://` URI. Source: client-server API, "Matrix Content (mxc://) URIs"."""
     return isinstance(text, str) and _MEDIA_ID.fullmatch(text) is not None
+
+
+def thumbnail_id(media_id: str, size: str) -> str:
+    """The ID under which an origin gives other nodes a thumbnail of a file of its own; `size` as in `320x240-scale`."""
+    return f"{media_id}_thumbnail_{size}"
+
+
+def thumbnail_meant(media_id: str) -> tuple[str, str] | None:
+    """(media ID of the file, size), if the ID is that of a thumbnail."""
+    found = _THUMBNAIL_ID.fullmatch(media_id)
+    return None if found is None else (found[1], found[2])
 
 
 def is_content_type(text: object) -> bool:

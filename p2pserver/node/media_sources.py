@@ -15,7 +15,7 @@ from p2pserver.client_api.join_progress import Meter
 from p2pserver.errors import MatrixError, NotFound, NotYetUploaded, RemoteTooLarge
 from p2pserver.events.signing import KeyLookup
 from p2pserver.events.unpadded_base64 import decode_base64
-from p2pserver.federation.media_assembly import Assembly, LinkRate, MediaPolicy
+from p2pserver.federation.media_assembly import QUESTION_OCTETS, Assembly, LinkRate, MediaPolicy
 from p2pserver.federation.media_manifest import BadManifest, Manifest, check_manifest
 from p2pserver.node.session import Session
 from p2pserver.rooms.media_library import MediaLimits
@@ -39,7 +39,9 @@ SLOW_BIT_RATE = 256_000
 SOON_S, LATER_S = 3.0, 30.0
 """When a server is asked again that looks for the file itself (each time later), and one that does not have it."""
 SLOW_TIMES = 20
-"""Over a slow link these times are so much longer."""
+"""Over a slow link the latter is so much longer."""
+QUESTIONS_APART = 4
+"""Questions for a file that is being looked for are so many times their own length apart at least."""
 PAUSE_S = 600.0
 """How long nothing is done about a file, while nobody comes into reach who might have it."""
 LOOK_S = 1.0
@@ -214,7 +216,8 @@ class MediaSources:
             return
         if answer.get("looking") is True:
             looks = wanted.looks_since[server] = wanted.looks_since.get(server, 0) + 1
-            wanted.ask_at[server] = self._clock() + min(SOON_S * 1.5 ** (looks - 1), 2 * LATER_S) * times
+            pause_s = min(SOON_S * 1.5 ** (looks - 1), 2 * LATER_S)
+            wanted.ask_at[server] = self._clock() + pause_s + QUESTIONS_APART * rate.seconds_for(QUESTION_OCTETS)
             return
         try:
             is_same = await self._take_manifest(wanted, answer)

@@ -67,6 +67,8 @@ from p2pserver.store.tx import Tx
 
 log = logging.getLogger(__name__)
 
+NEAR_BIT_RATE = 2_000_000
+"""Below it, thumbnails are fetched instead of whole pictures."""
 TASKS_MAX = 600
 """One for each row; most of them wait."""
 ROWS_LOOK_S = 10.0
@@ -130,6 +132,11 @@ class MediaTransfers:
             self._waiting[key].remove(arrived)
             if not self._waiting[key]:
                 del self._waiting[key]
+
+    def is_far(self, origin: str) -> bool:
+        reach = dict(self._sources.reach())
+        rates = [reach[origin]] if origin in reach else list(reach.values())
+        return bool(rates) and all(rate.bit_rate is not None and rate.bit_rate < NEAR_BIT_RATE for rate in rates)
 
     async def ask_for(self, origin: str, media_id: str) -> None:
         key = (origin, media_id)

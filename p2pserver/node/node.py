@@ -32,6 +32,7 @@ from p2pserver.rooms.service import Rooms
 from p2pserver.store.accounts import user_exists
 from p2pserver.store.database import Database
 from p2pserver.store.media_files import MediaFiles
+from p2pserver.store.tx import Tx
 from transports.contract import Transport
 
 BUILD_MS = 1_784_000_000_000
@@ -101,7 +102,9 @@ class Node:
             rooms=self.rooms,
             handlers={
                 **s2s_handlers(self.rooms, private=config.private),
-                **media_handlers(identity.server_name, tickets=tickets, wall_ms=wall_ms),
+                **media_handlers(
+                    identity.server_name, tickets=tickets, wall_ms=wall_ms, offer_thumbnail=self._offer_thumbnail
+                ),
             },
             transports=transports,
             wall_ms=wall_ms,
@@ -167,6 +170,14 @@ class Node:
     def asgi_app(self) -> ASGIApp:
         """Both edges, for apps and for operators."""
         return self.client_api.asgi_app(admin_routes(self.admin_api))
+
+    def _offer_thumbnail(self, tx: Tx, media_id: str, size: str) -> bool:
+        """Another node wants a thumbnail of an upload of this one."""
+        thumbnails = self.client_api.thumbnails
+        if thumbnails.is_hopeless(media_id, size):
+            return False
+        tx.after_commit(lambda: self.mesh.spawn(thumbnails.publish(media_id, size), name="thumbnail"))
+        return True
 
     def _neighbor_clock(self, server_name: str, clock_ms: int) -> None:
         wall_ms = self._wall_ms()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from p2pserver.errors import CannotOverwriteMedia, Forbidden, LimitExceeded, NoSpaceLeft, NotFound, TooLarge
 from p2pserver.events.signing import Signer
-from p2pserver.federation.media_manifest import Manifest, make_manifest
+from p2pserver.federation.media_manifest import Manifest, make_manifest, thumbnail_id, thumbnail_meant
 from p2pserver.store import media as rows
 from p2pserver.store.database import Database
 from p2pserver.store.media import Media
@@ -171,7 +171,15 @@ class MediaLibrary:
         return media_id
 
     def _put_own(
-        self, tx: Tx, media_id: str, user_id: str, content: Content, content_type: str | None, filename: str | None
+        self,
+        tx: Tx,
+        media_id: str,
+        user_id: str | None,
+        content: Content,
+        content_type: str | None,
+        filename: str | None,
+        *,
+        thumbnail_of: str | None = None,
     ) -> None:
         kind = content_type or UNKNOWN_TYPE
         manifest = make_manifest(
@@ -194,6 +202,7 @@ class MediaLibrary:
             manifest=json.dumps(manifest, ensure_ascii=False, separators=(",", ":")),
             now_ms=self._wall_ms(),
             needs_token=self.limits.needs_token,
+            thumbnail_of=thumbnail_of,
         )
 
     async def _place(self, path: Path, content: Content, unit: Callable[[Tx], object]) -> None:
@@ -232,6 +241,27 @@ class MediaLibrary:
     def _new_id(self) -> str:
         return urlsafe_b64encode(self._random_bytes(MEDIA_ID_OCTETS)).decode("ascii")
 
+    async def publish_thumbnail(self, of: Media, size: str, octets: bytes, content_type: str) -> None:
+        """A thumbnail of an upload becomes a file of its own, which other nodes can fetch instead of the large one.
+
+        Raises: NotFound, if the upload was deleted meanwhile.
+        """
+        media_id = thumbnail_id(of.media_id, size)
+        incoming = self.files.incoming(self._random_bytes(16).hex())
+        try:
+            await incoming.write(octets)
+            content = await self.files.run(incoming.finish)
+
+            def unit(tx: Tx) -> None:
+                if rows.media_numbered(tx, of.number) is None:
+                    raise NotFound("it was deleted")
+                if rows.media(tx, of.origin, media_id) is None:
+                    self._put_own(tx, media_id, None, content, content_type, None, thumbnail_of=of.media_id)
+
+            await self._place(incoming.path, content, unit)
+        finally:
+            await incoming.discard()
+
     # From other nodes
 
     async def take_copy(self, manifest: Manifest, text: str, chunks: bytes, part: Path | None) -> None:
@@ -241,6 +271,7 @@ class MediaLibrary:
         longest. Raises: OSError.
         """
         content = Content(manifest.sha256, manifest.size, chunks)
+        thumbnail = thumbnail_meant(manifest.media_id)
 
         def unit(tx: Tx) -> None:
             if part is None and not rows.is_held(tx, content.sha256):
@@ -257,6 +288,7 @@ class MediaLibrary:
                 manifest=text,
                 now_ms=self._wall_ms(),
                 needs_token=self.limits.needs_token,
+                thumbnail_of=None if thumbnail is None else thumbnail[0],
             )
 
         if part is None:

@@ -38,6 +38,9 @@ class RemoteMedia(Protocol):
         RemoteTooLarge.
         """
 
+    def is_far(self, origin: str) -> bool:
+        """Whether a thumbnail is better fetched than made here from the file: over slow links."""
+
     async def ask_for(self, origin: str, media_id: str) -> None:
         """Somebody wants it, however long it takes.
 

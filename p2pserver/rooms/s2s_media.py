@@ -11,17 +11,19 @@ import json
 from collections.abc import Callable
 from hashlib import blake2b
 from hmac import compare_digest
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from p2pserver.errors import BadJson, NotFound, NotYetUploaded
 from p2pserver.events.unpadded_base64 import encode_base64
-from p2pserver.federation.media_manifest import is_media_id
+from p2pserver.federation.media_manifest import is_media_id, thumbnail_meant
 from p2pserver.identifiers import is_server_name
 from p2pserver.rooms.s2s import S2sHandler
 from p2pserver.store.media import Media, chunks_of, media
 from p2pserver.store.media_transfers import transfer, want_media
 from p2pserver.store.tx import Tx
 
+OfferThumbnail: TypeAlias = Callable[[Tx, str, str], bool]
+"""`(tx, media_id, size)`: has the thumbnail made once the unit is over; False, if it cannot be made."""
 HOPS_MAX: Final = 3
 """Over so many neighbors a file may be looked for, if nobody nearer has it."""
 _MAC_OCTETS: Final = 8
@@ -47,7 +49,9 @@ class Tickets:
         return blake2b(octets + server.encode(), key=self._key, digest_size=_MAC_OCTETS).digest()
 
 
-def media_handlers(server_name: str, *, tickets: Tickets, wall_ms: Callable[[], int]) -> dict[str, S2sHandler]:
+def media_handlers(
+    server_name: str, *, tickets: Tickets, wall_ms: Callable[[], int], offer_thumbnail: OfferThumbnail
+) -> dict[str, S2sHandler]:
     """The questions by name."""
 
     def manifest(tx: Tx, origin: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -59,6 +63,10 @@ def media_handlers(server_name: str, *, tickets: Tickets, wall_ms: Callable[[], 
         if server == server_name:
             if found is not None and (found.expires_ms or 0) > wall_ms():
                 raise NotYetUploaded("this has not been uploaded yet")
+            thumbnail = thumbnail_meant(media_id)
+            of = None if thumbnail is None else _visible(tx, server, thumbnail[0])
+            if thumbnail is not None and of is not None and of.sha256 is not None and offer_thumbnail(tx, *thumbnail):
+                return {"looking": True}
             raise NotFound("there is no such media")
         hops = body.get("hops", 0)
         if type(hops) is int and hops > 0 and server != origin:

@@ -97,6 +97,7 @@ def put_media(
     manifest: str,
     now_ms: int,
     needs_token: bool,
+    thumbnail_of: str | None = None,
 ) -> None:
     """The content is in its file: it has the ID from now on, which may have been announced. What an ID names never
     changes.
@@ -109,7 +110,7 @@ def put_media(
     )
     put = tx.execute(
         "INSERT INTO media (origin, media_id, user_id, sha256, size, content_type, filename, manifest, created_ms,"
-        " read_ms, needs_token) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " read_ms, needs_token, thumbnail_of) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (origin, media_id) DO UPDATE SET sha256 = excluded.sha256, size = excluded.size,"
         " content_type = excluded.content_type, filename = excluded.filename, manifest = excluded.manifest,"
         " expires_ms = NULL, read_ms = excluded.read_ms WHERE media.sha256 IS NULL",
@@ -125,6 +126,7 @@ def put_media(
             now_ms,
             now_ms,
             needs_token,
+            thumbnail_of,
         ),
     )
     if put.rowcount == 0:
@@ -202,6 +204,11 @@ def set_quarantined(tx: Tx, found: Sequence[Media], by: str | None) -> int:
             "UPDATE media SET quarantined_by = ? WHERE number = ? AND (protected = 0 OR ? IS NULL)",
             (by, each.number, by),
         ).rowcount
+        tx.execute(
+            "UPDATE media SET quarantined_by = (SELECT quarantined_by FROM media WHERE number = ?)"
+            " WHERE origin = ? AND thumbnail_of = ?",
+            (each.number, each.origin, each.media_id),
+        )
     return changed
 
 
@@ -214,9 +221,19 @@ def set_protected(tx: Tx, origin: str, media_id: str, protected: bool) -> bool:
 
 
 def delete_media(tx: Tx, numbers: Sequence[int]) -> list[bytes]:
-    """Deletes rows. Returns the contents that nothing names any more: their files are to be removed."""
+    """Deletes rows, and those of their thumbnails. Returns the contents that nothing names any more: their files are to
+    be removed."""
     unused: list[bytes] = []
-    for number in numbers:
+    thumbnails = [
+        thumbnail
+        for number in numbers
+        for (thumbnail,) in tx.all(
+            "SELECT other.number FROM media AS of JOIN media AS other"
+            " ON other.origin = of.origin AND other.thumbnail_of = of.media_id WHERE of.number = ?",
+            (number,),
+        )
+    ]
+    for number in (*numbers, *thumbnails):
         row = tx.one("SELECT sha256 FROM media WHERE number = ?", (number,))
         tx.execute("DELETE FROM media WHERE number = ?", (number,))
         if row is None or row[0] is None or tx.one("SELECT 1 FROM media WHERE sha256 = ?", row) is not None:

@@ -57,6 +57,9 @@ class NoMediaElsewhere:
     async def fetch(self, origin: str, media_id: str, *, timeout_s: float) -> None:
         raise NotYetUploaded("nobody in reach has it")
 
+    def is_far(self, origin: str) -> bool:
+        return False
+
     async def ask_for(self, origin: str, media_id: str) -> None:
         raise NotFound("nobody in reach has it")
 

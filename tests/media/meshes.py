@@ -25,11 +25,11 @@ def octets(size: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-async def ask(client: InProcessClient, method: str, path: str, *, content: bytes = b"", **query: Any) -> Got:
+async def ask(client: InProcessClient, verb: str, path: str, *, content: bytes = b"", **query: Any) -> Got:
     transport = httpx.ASGITransport(app=client.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://node.test:8008", timeout=None) as http:
         headers = {"Authorization": f"Bearer {client.access_token}", "Content-Type": "image/png"}
-        response = await http.request(method, path, content=content, headers=headers, params=query)
+        response = await http.request(verb, path, content=content, headers=headers, params=query)
         return Got(response.status_code, response.content, response.headers)
 
 

@@ -1,5 +1,6 @@
 """Pictures made for tests."""
 
+import random
 from io import BytesIO
 from typing import Any
 
@@ -25,3 +26,11 @@ def opened(octets: bytes) -> Image.Image:
     image: Image.Image = Image.open(BytesIO(octets))
     image.load()
     return image
+
+
+def noise(width: int, height: int) -> bytes:
+    """A JPEG that hardly shrinks, as photographs are."""
+    image = Image.frombytes("RGB", (width, height), random.Random(1).randbytes(3 * width * height))
+    out = BytesIO()
+    image.save(out, "JPEG", quality=95)
+    return out.getvalue()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from io import BytesIO
@@ -24,12 +23,6 @@ from tests.media.pictures import opened, picture
 
 SOUND = random.Random(2).randbytes(300_000)
 WAITS_S = 60
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
 
 
 @asynccontextmanager
@@ -75,11 +68,9 @@ async def download(client: nio.AsyncClient, uri: str) -> nio.DownloadResponse:
 
 
 async def test_pictures_voice_and_encrypted_files_between_two_nodes(tmp_path: Path) -> None:
-    port = free_port()
     async with AsyncExitStack() as stack:
-        here, here_url = await stack.enter_async_context(
-            served(tmp_path / "here", f"lan:mdns=off,listen=127.0.0.1:{port}")
-        )
+        here, here_url = await stack.enter_async_context(served(tmp_path / "here", "lan:mdns=off,listen=127.0.0.1:0"))
+        port = here.mesh._transports[0]._port  # type: ignore[attr-defined]
         there, there_url = await stack.enter_async_context(
             served(tmp_path / "there", f"lan:mdns=off,peer=127.0.0.1:{port}")
         )

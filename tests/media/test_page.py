@@ -52,6 +52,7 @@ def test_transfers() -> None:
     assert (media_transfers.REQUESTED_MS_MAX, media_transfers.ASKED_MS_MAX) == (86_400_000, 7 * 86_400_000)
     assert media_transfers.RELAYED_MS_MAX == 600_000
     assert media_sources.DISTRUST_S == 600.0
+    assert f"slower than {media_transfers.NEAR_BIT_RATE // 10**6} Mbit/s" in WORDS
     assert f"At most {rows.TRANSFERS_MAX} files" in WORDS
     assert (media_transfers.ANSWER_S, media_transfers.METERED_ANSWER_S) == (60.0, 3_700.0)
 
