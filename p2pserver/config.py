@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from p2pserver.identifiers import InvalidIdentifier, check_domain
+from p2pserver.identifiers import InvalidIdentifier, check_domain, is_user_id
 
 ENVIRONMENT_PREFIX = "P2PSERVER_"
 REGISTRATION_MODES = ("open", "token", "closed")
@@ -162,6 +162,13 @@ OPTIONS: tuple[Option, ...] = (
         help="Shows media stored from now on to whoever knows their address, as clients from before 2024 need.",
     ),
     Option(
+        name="support",
+        metavar="@USER:SERVER|MAIL|URL",
+        default_text="none",
+        many=True,
+        help="Whom users of this node may turn to, as clients show it; may be repeated.",
+    ),
+    Option(
         name="ready_file",
         metavar="PATH",
         default_text="none",
@@ -204,6 +211,7 @@ class Config:
     media_slow_seconds: float = 60.0
     media_slow_types: tuple[str, ...] = ("*/*",)
     legacy_media: bool = False
+    support: tuple[str, ...] = ()
     ready_file: Path | None = None
     log_level: str = "warning"
     log_json: bool = False
@@ -343,6 +351,8 @@ def _build(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
             settings["listen_host"], settings["listen_port"] = split_address(value)
         elif name == "transport":
             settings["transports"] = _transports(tuple(value))
+        elif name == "support":
+            settings[name] = _support(tuple(value))
         elif name in ("data_dir", "ready_file"):
             settings[name] = Path(value).expanduser()
         elif name == "media_slow_seconds":
@@ -374,6 +384,13 @@ def _transports(given: tuple[str, ...]) -> tuple[str, ...]:
             raise ConfigError(
                 f"{item!r} is not a transport: write kind or kind:parameters, as in lan:peer=10.0.0.2:4001"
             )
+    return given
+
+
+def _support(given: tuple[str, ...]) -> tuple[str, ...]:
+    for item in given:
+        if not (is_user_id(item) or re.fullmatch(r"https?://\S+|[^@\s:/]+@[^@\s:/]+", item)):
+            raise ConfigError(f"support is a user ID, a mail address or the address of a page, not {item!r}")
     return given
 
 

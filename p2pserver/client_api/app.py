@@ -75,6 +75,7 @@ class ClientApiConfig:
     rate_limits: bool = True
     default_room_version: str = "12"
     private: bool = False
+    support: tuple[str, ...] = ()
     access_token_ms: int = 3_600_000
     """How long an access token holds that came with a refresh token."""
 

@@ -53,6 +53,8 @@ class EventFilter:
     contains_url: bool | None = None
     lazy_load_members: bool = False
     include_redundant_members: bool = False
+    related_by_senders: tuple[str, ...] | None = None
+    related_by_rel_types: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, value: object, *, limit_default: int = LIMIT_DEFAULT) -> EventFilter:
@@ -75,6 +77,8 @@ class EventFilter:
             contains_url=_flag(source, "contains_url"),
             lazy_load_members=_flag(source, "lazy_load_members") or False,
             include_redundant_members=_flag(source, "include_redundant_members") or False,
+            related_by_senders=_strings(source, "related_by_senders"),
+            related_by_rel_types=_strings(source, "related_by_rel_types"),
         )
 
     def wants_room(self, room_id: str) -> bool:
@@ -82,6 +86,11 @@ class EventFilter:
 
     def wants_sender(self, sender: str) -> bool:
         return sender not in self.not_senders and (self.senders is None or sender in self.senders)
+
+    @property
+    def asks_for_relations(self) -> bool:
+        """Whether only events are wanted to which others relate (`store.relations.is_related_to`)."""
+        return self.related_by_senders is not None or self.related_by_rel_types is not None
 
     def wants(self, event_type: str, sender: str | None, content: Mapping[str, Any]) -> bool:
         """Whether an event passes; `sender` is None for account data, which has none."""

@@ -10,10 +10,12 @@ from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 from p2pserver.client_api.event_filter import EventFilter
+from p2pserver.events.pdu import Pdu
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.events import StoredEvent
 from p2pserver.store.parked import has_history_gap
 from p2pserver.store.personal_blocks import ignored_users
+from p2pserver.store.relations import is_related_to
 from p2pserver.store.room_stream import FIRST, events_in, newest_gap
 from p2pserver.store.rooms import HISTORY_BAND, band_start, room
 from p2pserver.store.tx import Tx
@@ -67,7 +69,7 @@ def walk(
             pdu = event.pdu
             if pdu.state_key is None and pdu.sender in ignored:
                 continue
-            if visible and event_filter.wants(pdu.type, pdu.sender, pdu.content):
+            if visible and event_filter.wants(pdu.type, pdu.sender, pdu.content) and _is_related(tx, pdu, event_filter):
                 found.append(event)
     return Walk(found, upto if forward else above, more=False)
 
@@ -116,6 +118,16 @@ def newest_events(
         limited = True
     events = [event for event in reversed(newest_first) if event.pdu.is_state or event.pdu.sender not in ignored]
     return Timeline(events, newest_first[-1].position - 1 if newest_first else upto, limited)
+
+
+def _is_related(tx: Tx, pdu: Pdu, event_filter: EventFilter) -> bool:
+    return not event_filter.asks_for_relations or is_related_to(
+        tx,
+        pdu.room_id,
+        pdu.event_id,
+        senders=event_filter.related_by_senders,
+        rel_types=event_filter.related_by_rel_types,
+    )
 
 
 def history_floor(tx: Tx, room_id: str) -> int:

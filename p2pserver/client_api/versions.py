@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
+from p2pserver.errors import NotFound
 from p2pserver.events.versions import ROOM_VERSIONS
 from p2pserver.http_api.routing import ApiRequest, Routes
 
@@ -41,6 +42,21 @@ async def well_known_client(api: ClientApi, request: ApiRequest) -> dict[str, An
 def well_known(request: ApiRequest) -> dict[str, Any]:
     """The discovery object, also part of the answer to a login."""
     return {"m.homeserver": {"base_url": request.base_url}}
+
+
+@routes.route("GET", "/support", versions=("",), base="/.well-known/matrix", auth="none")
+async def support(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """`GET /.well-known/matrix/support`: what the operator has said, of which one page can be named."""
+    contacts: list[dict[str, str]] = []
+    pages: list[str] = []
+    for each in api.config.support:
+        if each.startswith(("http://", "https://")):
+            pages.append(each)
+        else:
+            contacts.append({"matrix_id" if each.startswith("@") else "email_address": each, "role": "m.role.admin"})
+    if not contacts and not pages:
+        raise NotFound("whom to ask is not said here")
+    return {**({"contacts": contacts} if contacts else {}), **({"support_page": pages[0]} if pages else {})}
 
 
 @routes.route("GET", "/capabilities")

@@ -138,6 +138,7 @@ class Node:
                 rate_limits=config.rate_limits,
                 default_room_version=config.default_room_version,
                 private=config.private,
+                support=config.support,
             ),
             wall_ms=wall_ms,
             monotonic_s=monotonic_s,

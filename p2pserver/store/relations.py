@@ -6,6 +6,7 @@ Source: client-server API, "Forming relationships between events", "Threading".
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,24 @@ def related_events(
         (event_id, room_id, levels, above, upto, limit),
     )
     return [(related_id, position) for related_id, position in rows]
+
+
+def is_related_to(
+    tx: Tx, room_id: str, event_id: str, *, senders: Collection[str] | None, rel_types: Collection[str] | None
+) -> bool:
+    """Whether an event relates to this one that is by one of `senders` and in one of these ways (None: any)."""
+    row = tx.one(
+        f"SELECT 1 FROM events WHERE room_id = ? AND {_TARGET} = ? AND {_SHOWN}"
+        " AND (?3 IS NULL OR sender IN (SELECT value FROM json_each(?3)))"
+        f" AND (?4 IS NULL OR {_REL_TYPE} IN (SELECT value FROM json_each(?4))) LIMIT 1",
+        (
+            room_id,
+            event_id,
+            None if senders is None else json.dumps(list(senders)),
+            None if rel_types is None else json.dumps(list(rel_types)),
+        ),
+    )
+    return row is not None
 
 
 def newest_edit(tx: Tx, room_id: str, event_id: str, *, sender: str, event_type: str) -> dict[str, Any] | None:

@@ -59,6 +59,7 @@ def test_transports_may_be_repeated_and_none_stands_alone(tmp_path: Path) -> Non
         ('domain = "Mesh.Example"', "lower-case"),
         ('transport = "!"', "kind:parameters"),
         ('registration_token = "a b"', "registration_token"),
+        ('support = ["somebody"]', "support is"),
         ("= 1", "TOML"),
     ],
 )

@@ -12,7 +12,7 @@ from tests.client_api.harness import Client, Node, running_node
 from tests.client_api.talk import at, history, join, joined, new_room, say, set_state, sync, texts
 
 PREFIX = "/_matrix/client/unstable/org.matrix.msc4140"
-SOON = 50
+SOON = 10
 LONG = 10_000_000
 
 

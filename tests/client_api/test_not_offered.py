@@ -2,6 +2,7 @@
 
 import pytest
 
+from p2pserver.client_api.app import ClientApiConfig
 from tests.client_api.harness import running_node
 
 CLIENT = "/_matrix/client"
@@ -60,3 +61,20 @@ async def test_third_party_ids_are_refused(version: str) -> None:
             assert (answer.status, answer.errcode) == (403, "M_FORBIDDEN"), path
         assert (await alice.ask("GET", "/account/3pid", version=version)).body == {"threepids": []}
         assert (await alice.ask("GET", "/voip/turnServer", version=version)).body == {}
+
+
+async def test_whom_to_ask_is_what_the_operator_said() -> None:
+    path = "/.well-known/matrix/support"
+    async with running_node() as node:
+        answer = await node.stranger().get(path)
+        assert (answer.status, answer.errcode) == (404, "M_NOT_FOUND")
+        assert answer.headers["access-control-allow-origin"] == "*"
+    said = ("@ann:x.example", "ann@mail.example", "https://x.example/help")
+    async with running_node(config=ClientApiConfig(rate_limits=False, support=said)) as node:
+        assert (await node.stranger().get(path)).body == {
+            "contacts": [
+                {"matrix_id": "@ann:x.example", "role": "m.role.admin"},
+                {"email_address": "ann@mail.example", "role": "m.role.admin"},
+            ],
+            "support_page": "https://x.example/help",
+        }

@@ -1,5 +1,6 @@
 """Relations and threads: what relates to an event, page by page, and what of it somebody may see."""
 
+import json
 from typing import Any
 
 from tests.client_api.harness import Answer, Client, Node, running_node
@@ -190,3 +191,25 @@ async def test_relations_are_looked_up_by_an_index() -> None:
         assert len(queries) == 3
         for sql in queries:
             assert "events_by_relation" in await _plan(node, sql), sql
+
+
+async def test_a_filter_asks_for_events_to_which_others_relate() -> None:
+    async with running_node() as node:
+        alice, bob = await node.register("alice"), await node.register("bob")
+        room_id = await new_room(alice, preset="public_chat")
+        await join(bob, room_id)
+        plain = await say(alice, room_id, "plain")
+        threaded, edited = await say(alice, room_id, "threaded"), await say(alice, room_id, "edited")
+        for client, target, kind in ((bob, threaded, "m.thread"), (alice, edited, "m.replace")):
+            content = {"msgtype": "m.text", "body": kind, "m.relates_to": {"rel_type": kind, "event_id": target}}
+            assert (await client.put(at(room_id, "send", "m.room.message", kind), content)).status == 200
+
+        async def found(**wanted: list[str]) -> list[str]:
+            page = await alice.get(at(room_id, "messages"), dir="b", limit=50, filter=json.dumps(wanted))
+            return [event["event_id"] for event in page["chunk"]]
+
+        assert await found(related_by_rel_types=["m.thread"]) == [threaded]
+        assert await found(related_by_rel_types=["m.thread", "m.replace"]) == [edited, threaded]
+        assert await found(related_by_senders=[alice.user_id]) == [edited]
+        assert await found(related_by_senders=[alice.user_id], related_by_rel_types=["m.thread"]) == []
+        assert plain in await found()
