@@ -10,6 +10,7 @@ from p2pserver.errors import BadJson, Forbidden, InvalidParam, MatrixError, Miss
 from p2pserver.http_api.body_fields import optional_boolean, optional_list, optional_string, required_string
 from p2pserver.http_api.routing import ApiRequest, ApiResponse
 from p2pserver.rooms.departures import depart
+from p2pserver.store.account_data import account_data_since
 from p2pserver.store.account_list import ORDERS, UserFilter, list_users
 from p2pserver.store.account_status import (
     AccountStatus,
@@ -22,6 +23,7 @@ from p2pserver.store.account_status import (
 from p2pserver.store.accounts import check_new_user_id, is_name_taken, register_user, set_password, set_profile_field
 from p2pserver.store.devices import Device, delete_device, device_ids, devices_of, rename_device, whois
 from p2pserver.store.own_rooms import joined_rooms_of, memberships_of
+from p2pserver.store.rate_overrides import rate_override, set_rate_override
 from p2pserver.store.tokens import add_token, delete_expired_guests, delete_tokens
 from p2pserver.store.tx import Tx
 
@@ -246,6 +248,50 @@ async def suspend(admin: AdminApi, request: ApiRequest) -> dict[str, Any]:
     user_id = admin.require_local(request.params["user_id"])
     await admin.database.write(lambda tx: set_flag(tx, user_id, "suspended", value))
     return {f"user_{user_id}_suspended": value}
+
+
+@routes.route("GET", "/users/{user_id}/override_ratelimit")
+async def own_rate(admin: AdminApi, request: ApiRequest) -> dict[str, Any]:
+    """`{}` where the user has the rates of everybody."""
+    user_id = request.params["user_id"]
+    return _rate(await admin.database.read(lambda tx: rate_override(tx, admin.account(tx, user_id).user_id)))
+
+
+@routes.route("POST", "/users/{user_id}/override_ratelimit")
+async def put_own_rate(admin: AdminApi, request: ApiRequest) -> dict[str, Any]:
+    """Gives a user a request rate of his own; 0 a second: as many as he likes."""
+    user_id, body = request.params["user_id"], request.body
+    rate = tuple(body.get(name, 0) for name in ("messages_per_second", "burst_count"))
+    if not all(type(number) is int and 0 <= number < 2**31 for number in rate):
+        raise InvalidParam("`messages_per_second` and `burst_count` are integers of at least 0")
+    await admin.database.write(lambda tx: set_rate_override(tx, admin.account(tx, user_id).user_id, rate))
+    return _rate(rate)
+
+
+@routes.route("DELETE", "/users/{user_id}/override_ratelimit")
+async def drop_own_rate(admin: AdminApi, request: ApiRequest) -> dict[str, Any]:
+    user_id = request.params["user_id"]
+    await admin.database.write(lambda tx: set_rate_override(tx, admin.account(tx, user_id).user_id, None))
+    return {}
+
+
+def _rate(rate: tuple[float, int] | None) -> dict[str, Any]:
+    return {} if rate is None else {"messages_per_second": int(rate[0]), "burst_count": rate[1]}
+
+
+@routes.route("GET", "/users/{user_id}/accountdata")
+async def account_data(admin: AdminApi, request: ApiRequest) -> dict[str, Any]:
+    """What the user's clients keep here, globally and by room."""
+    user_id = request.params["user_id"]
+    found = await admin.database.read(
+        lambda tx: account_data_since(tx, admin.account(tx, user_id).user_id, -1, tx.position())
+    )
+    rooms: dict[str, dict[str, Any]] = {}
+    for each in found:
+        if each.room_id is not None:
+            rooms.setdefault(each.room_id, {})[each.type] = each.content
+    mine = {each.type: each.content for each in found if each.room_id is None}
+    return {"account_data": {"global": mine, "rooms": rooms}}
 
 
 @routes.route("GET", "/whois/{user_id}")

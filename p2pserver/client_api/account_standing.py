@@ -24,6 +24,7 @@ LOCKED_MAY = {("POST", "/logout"), ("POST", "/logout/all")}
 
 _REDACT = ("PUT", "/rooms/{room_id}/redact/{event_id}/{txn_id}")
 _CREATE = ("POST", "/createRoom")
+_UPGRADE = ("POST", "/rooms/{room_id}/upgrade")
 _EVENTS = {
     _REDACT,
     ("PUT", "/rooms/{room_id}/send/{event_type}/{txn_id}"),
@@ -43,7 +44,7 @@ SUSPENDED_MAY_NOT = {
     ("POST", "/join/{room_id_or_alias}"),
     ("POST", "/rooms/{room_id}/join"),
     ("POST", "/knock/{room_id_or_alias}"),
-    ("POST", "/rooms/{room_id}/upgrade"),
+    _UPGRADE,
     ("PUT", "/org.matrix.msc4140/rooms/{room_id}/delayed_event/{event_type}/{txn_id}"),
     ("PUT", "/directory/room/{alias}"),
     ("PUT", "/directory/list/room/{room_id}"),
@@ -52,7 +53,12 @@ SUSPENDED_MAY_NOT = {
     ("PUT", "/uk.tcpip.msc4133/profile/{user_id}/{field}"),
     ("DELETE", "/uk.tcpip.msc4133/profile/{user_id}/{field}"),
 }
-SHADOWED = {*_EVENTS, *_ABOUT_OTHERS, ("PUT", "/rooms/{room_id}/typing/{user_id}")}
+SHADOWED = {
+    *_EVENTS,
+    *_ABOUT_OTHERS,
+    ("PUT", "/rooms/{room_id}/typing/{user_id}"),
+    _UPGRADE,
+}
 
 
 async def check_standing(api: ClientApi, owner: TokenOwner | None, match: Match) -> None:
@@ -87,8 +93,9 @@ async def answer_in_the_shadow(api: ClientApi, route: Route, request: ApiRequest
     user_id, room_id = request.requester.user_id, request.params["room_id"]
     if not await api.database.read(lambda tx: is_joined(tx, user_id, room_id)):
         return None
-    if (route.method, route.path) not in _EVENTS:
+    if (route.method, route.path) not in (*_EVENTS, _UPGRADE):
         return {}
     text = json.dumps([user_id, request.path, request.body if "txn_id" not in request.params else None])
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-    return {"event_id": "$" + base64.urlsafe_b64encode(digest).decode().rstrip("=")}
+    name = base64.urlsafe_b64encode(digest).decode().rstrip("=")
+    return {"replacement_room": "!" + name} if (route.method, route.path) == _UPGRADE else {"event_id": "$" + name}

@@ -274,7 +274,8 @@ class _Application:
         )
         await check_standing(self._api, owner, match)
         remote_address = request.client.host if request.client is not None else ""
-        self._api.rate_limits.take(match.route.pace, owner.user_id if owner is not None else remote_address)
+        who, own_rate = (remote_address, None) if owner is None else (owner.user_id, owner.rate)
+        self._api.rate_limits.take(match.route.pace, who, own_rate)
         requester = None
         if owner is not None:
             requester = Requester(

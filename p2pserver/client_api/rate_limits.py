@@ -42,12 +42,15 @@ class RateLimits:
         self._enabled = enabled
         self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
 
-    def take(self, pace: Pace, who: str) -> None:
+    def take(self, pace: Pace, who: str, own: tuple[float, int] | None = None) -> None:
         """Takes one token of the bucket (`pace`, `who`).
 
+        `own`: (a second, at once), where somebody has a rate of his own for ordinary requests; 0 a second: no bound.
         Raises: LimitExceeded, with the milliseconds until there is one.
         """
         rate = RATES.get(pace)
+        if own is not None and pace is Pace.ORDINARY:
+            rate = Rate(per_second=own[0], burst=max(1, own[1])) if own[0] > 0 else None
         if rate is not None:
             self._take(pace.value, who, rate)
 

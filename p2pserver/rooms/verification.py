@@ -38,6 +38,7 @@ from p2pserver.meg.state import StateMap
 from p2pserver.rooms.judging import DEPTH_MAX
 from p2pserver.rooms.verification_order import Node, Order, read_order
 from p2pserver.store import events, parked, rooms, state_groups
+from p2pserver.store.events import PURGED
 from p2pserver.store.lru import Lru
 from p2pserver.store.tx import Tx
 
@@ -189,7 +190,7 @@ class _Verification:
                 raise Differs(event_id, "content", "more than the redacted form", "the redacted form, as no hash fits")
         for name in ("room_id", "type", "state_key", "sender", "origin_server_ts"):
             _expect(event_id, f"column {name}", row[name], getattr(event, name))
-        if row["redacted_by"] is not None:
+        if row["redacted_by"] not in (None, PURGED):
             self._check_redaction(event_id, row["redacted_by"])
         return load_pdu(raw, self._room.rules, redacted_copy=bool(row["redacted_copy"]), event_id=event_id)
 

@@ -18,20 +18,18 @@ from p2pserver.store.tx import Tx
 
 Flag = Literal["admin", "locked", "suspended", "shadow_banned"]
 
-_OF_A_USER = (
-    "account_data",
-    "filters",
-    "cross_signing_keys",
-    "key_backups",
-    "key_backup_numbers",
-    "backed_up_keys",
-    "delayed_events",
-    "pending_joins",
-    "profile_spreads",
-    "short_lived_tokens",
-    "to_device",
+_KEPT = (
+    "departures",
+    "device_list_changes",
+    "event_reports",
+    "invites",
+    "local_memberships",
+    "media",
+    "notice_rooms",
+    "receipts",
+    "users",
 )
-"""Tables of what a user keeps here, each with a column `user_id`."""
+"""Tables with a `user_id` that say more of others, or of the account itself, than of what its user kept here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,12 +110,11 @@ def close_account(tx: Tx, user_id: str, *, erase: bool) -> None:
         raise NotFound("there is no such user")
     if erase:
         tx.execute("UPDATE users SET displayname = NULL, avatar_url = NULL WHERE user_id = ?", (user_id,))
-        tx.execute("DELETE FROM profile_fields WHERE user_id = ?", (user_id,))
         forget_user(tx, user_id)
     for device_id in device_ids(tx, user_id):
         delete_device(tx, user_id, device_id)
     delete_tokens(tx, user_id)
-    for table in _OF_A_USER:
+    for table in _tables_by_user(tx):
         tx.execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,))
     tx.execute("DELETE FROM user_signatures WHERE signer_user_id = ?", (user_id,))
     tx.execute(
@@ -125,6 +122,14 @@ def close_account(tx: Tx, user_id: str, *, erase: bool) -> None:
         " WHERE user_id = ? AND membership IN ('join', 'invite', 'knock')",
         (user_id,),
     )
+
+
+def _tables_by_user(tx: Tx) -> list[str]:
+    rows = tx.all(
+        "SELECT m.name FROM sqlite_master AS m, pragma_table_info(m.name) AS c"
+        " WHERE m.type = 'table' AND c.name = 'user_id' ORDER BY m.name"
+    )
+    return [name for (name,) in rows if name not in _KEPT]
 
 
 def reopen_account(tx: Tx, user_id: str) -> None:

@@ -16,6 +16,7 @@ from p2pserver.identifiers import InvalidIdentifier, is_new_localpart, split_ide
 from p2pserver.store.account_data import put_account_data
 from p2pserver.store.devices import delete_device, device_ids
 from p2pserver.store.push_rules import default_push_rules
+from p2pserver.store.tokens import delete_other_tokens, drop_login_tokens
 from p2pserver.store.tx import Tx
 
 if TYPE_CHECKING:
@@ -111,15 +112,17 @@ def set_password(
 ) -> None:
     """Gives a user another password; with `log_out` his devices are deleted, except `keep_device`.
 
-    Raises: NotFound.
+    Login tokens that are not used yet are void in any case. Raises: NotFound.
     """
     changed = tx.execute("UPDATE users SET password_hash = ? WHERE user_id = ?", (password_hash, user_id))
     if changed.rowcount == 0:
         raise NotFound("no such user")
+    drop_login_tokens(tx, user_id)
     if log_out:
         for device_id in device_ids(tx, user_id):
             if device_id != keep_device:
                 delete_device(tx, user_id, device_id)
+        delete_other_tokens(tx, user_id, keep_device)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,8 @@ class TokenOwner:
     locked: bool
     suspended: bool
     shadow_banned: bool
+    rate: tuple[float, int] | None
+    """Requests a second (0: as many as he likes) and at once, where an operator gave the user a rate of his own."""
 
 
 def token_hash(token: str) -> bytes:
@@ -39,8 +41,9 @@ def owner_of_token(tx: Tx, token: str) -> TokenOwner | None:
     """Whose access token it is, if it is one; also of one that has expired."""
     row = tx.one(
         "SELECT t.user_id, t.device_id, t.token_id, d.last_seen_ms, t.expires_ms, t.used,"
-        " u.admin, u.locked, u.suspended, u.shadow_banned"
+        " u.admin, u.locked, u.suspended, u.shadow_banned, r.per_second, r.burst"
         " FROM access_tokens AS t JOIN users AS u ON u.user_id = t.user_id"
+        " LEFT JOIN rate_overrides AS r ON r.user_id = t.user_id"
         " LEFT JOIN devices AS d ON d.user_id = t.user_id AND d.device_id = t.device_id WHERE t.hash = ?",
         (token_hash(token),),
     )
@@ -57,6 +60,7 @@ def owner_of_token(tx: Tx, token: str) -> TokenOwner | None:
         locked=bool(row[7]),
         suspended=bool(row[8]),
         shadow_banned=bool(row[9]),
+        rate=None if row[10] is None else (row[10], row[11]),
     )
 
 
@@ -121,6 +125,16 @@ def delete_tokens(tx: Tx, user_id: str, device_id: str | None = None) -> None:
         tx.execute("DELETE FROM access_tokens WHERE user_id = ?", (user_id,))
     else:
         tx.execute("DELETE FROM access_tokens WHERE user_id = ? AND device_id = ?", (user_id, device_id))
+
+
+def delete_other_tokens(tx: Tx, user_id: str, device_id: str | None) -> None:
+    """Voids all access tokens of a user but those of one device, also what an operator was given."""
+    tx.execute("DELETE FROM access_tokens WHERE user_id = ? AND device_id IS NOT ?", (user_id, device_id))
+
+
+def drop_login_tokens(tx: Tx, user_id: str) -> None:
+    """Voids the login tokens of a user that were not used yet."""
+    tx.execute("DELETE FROM short_lived_tokens WHERE user_id = ? AND purpose = 'login'", (user_id,))
 
 
 def delete_expired_guests(tx: Tx, user_id: str, *, now_ms: int) -> None:

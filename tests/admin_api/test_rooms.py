@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from p2pserver.rooms.departures import depart_once
+from p2pserver.rooms.verification import verify
 from p2pserver.store.event_reports import add_report
 from tests.admin_api.harness import AdminNode, running_admin_node
 from tests.client_api.harness import Client
@@ -140,6 +141,9 @@ async def test_purged_messages_lose_their_content_and_nothing_else() -> None:
         assert not any("body" in raw for (raw,) in raws)
         assert await at.node.database.read(lambda tx: at.node.rooms.digest(tx, room_id)) == digest
         assert await at.node.database.read(lambda tx: at.node.rooms.is_complete(tx, room_id))
+        keys = at.node.rooms.context.keys
+        verified = await at.node.database.read(lambda tx: verify(tx, room_id, keys))
+        assert (verified.difference, verified.redacted) == (None, 2)
         assert (await alice.get(f"/rooms/{room_id}/state/m.room.topic"))["topic"] == "stays"
         search = {"search_categories": {"room_events": {"search_term": "m1"}}}
         assert (await alice.post("/search", search))["search_categories"]["room_events"]["count"] == 0

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 from typing import Any
 
+from p2pserver.client_api.app import ClientApiConfig
 from tests.admin_api.harness import SECRET, AdminNode, running_admin_node
 from tests.client_api.harness import Client
 
@@ -179,6 +180,29 @@ async def test_registration_by_shared_secret() -> None:
         assert (await tried("carol", nonce=late)).status == 400
         at.admin.registration_shared_secret = None
         assert (await at.ask("GET", "/v1/register", by=stranger)).status == 400
+
+
+async def test_a_bot_gets_a_rate_of_its_own() -> None:
+    async with running_admin_node(config=ClientApiConfig()) as at:
+        bot = await at.node.register("bot")
+        path = f"/v1/users/{bot.user_id}/override_ratelimit"
+        assert await at.get(path) == {}
+        assert await at.post(path, {"messages_per_second": 1, "burst_count": 2}) == {
+            "messages_per_second": 1,
+            "burst_count": 2,
+        }
+        statuses = [(await bot.get("/account/whoami")).status for _ in range(3)]
+        assert statuses == [200, 200, 429]
+        await at.post(path, {"messages_per_second": 0})
+        assert {(await bot.get("/account/whoami")).status for _ in range(5)} == {200}
+        assert await at.delete(path) == {}
+        assert await at.get(path) == {}
+        at.node.clock_s[0] += 60
+        assert (await at.ask("POST", path, {"messages_per_second": -1})).errcode == "M_INVALID_PARAM"
+        await bot.put(f"/user/{bot.user_id}/account_data/org.example", {"a": 1})
+        kept = await at.get(f"/v1/users/{bot.user_id}/accountdata")
+        assert kept["account_data"]["global"]["org.example"] == {"a": 1}
+        assert kept["account_data"]["rooms"] == {}
 
 
 async def test_registration_tokens() -> None:

@@ -18,6 +18,7 @@ from p2pserver.store import accounts
 from p2pserver.store.account_status import Flag, close_account, set_flag
 from p2pserver.store.accounts import register_user
 from p2pserver.store.registration_tokens import put_registration_token, registration_token
+from p2pserver.store.tokens import add_token
 from tests.client_api.harness import Client, Node, cheap_passwords, running_node
 
 PASSWORD = "secret"
@@ -129,6 +130,18 @@ async def test_a_login_token_logs_in_once_and_soon() -> None:
         node.now_ms[0] += LOGIN_TOKEN_MS
         again = await node.stranger().post("/login", {**body, "token": late["login_token"]})
         assert again.errcode == "M_FORBIDDEN"
+
+
+async def test_another_password_voids_every_other_way_in() -> None:
+    async with running_node() as node:
+        alice = await node.register("alice")
+        got = await alice.ask("POST", "/login/get_token", with_password(alice), version="v1")
+        await node.database.write(lambda tx: add_token(tx, alice.user_id, "no device", token="an operator's"))
+        assert (await alice.post("/account/password", with_password(alice, new_password="new"))).status == 200
+        assert (await alice.get("/account/whoami")).status == 200
+        assert (await Client(node.http, "an operator's").get("/account/whoami")).status == 401
+        login = {"type": "m.login.token", "token": got["login_token"]}
+        assert (await node.stranger().post("/login", login)).errcode == "M_FORBIDDEN"
 
 
 async def test_an_openid_token_tells_who_one_is() -> None:
@@ -257,7 +270,8 @@ async def test_a_deactivated_account_is_gone_and_its_name_used_up() -> None:
             assert member["membership"] == "leave"
         found = await bob.post("/user_directory/search", {"search_term": "alice"})
         assert found["results"] == []
-        for table in ("devices", "access_tokens", "account_data", "departures"):
+        await alice.post("/logout")
+        for table in ("devices", "access_tokens", "account_data", "departures", "filters", "profile_fields"):
             rows = await node.database.read(
                 lambda tx, table=table: tx.all(f"SELECT * FROM {table} WHERE user_id = ?", (alice.user_id,))
             )
@@ -377,6 +391,9 @@ async def test_what_a_shadow_banned_user_says_goes_nowhere() -> None:
         assert synced.get("invite", {}) == {}
         member = await bob.get(f"/rooms/{room_id}/state/m.room.member/{alice.user_id}")
         assert member["displayname"] == "alice"
+        upgraded = await alice.post(f"/rooms/{own['room_id']}/upgrade", {"new_version": "11"})
+        assert upgraded["replacement_room"].startswith("!")
+        assert (await alice.get("/joined_rooms"))["joined_rooms"] == sorted([room_id, own["room_id"]])
         # Where he is not, he is told the truth.
         elsewhere = (await bob.post("/createRoom", {}))["room_id"]
         refused = await alice.put(f"/rooms/{elsewhere}/send/m.room.message/1", body)
