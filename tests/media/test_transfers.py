@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -295,6 +297,60 @@ def test_many_files_that_nobody_has_keep_no_other_from_coming() -> None:
         there.mesh.heal()
         await asyncio.sleep(200)
         assert {(await download(there.users["b"], each, allow_remote="false")).status for each in lost} == {200}
+        await there.mesh.stop()
+
+    live(story())
+
+
+def test_of_the_copies_what_was_not_looked_at_for_longest_goes_and_never_an_upload() -> None:
+    async def story() -> None:
+        there = await scene("a", "b")
+        library = there.mesh.nodes["b"].running.media
+        library.limits = MediaLimits(cache_octets=100_000)
+        own = await upload(there.users["b"], octets(200_000, 9))
+        first, second, third = [await upload(there.users["a"], octets(40_000, number)) for number in range(3)]
+        user = there.users["b"]
+        assert (await download(user, first)).status == (await download(user, second)).status == 200
+        await asyncio.sleep(3700)
+        assert (await download(user, first)).status == 200
+        assert (await download(user, third)).status == 200
+        held = [(await download(user, each, allow_remote="false")).status for each in (first, second, third, own)]
+        assert held == [200, 404, 200, 200]
+        await there.mesh.stop()
+
+    live(story())
+
+
+LINES = {
+    "9,600 bit/s, half duplex": (LinkConditions(bit_rate=9_600, datagram_octets_max=250, half_duplex=True), 20_000),
+    "the same, three of ten datagrams lost": (
+        LinkConditions(bit_rate=9_600, datagram_octets_max=250, half_duplex=True, loss=0.3),
+        20_000,
+    ),
+    "1,200 bit/s, half duplex": (LinkConditions(bit_rate=1_200, datagram_octets_max=200, half_duplex=True), 5_000),
+    "200 kbit/s, 30 ms": (LinkConditions(bit_rate=200_000, datagram_octets_max=250, delay_ms_mean=30), 100_000),
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_what_a_line_carries_is_what_the_page_says(line: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "media.md").read_text("utf-8")
+    told = re.search(rf"^\| {re.escape(line)} \| (\d+) % \|$", page, re.MULTILINE)
+    assert told is not None
+    conditions, size = LINES[line]
+
+    async def story() -> None:
+        there = await scene("a", "b", conditions=conditions)
+        await asyncio.sleep(60)
+        where = await upload(there.users["a"], octets(size))
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        assert (await ask(there.users["b"], "POST", f"{FETCH}/{where}")).status == 200
+        while (await download(there.users["b"], where, timeout_ms=60_000)).status != 200:
+            assert loop.time() - began < 600
+        assert conditions.bit_rate is not None
+        share = size * 8 / (loop.time() - began) / conditions.bit_rate
+        assert share * 100 > int(told[1]) - 6, "of the bit rate, questions included"
         await there.mesh.stop()
 
     live(story())
