@@ -143,11 +143,13 @@ class ClientApi:
         """Goes on with what the last run of the node left undone. Call inside the event loop."""
         from p2pserver.client_api.delayed_events import send_delayed_events
         from p2pserver.client_api.profiles import spread_profiles
+        from p2pserver.client_api.pushers import push_notifications
 
         self.spawn(spread_profiles(self), name="spread-profiles")
         self.spawn(depart(self.database, self.rooms), name="depart")
         self.spawn(retry_pending_joins(self), name="retry-joins")
         self.spawn(send_delayed_events(self), name="send-delayed-events")
+        self.spawn(push_notifications(self), name="push-notifications")
 
     def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
         """Runs `work` beside the requests; `close` cancels it. What it raises is logged."""

@@ -91,9 +91,3 @@ async def turn_server(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
 async def third_party_protocols(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`GET /thirdparty/protocols`: no bridges."""
     return {}
-
-
-@routes.route("GET", "/pushers")
-async def pushers(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
-    """`GET /pushers`: this node pushes to nobody."""
-    return {"pushers": []}

@@ -119,6 +119,7 @@ def delete_device(tx: Tx, user_id: str, device_id: str) -> bool:
         "fallback_keys",
         "to_device",
         "client_transactions",
+        "pushers",
     ):
         tx.execute(f"DELETE FROM {table} WHERE user_id = ? AND device_id = ?", (user_id, device_id))
     if row[0] is not None:

@@ -51,6 +51,18 @@ def newest_push_events(tx: Tx, user_id: str, *, upto: int, most: int) -> Iterabl
     return map(_event, rows)
 
 
+def push_events_of(tx: Tx, user_id: str, *, above: int, upto: int, most: int) -> Iterable[PushEvent]:
+    """The events of others in the range, in the rooms that the user is in, oldest first; at most so many."""
+    rows = tx.all(
+        "SELECT e.position, e.event_id, e.room_id, e.type, e.state_key IS NOT NULL, e.sender, e.raw FROM events AS e"
+        " JOIN local_memberships AS m ON m.user_id = ? AND m.room_id = e.room_id AND m.membership = 'join'"
+        f" WHERE e.position > ? AND e.position <= ? AND {_COUNTED} AND e.sender != m.user_id"
+        " ORDER BY e.position LIMIT ?",
+        (user_id, above, upto, most),
+    )
+    return map(_event, rows)
+
+
 def _event(row: tuple[Any, ...]) -> PushEvent:
     position, event_id, room_id, kind, is_state, sender, raw = row
     return PushEvent(position, event_id, room_id, kind, bool(is_state), sender, json.loads(raw))

@@ -108,6 +108,12 @@ def newest_receipt(tx: Tx, room_id: str, user_id: str) -> int:
     return 0 if row is None or row[0] is None else int(row[0])
 
 
+def newest_receipt_of(tx: Tx, user_id: str) -> int:
+    """The position of the user's newest receipt anywhere; 0, if there is none."""
+    row = tx.one("SELECT MAX(position) FROM receipts WHERE user_id = ?", (user_id,))
+    return 0 if row is None or row[0] is None else int(row[0])
+
+
 def receipts_since(tx: Tx, *, above: int, upto: int, most: int) -> list[Receipt]:
     """The public receipts of anybody in the range, oldest first."""
     rows = tx.all(
