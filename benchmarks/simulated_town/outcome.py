@@ -17,8 +17,8 @@ class Scale:
     people: int = 100
     hostile: int = 33
     days: int = 7
-    user_events: int = 2_300
-    lies: int = 420
+    user_events: int = 2_080
+    lies: int = 300
     cuts: int = 20
     guests: int = 15
     bans: int = 8

@@ -8,8 +8,9 @@ with allowable errors", 1970; of its use between replicas, Kleppmann and Howard,
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Collection, Container
 from hashlib import blake2b
+from struct import Struct
 from typing import Final
 
 from p2pserver.wire.messages import HOLDS_OCTETS_MAX
@@ -32,8 +33,10 @@ def filter_of(event_ids: Collection[str], salt: bytes) -> bytes:
     if not event_ids:
         return b""
     bits = bytearray(len(event_ids) * BITS_PER_EVENT // 8)
+    size = len(bits) * 8
     for event_id in event_ids:
-        for place in _places(event_id, salt, len(bits) * 8):
+        for hashed in _hashes(event_id, salt):
+            place = hashed % size
             bits[place >> 3] |= 1 << (place & 7)
     return salt + bits
 
@@ -49,13 +52,18 @@ class HeldThere(Container[str]):
         if event_id in self._named:
             return True
         bits = self._bits
-        return bool(bits) and all(
-            bits[place >> 3] >> (place & 7) & 1 for place in _places(str(event_id), self._salt, len(bits) * 8)
-        )
+        if not bits:
+            return False
+        size = len(bits) * 8
+        for hashed in _hashes(str(event_id), self._salt):
+            place = hashed % size
+            if not bits[place >> 3] >> (place & 7) & 1:
+                return False
+        return True
 
 
-def _places(event_id: str, salt: bytes, size: int) -> Iterator[int]:
-    """Double hashing: Kirsch and Mitzenmacher, "Less hashing, same performance", 2006."""
-    digest = blake2b(event_id.encode(), digest_size=8, key=salt).digest()
-    first, step = int.from_bytes(digest[:4], "big"), int.from_bytes(digest[4:], "big") | 1
-    return ((first + number * step) % size for number in range(HASHES))
+def _hashes(event_id: str, salt: bytes) -> tuple[int, ...]:
+    return _NUMBERS.unpack(blake2b(event_id.encode(), digest_size=_NUMBERS.size, key=salt).digest())
+
+
+_NUMBERS: Final = Struct(f">{HASHES}I")

@@ -9,11 +9,11 @@ from contextlib import suppress
 from typing import Protocol
 
 from p2pserver.link import Conversation, LinkEndpoint, PeerAuthenticated, PipeDead, Priority
+from p2pserver.node.alarm import Alarm
 from transports.contract import Link, LinkDown
 
 log = logging.getLogger(__name__)
 
-TIMER_GRAIN_S = 0.001
 BLOCKED_S = 1.0
 BLOCKED_TIMEOUTS = 3
 """A pipe whose link takes nothing for so long counts as one that had so many timeouts."""
@@ -113,35 +113,35 @@ class Pipe:
 
     async def _send(self) -> str:
         """Returns why the pipe is over."""
-        loop = asyncio.get_running_loop()
+        alarm = Alarm(self._wake.set, self._clock)
         deadline = self.endpoint.next_deadline()
-        while True:
-            self._wake.clear()
-            now = self._clock()
-            if deadline is not None and deadline <= now:
-                self.endpoint.handle_timeout(now)
-                self._tell_standing()
-            datagrams = self.endpoint.poll_transmit(now)
-            self._tell()
-            if datagrams:
-                await self._hand_over(datagrams)
-            if self._over is not None:
-                return self._over
-            deadline = self.endpoint.next_deadline()
-            if datagrams:
-                continue
-            timer = None
-            if deadline is not None:
-                delay_s = max(deadline - self._clock(), TIMER_GRAIN_S)
-                timer = loop.call_later(delay_s, self._wake.set)
-            try:
+        try:
+            while True:
+                self._wake.clear()
+                now = self._clock()
+                if deadline is not None and deadline <= now:
+                    self.endpoint.handle_timeout(now)
+                    self._tell_standing()
+                datagrams = self.endpoint.poll_transmit(now)
+                self._tell()
+                if datagrams:
+                    await self._hand_over(datagrams)
+                if self._over is not None:
+                    return self._over
+                deadline = self.endpoint.next_deadline()
+                if datagrams and deadline is not None and deadline <= self._clock():
+                    continue
+                alarm.set(deadline)
                 await self._wake.wait()
-            finally:
-                if timer is not None:
-                    timer.cancel()
+        finally:
+            alarm.cancel()
 
     async def _hand_over(self, datagrams: Sequence[bytes]) -> None:
         """Raises: LinkDown."""
+        if self.link.profile.bit_rate is not None:  # it is handed no more than it carries
+            for datagram in datagrams:
+                await self.link.send(datagram)
+            return
         watch = asyncio.get_running_loop().call_later(BLOCKED_S, self._note_blocked)
         try:
             for datagram in datagrams:
@@ -153,10 +153,9 @@ class Pipe:
                 self._tell_standing()
 
     def _note_blocked(self) -> None:
-        """A link that knows its speed is handed no more than it carries; one that does not may be dead."""
-        if self.link.profile.bit_rate is None:
-            self._blocked = True
-            self._tell_standing()
+        """A link that does not know its speed, and takes nothing, may be dead."""
+        self._blocked = True
+        self._tell_standing()
 
     def _tell_standing(self) -> None:
         """The owner hears of the first timeouts, and of their end."""

@@ -23,6 +23,7 @@ from p2pserver.federation.peering import Peering
 from p2pserver.link import Conversation
 from p2pserver.link.limits import Priority
 from p2pserver.mesh.neighbors import PipeFacts
+from p2pserver.node.alarm import Alarm
 from p2pserver.node.pipes import Pipe
 from p2pserver.node.pipes_of_peer import PipesOfPeer
 from p2pserver.wire.messages import WireError, encode_json
@@ -36,7 +37,6 @@ MESSAGES_AT_ONCE = 16
 """Messages that are read before what they ask for is done."""
 PDUS_PER_UNIT_MAX = 32
 """A long answer is judged in parts, so that what a client sends in between does not wait for all of it."""
-TIMER_GRAIN_S = 0.001
 STALLED_OCTETS = 5_000
 """A slow link that moves nothing for as long as it takes for this has stalled."""
 ANSWER_MAX_S = 4 * 3600.0
@@ -267,20 +267,17 @@ class Session:
 
     async def run(self) -> None:
         """Reads, does, says, for ever."""
-        loop = asyncio.get_running_loop()
-        while True:
-            self._wake.clear()
-            while await self._step():
-                pass
-            deadline = min((at for at in (self.peering.next_deadline(), self.pipes.recheck_at) if at), default=None)
-            timer = None
-            if deadline is not None:
-                timer = loop.call_later(max(deadline - self._clock(), TIMER_GRAIN_S), self._wake.set)
-            try:
+        alarm = Alarm(self._wake.set, self._clock)
+        try:
+            while True:
+                self._wake.clear()
+                while await self._step():
+                    pass
+                times = (self.peering.next_deadline(), self.pipes.recheck_at)
+                alarm.set(min((at for at in times if at), default=None))
                 await self._wake.wait()
-            finally:
-                if timer is not None:
-                    timer.cancel()
+        finally:
+            alarm.cancel()
 
     async def _step(self) -> bool:
         """Whether there may be more to do at once."""
