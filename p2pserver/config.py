@@ -96,7 +96,7 @@ OPTIONS: tuple[Option, ...] = (
         metavar="KIND[:PARAMETERS]",
         default_text="lan",
         many=True,
-        help="A way to reach other nodes; may be repeated. `lan`, `lan:listen=HOST:PORT,peer=HOST:PORT`, "
+        help="A way to reach other nodes; may be repeated. `lan`, `lan:listen=HOST:PORT,peer=HOST:PORT`, `ble`, "
         "`serial:/dev/ttyUSB0?baud=9600`, `none`.",
     ),
     Option(

@@ -33,7 +33,7 @@ from transports.ble.system import open_system_radio
 from transports.contract import LinkDown
 
 ADAPTERS = 3
-FOUND_S = 60.0
+FOUND_S = 90.0
 
 
 class Machine:
@@ -302,6 +302,7 @@ async def run_that_crashes(_machine: Machine) -> dict[str, Any]:
         assert process.stdout is not None
         a: BleTransport | None = None
         try:
+            assert await process.stdout.readline() == b"started\n"
             await b.start(b"instan-b")
             link_b = await next_link(b)
             assert await process.stdout.readline() == b"linked\n"
@@ -326,6 +327,7 @@ async def node(adapter: str, short_id: bytes) -> None:
     """A process of its own with one node, that says when it has a link."""
     of = transport(adapter, short_id)
     await of.start(b"instan-c")
+    print("started", flush=True)
     await of.next_link()
     print("linked", flush=True)
     await asyncio.Event().wait()

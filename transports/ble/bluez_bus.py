@@ -60,7 +60,9 @@ class BluezBus:
             await bus.connect()
         except (OSError, ValueError, DBusError, EOFError) as error:
             bus.disconnect()
-            raise RadioDown(f"there is no system D-Bus, and so no BlueZ ({error})") from None
+            raise RadioDown(
+                f"there is no system D-Bus, and so no BlueZ ({error}): `p2pserver doctor` says what to change"
+            ) from None
         return cls(bus)
 
     def close(self) -> None:

@@ -81,9 +81,9 @@ class BumbleRadio:
         try:
             async with asyncio.timeout(10):
                 transport = await open_transport(spec)
-        except (OSError, core.BaseBumbleError, ValueError, LookupError) as error:
+        except Exception as error:  # noqa: BLE001  each kind of transport has errors of its own
             reason = str(error) or type(error).__name__
-            raise RadioDown(f"no Bluetooth controller at {spec}: {reason}") from None
+            raise RadioDown(f"no Bluetooth controller at {spec}: {reason} ({_advice(spec)})") from None
         device = Device.with_hci("p2p", hci.Address.generate_static_address(), transport.source, transport.sink)
         radio = cls(device, transport, spec, mtu=mtu)
         try:
@@ -482,6 +482,18 @@ class BumbleClientChannel:
         self._radio.stir()
         if self._user is not None:
             self._user.channel_over(reason)
+
+
+def _advice(spec: str) -> str:
+    """What to look at when there is no controller."""
+    kind = spec.partition(":")[0]
+    if kind in ("usb", "pyusb"):
+        return "is the dongle plugged in, may this user open it, and does neither the system nor a program hold it?"
+    if kind in ("tcp-client", "unix-client", "ws-client"):
+        return "does anything answer HCI there?"
+    if kind in ("serial", "hci-socket", "vhci"):
+        return "is the device there, and may this user open it?"
+    return "known are usb:0, tcp-client:HOST:PORT, serial:DEVICE and what else Bumble names"
 
 
 def _reason(code: int) -> str:
