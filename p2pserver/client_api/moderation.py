@@ -17,6 +17,8 @@ from p2pserver.store.tx import Tx
 
 routes = Routes()
 
+VERSIONS = ("v1", "unstable/uk.timedout.msc4323")
+
 
 @routes.route("GET", "/admin/whois/{user_id}")
 async def who_is(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
@@ -27,7 +29,7 @@ async def who_is(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     return await api.database.read(lambda tx: whois(tx, _local(api, tx, user_id).user_id))
 
 
-@routes.route("GET", "/admin/suspend/{user_id}", versions=("v1",))
+@routes.route("GET", "/admin/suspend/{user_id}", versions=VERSIONS)
 async def is_suspended(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`GET /v1/admin/suspend/{userId}`."""
     _require_admin(request)
@@ -35,13 +37,13 @@ async def is_suspended(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     return {"suspended": status.suspended}
 
 
-@routes.route("PUT", "/admin/suspend/{user_id}", versions=("v1",))
+@routes.route("PUT", "/admin/suspend/{user_id}", versions=VERSIONS)
 async def suspend(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`PUT /v1/admin/suspend/{userId}`."""
     return await _moderate(api, request, "suspended")
 
 
-@routes.route("GET", "/admin/lock/{user_id}", versions=("v1",))
+@routes.route("GET", "/admin/lock/{user_id}", versions=VERSIONS)
 async def is_locked(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`GET /v1/admin/lock/{userId}`."""
     _require_admin(request)
@@ -49,7 +51,7 @@ async def is_locked(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     return {"locked": status.locked}
 
 
-@routes.route("PUT", "/admin/lock/{user_id}", versions=("v1",))
+@routes.route("PUT", "/admin/lock/{user_id}", versions=VERSIONS)
 async def lock(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`PUT /v1/admin/lock/{userId}`."""
     return await _moderate(api, request, "locked")

@@ -22,6 +22,7 @@ UNSTABLE_FEATURES = {
     "org.matrix.simplified_msc3575": True,
     "uk.half-shot.msc2666.query_mutual_rooms": True,
     "uk.half-shot.msc2666.query_mutual_rooms.stable": True,
+    "uk.timedout.msc4323": True,
     "uk.tcpip.msc4133": True,
     "uk.tcpip.msc4133.stable": True,
 }

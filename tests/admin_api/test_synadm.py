@@ -70,6 +70,7 @@ def node(tmp_path: Path) -> Iterator[NodeProcess]:
         started.stop()
 
 
+@pytest.mark.timeout(900)
 def test_an_operators_day(node: NodeProcess, tmp_path: Path) -> None:
     made = command("register", "root", "--admin", "--password", PASSWORD, folder=node.folder / "data")
     assert made.returncode == 0, made.stderr

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from p2pserver.client_api.account_standing import LOCKED_MAY, SHADOWED, SUSPENDED_MAY_NOT
@@ -13,6 +14,7 @@ from p2pserver.client_api.endpoints import all_routes
 from p2pserver.client_api.login import LOGIN_TOKEN_MS
 from p2pserver.client_api.rate_limits import FAILED_LOGINS
 from p2pserver.http_api.password_checks import WAITING_MAX
+from p2pserver.node.http import HttpServer
 from p2pserver.rooms.departures import depart_once
 from p2pserver.store import accounts
 from p2pserver.store.account_status import Flag, close_account, set_flag
@@ -198,10 +200,18 @@ async def test_a_storm_of_500_logins_with_real_hashes(monkeypatch: pytest.Monkey
     accounts._nobody.cache_clear()
     async with running_node() as node:
         await node.register("alice")
-        start_s = time.monotonic()
-        answers = await asyncio.gather(*(guess(node, PASSWORD) for _ in range(500)))
+        server = HttpServer(node.api.asgi_app(), host="127.0.0.1", port=0)
+        await server.start()
+        try:
+            limits = httpx.Limits(max_connections=None)
+            async with httpx.AsyncClient(base_url=server.url, timeout=60, limits=limits) as node.http:
+                began_s, cpu_s = time.monotonic(), time.process_time()
+                answers = await asyncio.gather(*(guess(node, PASSWORD) for _ in range(500)))
+                wall_s, cpu_s = time.monotonic() - began_s, time.process_time() - cpu_s
+        finally:
+            await server.stop()
         assert set(answers) == {200}
-        print(f"500 logins in {time.monotonic() - start_s:.1f} s")
+        print(f"500 logins in {wall_s:.1f} s, {cpu_s:.1f} s of CPU time for both sides")
 
 
 # Registration
