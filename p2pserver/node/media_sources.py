@@ -44,7 +44,8 @@ QUESTIONS_APART = 4
 """Questions for a file that is being looked for are so many times their own length apart at least."""
 PAUSE_S = 600.0
 """How long nothing is done about a file, while nobody comes into reach who might have it."""
-LOOK_S = 1.0
+LOOK_S = 2.0
+"""How often it is looked who is in reach, while something is wanted."""
 QUESTION_S = 10.0
 DISTRUST_S = 600.0
 """So long nothing is asked of a server that sent something forged."""
@@ -153,7 +154,9 @@ class MediaSources:
         asked_next = [
             wanted.ask_at.get(server, now)
             for server, rate in self.reach()
-            if self.is_trusted(server) and (wanted.row.asked or self._policy.may_ask(rate))
+            if self.is_trusted(server)
+            and server != wanted.row.for_server
+            and (wanted.row.asked or self._policy.may_ask(rate))
         ]
         return min(max(min(asked_next, default=now + PAUSE_S) - now, LOOK_S), PAUSE_S)
 
@@ -185,7 +188,9 @@ class MediaSources:
         for server, rate in sorted(reach.items(), key=lambda each: (each[0] != origin, _seconds(each[1]))):
             if asked >= SERVERS_ASKED_MAX or self._has_enough(wanted, rate):
                 break
-            if server in wanted.tickets or not self.is_trusted(server) or wanted.ask_at.get(server, 0.0) > now:
+            if server in wanted.tickets or server == wanted.row.for_server or not self.is_trusted(server):
+                continue
+            if wanted.ask_at.get(server, 0.0) > now:
                 continue
             if not wanted.row.asked and not self._policy.may_ask(rate):
                 wanted.state = HELD_BACK

@@ -79,6 +79,8 @@ METERED_ANSWER_S = 3_700.0
 FAILURE_S = 60.0
 """So long a failure is told again without another attempt."""
 DISK_S = 30.0
+NOTED_MS = 60_000
+"""How often it is written down that a file is still asked for."""
 REQUESTED_MS_MAX = 24 * 3600 * 1000
 ASKED_MS_MAX = 7 * REQUESTED_MS_MAX
 RELAYED_MS_MAX = 10 * 60 * 1000
@@ -173,19 +175,26 @@ class MediaTransfers:
             raise NotFound("only media of nodes whose name is their key can be fetched")
         until, error = self._failures.get(key, (0.0, None))
         if error is not None and self._clock() < until:
-            raise error
+            raise type(error)(error.message)
 
     async def _want(self, key: tuple[str, str], *, asked: bool) -> bool:
         """False, if it is here already."""
 
-        def unit(tx: Tx) -> bool:
-            held = media(tx, *key)
-            if held is not None and held.sha256 is not None:
-                return False
-            want_media(tx, origin=key[0], media_id=key[1], now_ms=self._wall_ms(), hops=HOPS, asked=asked)
-            return True
+        now_ms = self._wall_ms()
 
-        return await self._database.write(unit)
+        def look(tx: Tx) -> tuple[bool, bool]:
+            held, row = media(tx, *key), transfer(tx, *key)
+            is_noted = row is not None and row.for_server is None and now_ms - row.requested_ms < NOTED_MS
+            return held is not None and held.sha256 is not None, is_noted and not asked
+
+        def unit(tx: Tx) -> bool:
+            is_here, _ = look(tx)
+            if not is_here:
+                want_media(tx, origin=key[0], media_id=key[1], now_ms=now_ms, hops=HOPS, asked=asked)
+            return not is_here
+
+        is_here, is_noted = await self._database.read(look)
+        return not is_here and (is_noted or await self._database.write(unit))
 
     def _excuse(self, key: tuple[str, str]) -> str:
         under_way = self._active.get(key)
@@ -246,8 +255,7 @@ class MediaTransfers:
 
     async def _drop_old(self, rows: list[TransferRow]) -> None:
         now_ms = self._wall_ms()
-        oldest = min(row.requested_ms for row in rows)
-        if now_ms - oldest > RELAYED_MS_MAX:
+        if any(now_ms - row.requested_ms > _wanted_for_ms(row) for row in rows):
             await self._database.write(
                 lambda tx: drop_transfers_before(
                     tx,
@@ -492,6 +500,13 @@ class MediaTransfers:
             note_state(tx, origin, media_id, state=state, source=source, octets=held, seconds_left=seconds_left)
 
         await self._database.write(unit)
+
+
+def _wanted_for_ms(row: TransferRow) -> int:
+    """How long a file is wanted after it was asked for last."""
+    if row.asked:
+        return ASKED_MS_MAX
+    return REQUESTED_MS_MAX if row.for_server is None else RELAYED_MS_MAX
 
 
 async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:

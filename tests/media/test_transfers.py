@@ -11,8 +11,8 @@ import pytest
 
 from p2pserver.node.simulation import RoomActions
 from p2pserver.rooms.media_library import MediaLimits
-from p2pserver.store.media_transfers import part_name
-from tests.media.meshes import FETCH, ask, download, live, octets, scene, until_here, upload
+from p2pserver.store.media_transfers import list_transfers, part_name
+from tests.media.meshes import FETCH, Scene, ask, download, live, octets, scene, until_here, upload
 from transports.sim import LinkConditions
 
 
@@ -354,3 +354,27 @@ def test_what_a_line_carries_is_what_the_page_says(line: str) -> None:
         await there.mesh.stop()
 
     live(story())
+
+
+def test_what_a_neighbor_wanted_is_forgotten_soon() -> None:
+    async def story() -> None:
+        there = await scene("a", "b", "c")
+        where = await upload(there.users["a"], octets(1000))
+        there.mesh.partition({"a"}, {"b", "c"})
+        await asyncio.sleep(60)
+        assert (await download(there.users["c"], where, timeout_ms=5_000)).errcode == "M_NOT_YET_UPLOADED"
+        rows = {name: await _wanted(there, name) for name in "bc"}
+        assert rows == {"b": [there.mesh.nodes["c"].server_name], "c": [None]}
+        assert await ask(there.users["c"], "DELETE", f"{FETCH}/{where}")
+        await asyncio.sleep(700)
+        assert await _wanted(there, "b") == await _wanted(there, "c") == []
+        await there.mesh.stop()
+
+    live(story())
+
+
+async def _wanted(there: Scene, name: str) -> list[str | None]:
+    """For whom something is wanted at a node."""
+    database = there.mesh.nodes[name].database
+    assert database is not None
+    return [row.for_server for row in await database.read(list_transfers)]
