@@ -6,6 +6,7 @@ came with an invite. Source: client-server API, "Room summary"; MSC3266, whose t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,6 +23,7 @@ from p2pserver.store import memberships
 from p2pserver.store.tx import Tx
 
 ASK_S = 5.0
+ASK_ALL_S = 10.0
 ASKED_MAX = 5
 
 routes = Routes()
@@ -101,7 +103,11 @@ async def ask_hierarchy(
     if ":" in room_id and server_of(room_id) in connected:
         wanted.append(server_of(room_id))
     question = {"room_id": room_id, "suggested_only": suggested_only}
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + ASK_ALL_S
     for server in list(dict.fromkeys((*wanted, *connected)))[:ASKED_MAX]:
+        if loop.time() > deadline:
+            break
         try:
             answer = await api.remote.ask(server, "hierarchy", question, timeout_s=ASK_S)
         except MatrixError:

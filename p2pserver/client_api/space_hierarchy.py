@@ -6,6 +6,8 @@ a walk stands is remembered between two pages, for a while. Source: client-serve
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
@@ -21,6 +23,8 @@ from p2pserver.store.tx import Tx
 PAGE_MAX = 50
 ROOMS_MAX = 2_000
 """Rooms that one walk looks at, whatever it shows."""
+PAGE_S = 15.0
+"""After so long nobody else is asked for one page."""
 ASKED_PER_PAGE_MAX = 10
 """How often other servers are asked for one page: the rest comes with the next."""
 TOKEN_OCTETS = 12
@@ -46,7 +50,7 @@ async def get_hierarchy(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
             raise InvalidParam("that token is not known, or no more: start again")
         if (known.suggested_only, known.max_depth) != (suggested_only, depth):
             raise InvalidParam("max_depth and suggested_only must be those of the first page")
-        walk = SpaceWalk(user_id, room_id, suggested_only, depth, [*known.queue], {*known.seen}, {**known.told})
+        walk = replace(known, queue=[*known.queue], seen={*known.seen}, told={**known.told})
     rooms = await _page(api, walk, limit)
     if token is None and not rooms:
         raise Forbidden("you may not see this room, or it does not exist")
@@ -61,19 +65,22 @@ async def _page(api: ClientApi, walk: SpaceWalk, limit: int) -> list[dict[str, A
     """Goes on with the walk until a page is full."""
     rooms: list[dict[str, Any]] = []
     asked = 0
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PAGE_S
     while walk.queue and len(rooms) < limit and len(walk.seen) < ROOMS_MAX:
         room_id, depth, via = walk.queue.pop()
         if room_id in walk.seen:
             continue
+        told = walk.told.pop(room_id, None)
         here = await api.database.read(lambda tx, room_id=room_id: _described_here(api, tx, room_id, walk))  # type: ignore[misc]
-        if here is None and room_id not in walk.told:
-            if asked == ASKED_PER_PAGE_MAX and rooms:
+        if here is None and told is None:
+            if rooms and (asked == ASKED_PER_PAGE_MAX or loop.time() > deadline):
                 walk.queue.append((room_id, depth, via))
                 return rooms
             asked += 1
-            await _ask(api, walk, room_id, via)
+            told = await _ask(api, walk, room_id, via)
         walk.seen.add(room_id)
-        summary = here or walk.told.get(room_id)
+        summary = here or told
         if summary is None or not await api.database.read(
             lambda tx, summary=summary: user_sees(tx, walk.user_id, summary)  # type: ignore[misc]
         ):
@@ -94,13 +101,13 @@ def _described_here(api: ClientApi, tx: Tx, room_id: str, walk: SpaceWalk) -> di
     return described(tx, room_id, suggested_only=walk.suggested_only)
 
 
-async def _ask(api: ClientApi, walk: SpaceWalk, room_id: str, via: list[str]) -> None:
+async def _ask(api: ClientApi, walk: SpaceWalk, room_id: str, via: list[str]) -> dict[str, Any] | None:
+    """What another server says of the room. What it says of children in passing is not asked for again."""
     found = await ask_hierarchy(api, room_id, via, suggested_only=walk.suggested_only)
     if found is None:
-        return
+        return None
     room, children = found
-    walk.told[room_id] = room
     for child in children:
-        # What is told in passing is not asked for again; whoever was asked for a room itself knows it better.
-        if "children_state" in child and len(walk.told) < ROOMS_MAX:
-            walk.told.setdefault(child["room_id"], child)
+        if "children_state" in child and child["room_id"] not in walk.seen:
+            walk.note(child)
+    return room

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
-WALKS_MAX = 200
+WALKS_MAX = 64
 """Walks that are remembered; the one that was used longest ago gives way."""
+TOLD_OCTETS_MAX = 512 * 1024
+"""Of what others said, for one walk."""
 
 
 @dataclass(slots=True)
@@ -23,6 +26,14 @@ class SpaceWalk:
     seen: set[str] = field(default_factory=set)
     told: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What other servers said of children when they were asked for the parent."""
+    told_octets: int = 0
+
+    def note(self, summary: dict[str, Any]) -> None:
+        """Keeps what was said of a child in passing, as long as it is not too much in all."""
+        octets = len(json.dumps(summary))
+        if summary["room_id"] not in self.told and self.told_octets + octets <= TOLD_OCTETS_MAX:
+            self.told[summary["room_id"]] = summary
+            self.told_octets += octets
 
 
 class SpaceWalks:

@@ -30,13 +30,13 @@ class InProcessClient:
     access_token: str
 
     async def request(self, method: str, path: str, body: Any = None, **query: str) -> Any:
-        """The JSON answer of `path` below `/_matrix/client/v3`, or of one that begins with `/_synapse/`.
+        """The JSON answer of `path` below `/_matrix/client/v3`, or of one that begins with `/_matrix/` or `/_synapse/`.
 
         Its segments are given as they are, unescaped by `/`.
 
         Raises: RequestFailed.
         """
-        raw_path = path if path.startswith("/_synapse/") else "/_matrix/client/v3" + path
+        raw_path = path if path.startswith(("/_matrix/", "/_synapse/")) else "/_matrix/client/v3" + path
         sent = b"" if body is None else json.dumps(body).encode()
         scope = {
             "type": "http",

@@ -36,8 +36,10 @@ _SHOWN = (
     ("m.room.encryption", "algorithm", "encryption"),
 )
 _TEXTS = (*(name for _, _, name in _SHOWN), "join_rule", "room_version")
-_TEXT_CHARACTERS_MAX = 65_536
-_VIA_MAX = 50
+_TEXT_CHARACTERS_MAX = 2_000
+"""Of what another server says of a room: longer names and topics are cut."""
+_VIA_MAX = 10
+_ORDER_CHARACTERS_MAX = 50
 
 
 def public_entry(tx: Tx, room_id: str) -> dict[str, Any]:
@@ -110,7 +112,7 @@ def in_order(children: Collection[dict[str, Any]], *, suggested_only: bool) -> l
 
 def _order_of(child: Mapping[str, Any]) -> tuple[bool, str, int, str]:
     order = child["content"].get("order")
-    valid = isinstance(order, str) and len(order) <= 50 and all("\x20" <= character <= "\x7e" for character in order)
+    valid = order is not None and all("\x20" <= character <= "\x7e" for character in order)
     return (not valid, order if valid else "", child["origin_server_ts"], child["state_key"])
 
 
@@ -125,10 +127,15 @@ def sane_child(event: object) -> dict[str, Any] | None:
     servers = [each for each in via if isinstance(each, str) and is_server_name(each)] if isinstance(via, list) else []
     if not servers or type(timestamp) is not int:
         return None
+    shown: dict[str, Any] = {"via": servers[:_VIA_MAX]}
+    if isinstance(content.get("order"), str) and len(content["order"]) <= _ORDER_CHARACTERS_MAX:
+        shown["order"] = content["order"]
+    if isinstance(content.get("suggested"), bool):
+        shown["suggested"] = content["suggested"]
     return {
         "type": "m.space.child",
         "state_key": event["state_key"],
-        "content": {**content, "via": servers[:_VIA_MAX]},
+        "content": shown,
         "sender": sender,
         "origin_server_ts": timestamp,
     }
@@ -149,8 +156,8 @@ def sane_summary(value: object) -> dict[str, Any] | None:
     }
     for name in _TEXTS:
         text = value.get(name)
-        if isinstance(text, str) and len(text) <= _TEXT_CHARACTERS_MAX:
-            sane[name] = text
+        if isinstance(text, str):
+            sane[name] = text[:_TEXT_CHARACTERS_MAX]
     if isinstance(opening, list):
         sane["allowed_room_ids"] = [each for each in opening[:CHILDREN_MAX] if is_room_id(each)]
     if isinstance(children, list):

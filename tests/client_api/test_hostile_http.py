@@ -211,6 +211,20 @@ async def valid_requests(alice: Client, bob: Client) -> list[Valid]:
         "creation_content": {"m.federate": True},
         "power_level_content_override": {"events_default": 0},
     }
+    delayed = "/_matrix/client/unstable/org.matrix.msc4140"
+    search = {
+        "search_categories": {
+            "room_events": {
+                "search_term": "x",
+                "keys": ["content.body"],
+                "filter": {"limit": 5, "rooms": [room]},
+                "order_by": "recent",
+                "event_context": {"before_limit": 1, "after_limit": 1, "include_profile": True},
+                "include_state": True,
+                "groupings": {"group_by": [{"key": "room_id"}]},
+            }
+        }
+    }
     return [
         Valid("GET", "/_matrix/client/versions"),
         Valid("GET", "/.well-known/matrix/client"),
@@ -275,6 +289,18 @@ async def valid_requests(alice: Client, bob: Client) -> list[Valid]:
         Valid("POST", at(room, "receipt", "m.read", event_id)),
         Valid("POST", at(room, "read_markers"), {"m.fully_read": event_id}),
         Valid("PUT", f"/presence/{me}/status", {"presence": "online"}),
+        Valid("POST", "/search", search, "next_batch=0"),
+        Valid("POST", f"/knock/{quote(room)}", {"reason": "x"}, "via=a.example"),
+        Valid("GET", f"/_matrix/client/v1{at(room, 'hierarchy')}", query="limit=5&max_depth=1&suggested_only=true"),
+        Valid("GET", f"/_matrix/client/v1/room_summary/{quote(room)}", query="via=a.example"),
+        Valid("GET", f"/_matrix/client/v1{at(room, 'timestamp_to_event')}", query="ts=5&dir=f"),
+        Valid("GET", "/_matrix/client/v1/mutual_rooms", query=f"user_id={quote(bob.user_id)}&from=0"),
+        Valid("PUT", f"/profile/{me}/org.example.field", {"org.example.field": {"a": [1, None, "x"]}}),
+        Valid("POST", at(room, "report", event_id), {"reason": "x", "score": -5}),
+        Valid("POST", f"/users/{quote(bob.user_id)}/report", {"reason": "x"}),
+        Valid("PUT", f"{delayed}/rooms/{quote(room)}/delayed_event/m.x/1", {"delay_ms": 10**8, "content": {"a": 1}}),
+        Valid("POST", f"{delayed}/delayed_events/x", {"action": "cancel"}),
+        Valid("GET", at(room, "initialSync"), query="limit=5"),
     ]
 
 

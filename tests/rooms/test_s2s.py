@@ -59,11 +59,13 @@ def test_any_body_earns_an_answer_or_a_matrix_error() -> None:
     room_id = alice.create()
     event = alice.send(room_id, "something")
     values: list[Any] = [None, True, 5, "", "x", room_id, event.event_id, [], ["12"], [1], {}, {"a": 1}, bob.user]
+    values += [dict(event.raw), {**event.raw, "sender": bob.user, "type": "m.room.member"}]
     rng = random.Random(3)
-    fields = ["room_id", "user_id", "versions", "alias", "search", "limit", "event_id"]
+    fields = ["room_id", "user_id", "versions", "alias", "search", "limit", "event_id", "event", "ts", "dir"]
+    names = ["join", "directory", "public_rooms", "make_knock", "send_knock", "sign_join", "hierarchy"]
     refused = 0
     for _ in range(1500):
-        name = rng.choice(["join", "directory", "public_rooms"])
+        name = rng.choice([*names, "timestamp_to_event"])
         body = {field: rng.choice(values) for field in fields if rng.random() < 0.8}
         try:
             ask(alice, name, bob.name, body)
