@@ -16,6 +16,7 @@ from p2pserver.identifiers import KEY_ID, server_name_of
 from p2pserver.meg.auth import auth_slots
 from p2pserver.meg.auth_index import AuthNode, node_for
 from p2pserver.meg.chains import EventFacts, Kept, ResolutionNotes
+from p2pserver.meg.power import LevelTables
 from p2pserver.meg.resolution import resolve
 from p2pserver.meg.state import StateMap, StateSlot
 
@@ -65,6 +66,7 @@ class ForkedRoom:
     room_id: str = ""
     index: DictIndex = field(default_factory=DictIndex)
     facts: Kept[str, EventFacts] = field(default_factory=Kept[str, EventFacts])
+    tables: Kept[str, LevelTables] = field(default_factory=Kept[str, LevelTables])
 
     def __post_init__(self) -> None:
         creator = self.user(0)
@@ -117,6 +119,8 @@ class ForkedRoom:
         )
         self.events[event.event_id] = event
         self.facts[event.event_id] = EventFacts.of(event)
+        if event.type == "m.room.power_levels":
+            self.tables[event.event_id] = LevelTables.of(event)
         self.index.add(event.event_id, self.facts)
         self.depth[event.event_id] = event.depth
         self.before[event.event_id] = state
@@ -134,7 +138,9 @@ class ForkedRoom:
 
     def resolve(self, sets: Sequence[StateMap]) -> dict[StateSlot, str]:
         """By the index, as the store does it; of earlier resolutions only the parsed events are at hand."""
-        return resolve(sets, self, self.rules, index=self.index, notes=ResolutionNotes(facts=self.facts))
+        return resolve(
+            sets, self, self.rules, index=self.index, notes=ResolutionNotes(facts=self.facts, tables=self.tables)
+        )
 
     def random_event(self, parents: Sequence[str], rng: random.Random) -> str:
         """Mostly messages and profile changes; now and then topics, joins, kicks, bans and power levels by admins."""

@@ -190,27 +190,28 @@ def auth_state_of(
 
 def authorize_in(event: Pdu, view: AuthState | None) -> None:
     """`authorize`, for callers that judge many events by the same state. Raises: NotAllowed."""
-    if event.type == "m.room.create":
+    event_type = event.type
+    if event_type == "m.room.create":
         check_create(event, None if view is None else view.create)
         return
     if view is None:
         raise NotAllowed("the state has no create event")
     check_federation(event, view)
-    if event.type == "m.room.aliases" and event.rules.aliases_authorized:
-        check_aliases(event)
-        return
-    if event.type == "m.room.member":
+    if event_type == "m.room.member":
         check_membership(event, view)
         return
+    if event_type == "m.room.aliases" and event.rules.aliases_authorized:
+        check_aliases(event)
+        return
     check_sender_joined(event, view)
-    if event.type == "m.room.third_party_invite":
+    if event_type == "m.room.third_party_invite":
         check_may_offer_invite(event, view)
         return
     check_level(event, view)
     check_state_key(event)
-    if event.type == "m.room.power_levels":
+    if event_type == "m.room.power_levels":
         check_power_levels(event, view.levels_of(event), view.event(POWER_LEVELS), view.power)
-    if event.type == "m.room.redaction" and event.rules.redactions_authorized:
+    elif event_type == "m.room.redaction" and event.rules.redactions_authorized:
         check_redaction(event, view)
 
 

@@ -88,15 +88,16 @@ Verdicts: TypeAlias = Notes[tuple[object, tuple[str | None, ...]], bool]
 class ResolutionNotes:
     """What one resolution leaves to the next of the same room, so that many forks do not cost the same again and again.
 
-    `facts` by event; `rejected`: whether an event is; `allowed`: whether the auth rules let an event into a state that
-    holds certain events in its `auth_slots`; `levels`: the power of an event's sender. To be forgotten when an event
-    becomes rejected, or stops being so, or is not held any more.
+    `facts` by event; `tables`: what a power levels event sets; `rejected`: whether an event is; `allowed`: whether the
+    auth rules let an event into a state that holds certain events in its `auth_slots`; `levels`: the power of its
+    sender. To be forgotten when an event becomes rejected, or stops being so, or is not held any more.
     """
 
     facts: Notes[str, EventFacts] = field(default_factory=Kept[str, EventFacts])
     allowed: Verdicts = field(default_factory=Kept[tuple[object, tuple[str | None, ...]], bool])
     rejected: Notes[str, bool] = field(default_factory=Kept[str, bool])
     levels: Notes[str, Level] = field(default_factory=Kept[str, Level])
+    tables: Notes[str, LevelTables] = field(default_factory=Kept[str, LevelTables])
 
 
 class AuthGraph:
@@ -118,9 +119,7 @@ class AuthGraph:
         self.rejected: dict[str, bool] = {}
         """What `is_rejected` was asked for already."""
         self._power: dict[tuple[str | None, str | None], PowerLevels] = {}
-        self._tables: dict[str, LevelTables] = {}
         self._creators: dict[str | None, Creators] = {}
-        self._power_levels: dict[tuple[str, ...], str | None] = {}  # by the auth events that are known
         self._seen_in_auth_events: dict[tuple[str, ...], dict[StateSlot, str]] = {}  # by the auth events that are known
 
     def event(self, event_id: str) -> Pdu:
@@ -202,10 +201,11 @@ class AuthGraph:
 
     def cited_power_levels(self, event_id: str) -> str | None:
         """The ID of the power levels event among the auth events of an event."""
-        auth_ids = self._auth_ids.get(event_id) or self.auth_ids(event_id)
-        if auth_ids not in self._power_levels:
-            self._power_levels[auth_ids] = self.cited(event_id, POWER_LEVELS)
-        return self._power_levels[auth_ids]
+        facts = self.known_facts
+        for auth_id in self._auth_ids.get(event_id) or self.auth_ids(event_id):
+            if (facts.get(auth_id) or self.facts(auth_id)).slot == POWER_LEVELS:
+                return auth_id
+        return None
 
     def seen_in(self, event_id: str) -> str:
         """What the auth rules see of an event in a state: of a member the membership, of others the event by its ID."""
@@ -233,7 +233,7 @@ class AuthGraph:
         if known is None:
             tables = None
             if power_levels_id is not None:
-                tables = self._tables.get(power_levels_id) or self.levels_of(self.event(power_levels_id))
+                tables = self.notes.tables.get(power_levels_id) or self.levels_of(self.event(power_levels_id))
             creators = self._creators.get(create_id)
             if creators is None:
                 creators = self._creators[create_id] = Creators.of(None if create_id is None else self.event(create_id))
@@ -242,9 +242,10 @@ class AuthGraph:
 
     def levels_of(self, event: Pdu) -> LevelTables:
         """What a power levels event sets, read once."""
-        known = self._tables.get(event.event_id)
+        known = self.notes.tables.get(event.event_id)
         if known is None:
-            known = self._tables[event.event_id] = LevelTables.of(event)
+            known = LevelTables.of(event)
+            self.notes.tables.put(event.event_id, known)
         return known
 
     def closure(self, roots: Iterable[str]) -> list[str]:

@@ -61,35 +61,48 @@ def apply(graph: AuthGraph, order: Iterable[str], state: Overlay) -> None:
     facts_of, rejected = graph.known_facts, graph.rejected
     seen = _Seen(graph, state)
     see = seen.__getitem__
+    alike: dict[tuple[object, tuple[str, ...]], bool] = {}  # by case and auth events, until something else is seen
     for event_id in order:
         facts = facts_of.get(event_id) or graph.facts(event_id)
         slot = facts.slot
         if slot is None or (rejected[event_id] if event_id in rejected else graph.is_rejected(event_id)):
             continue
-        view: tuple[str | None, ...] = tuple(map(see, facts.auth_slots))
-        if facts.create_implied or None in view:
-            cited = graph.seen_in_auth_events(event_id)
-            found = [
-                cited.get(wanted) if held is None else held for held, wanted in zip(view, facts.auth_slots, strict=True)
-            ]
-            view = (*found, cited.get(CREATE)) if facts.create_implied else tuple(found)
-        question = (facts.case or event_id, view)
-        is_allowed = noted.get(question)
+        membership, case, slots = facts.membership, facts.case, facts.auth_slots
+        is_allowed = kind = None
+        if membership is None and case is not None:
+            kind = (case, facts.auth_ids)
+            is_allowed = alike.get(kind)
         if is_allowed is None:
-            is_allowed = allows(graph, event_id, facts, view)
-            if graph.knows_auth_events(event_id):
-                noted.put(question, is_allowed)
+            view: tuple[str | None, ...] = tuple(map(see, slots))
+            if facts.create_implied or None in view:
+                cited = graph.seen_in_auth_events(event_id)
+                found = [cited.get(each) if held is None else held for held, each in zip(view, slots, strict=True)]
+                view = (*found, cited.get(CREATE)) if facts.create_implied else tuple(found)
+            question = (case or event_id, view)
+            is_allowed = noted.get(question)
+            if is_allowed is None:
+                is_allowed = allows(graph, event_id, facts, view)
+                if graph.knows_auth_events(event_id):
+                    noted.put(question, is_allowed)
+            if kind is not None:
+                alike[kind] = is_allowed
         if is_allowed:
             put[slot] = event_id
-            seen[slot] = event_id if facts.membership is None else facts.membership
+            if slot in seen:
+                becomes = event_id if membership is None else membership
+                if seen[slot] != becomes:
+                    seen[slot] = becomes
+                    alike.clear()
 
 
 def allows(graph: AuthGraph, event_id: str, facts: EventFacts, view: tuple[str | None, ...]) -> bool:
     """Whether a state lets an event in, seen in the event's `auth_slots`; an implied create event comes last."""
-    slots = (*facts.auth_slots, CREATE) if facts.create_implied else facts.auth_slots
-    create_id = view[slots.index(CREATE)] if CREATE in slots else None
+    seen = dict(zip(facts.auth_slots, view, strict=False))
+    if facts.create_implied:
+        seen[CREATE] = view[-1]
+    create_id = seen.get(CREATE)
     try:
-        authorize_in(graph.event(event_id), None if create_id is None else _StateSeen(graph, slots, view, create_id))
+        authorize_in(graph.event(event_id), None if create_id is None else _StateSeen(graph, seen, create_id))
     except NotAllowed:
         return False
     return True
@@ -98,27 +111,22 @@ def allows(graph: AuthGraph, event_id: str, facts: EventFacts, view: tuple[str |
 class _StateSeen:
     """The `AuthState` that is seen in the slots where the auth rules look."""
 
-    __slots__ = ("_graph", "_seen", "_slots", "create", "power")
+    __slots__ = ("_graph", "_seen", "create", "power")
 
-    def __init__(
-        self, graph: AuthGraph, slots: tuple[StateSlot, ...], seen: tuple[str | None, ...], create_id: str
-    ) -> None:
-        self._graph, self._slots, self._seen = graph, slots, seen
+    def __init__(self, graph: AuthGraph, seen: Mapping[StateSlot, str | None], create_id: str) -> None:
+        self._graph, self._seen = graph, seen
         self.create = graph.event(create_id)
-        self.power = graph.power_levels_of(create_id, self._at(POWER_LEVELS))
-
-    def _at(self, slot: StateSlot) -> str | None:
-        return self._seen[self._slots.index(slot)] if slot in self._slots else None
+        self.power = graph.power_levels_of(create_id, seen.get(POWER_LEVELS))
 
     def event(self, slot: StateSlot) -> Pdu | None:
-        held = self._at(slot)
+        held = self._seen.get(slot)
         return None if held is None else self._graph.event(held)
 
     def levels_of(self, event: Pdu) -> LevelTables:
         return self._graph.levels_of(event)
 
     def membership(self, user_id: str) -> str:
-        return self._at(("m.room.member", user_id)) or NO_MEMBER
+        return self._seen.get(("m.room.member", user_id)) or NO_MEMBER
 
     def join_rule(self) -> str:
         return join_rule_by(self.event(JOIN_RULES))

@@ -134,7 +134,8 @@ class Creators:
 class LevelTables:
     """What the content of a power levels event sets, read once; nothing but integers. Not to be changed.
 
-    What is no level is left out. `fault` says what is not an integer where version 10 and later want one.
+    What is no level is left out. `fault` says what is not an integer, or not a user ID, where version 10 and later want
+    one.
     """
 
     singles: Mapping[str, int]
@@ -156,7 +157,13 @@ class LevelTables:
             notifications = _integers_of("notifications", content["notifications"], faults)
         if "users" in content:
             users = _integers_of("users", content["users"], faults)
+        if not faults and event.rules.integer_levels and not are_user_ids(users):
+            faults.append("a key of users is not a user ID")
         return cls(singles, events, notifications, users, faults[0] if faults else None)
+
+    @property
+    def entries(self) -> int:
+        return len(self.events) + len(self.notifications) + len(self.users)
 
     def single(self, name: str) -> int:
         level = self.singles.get(name)
@@ -266,8 +273,6 @@ def check_types(proposed: LevelTables) -> None:
     """
     if proposed.fault is not None:
         raise NotAllowed(proposed.fault)
-    if not are_user_ids(proposed.users):
-        raise NotAllowed("a key of users is not a user ID")
 
 
 def check_readable_users(event: Pdu) -> None:
@@ -289,7 +294,7 @@ def check_change(old: LevelTables, new: LevelTables, sender: str, level: Level) 
     """
     if old.singles != new.singles:
         for name in DEFAULTS:
-            _check_entry(name, old.singles.get(name), new.singles.get(name), level)
+            _check_entry("", name, old.singles.get(name), new.singles.get(name), level)
     if old.events != new.events:
         _check_table("events", old.events, new.events, level)
     if old.notifications != new.notifications:
@@ -302,9 +307,11 @@ def check_change(old: LevelTables, new: LevelTables, sender: str, level: Level) 
 
 def _check_table(table: str, before: Mapping[str, int], after: Mapping[str, int], level: Level) -> list[str]:
     """The names whose levels differ."""
-    names = sorted({name for name, _ in before.items() ^ after.items()})
+    names = [name for name, becomes in after.items() if before.get(name) != becomes]
+    names += [name for name in before if name not in after]
+    names.sort()
     for name in names:
-        _check_entry(f"{table}: {name}", before.get(name), after.get(name), level)
+        _check_entry(table, name, before.get(name), after.get(name), level)
     return names
 
 
@@ -316,12 +323,12 @@ def check_readable_change(
     Raises: NotAllowed.
     """
     for name in DEFAULTS:
-        _check_entry(name, _readable(old, name), _readable(new, name), level)
+        _check_entry("", name, _readable(old, name), _readable(new, name), level)
     for table in ("events", "notifications", "users") if rules.notifications_limited else ("events", "users"):
         before, after = _readable_table(old, table), _readable_table(new, table)
         for name in sorted(before.keys() | after.keys()):
             was, becomes = _readable(before, name), _readable(after, name)
-            _check_entry(f"{table}: {name}", was, becomes, level)
+            _check_entry(table, name, was, becomes, level)
             if table == "users" and name != sender and was is not None and was != becomes and was >= level:
                 raise NotAllowed(f"{name} has a power level that is not below the sender's")
 
@@ -347,10 +354,15 @@ def _readable(levels: Mapping[str, Any], name: str) -> int | None:
     return level
 
 
-def _check_entry(name: str, was: int | None, becomes: int | None, level: Level) -> None:
+def _check_entry(table: str, name: str, was: int | None, becomes: int | None, level: Level) -> None:
+    """`table` is "" for a single level."""
     if was == becomes:
         return
     if was is not None and was > level:
-        raise NotAllowed(f"{name} is set higher than the sender's power level")
+        raise NotAllowed(f"{_spelled(table, name)} is set higher than the sender's power level")
     if becomes is not None and becomes > level:
-        raise NotAllowed(f"{name} would be higher than the sender's power level")
+        raise NotAllowed(f"{_spelled(table, name)} would be higher than the sender's power level")
+
+
+def _spelled(table: str, name: str) -> str:
+    return f"{table}: {name}" if table else name

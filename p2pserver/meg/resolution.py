@@ -325,11 +325,6 @@ def mainline_of(graph: AuthGraph, power_levels: str | None) -> list[str]:
     return mainline
 
 
-def rest_key(age: float, origin_server_ts: int, event_id: str) -> tuple[float, int, str]:
-    """Smallest first: the older place in the mainline, then the earlier timestamp, then the smaller event ID."""
-    return -age, origin_server_ts, event_id
-
-
 def ages_on(graph: AuthGraph, events: Iterable[str], mainline: Sequence[str]) -> dict[str, float]:
     """Of each event the place, counted from the newest, of the first event of the mainline in its ancestry."""
     places: dict[str, float] = {event_id: place for place, event_id in enumerate(mainline)}
@@ -353,10 +348,10 @@ def ages_by_index(
     """The same where the mainline is the spine of `power_levels`. Raises: NotIndexed."""
     found: dict[str | None, float] = {None: float("inf")}
     ages: dict[str, float] = {}
-    facts = graph.known_facts
+    facts, cited_power_levels = graph.known_facts, graph.cited_power_levels
     for event_id in events:
         is_levels = (facts.get(event_id) or graph.facts(event_id)).slot == POWER_LEVELS
-        levels = event_id if is_levels else graph.cited_power_levels(event_id)
+        levels = event_id if is_levels else cited_power_levels(event_id)
         age = found.get(levels)
         if age is None and levels is not None:
             meet = None if power_levels is None else where_spines_meet(index, levels, power_levels)
@@ -369,11 +364,16 @@ def ages_by_index(
     return ages
 
 
+def rest_key(age: float, origin_server_ts: int, event_id: str) -> tuple[float, int, str]:
+    """Smallest first: the older place in the mainline, then the earlier timestamp, then the smaller event ID."""
+    return -age, origin_server_ts, event_id
+
+
 def order_by_mainline(graph: AuthGraph, events: Iterable[str], ages: Mapping[str, float]) -> list[str]:
     """Mainline ordering: by age, then timestamp, then ID."""
     facts = graph.known_facts
-
-    def key(event_id: str) -> Any:
-        return rest_key(ages[event_id], (facts.get(event_id) or graph.facts(event_id)).origin_server_ts, event_id)
-
-    return sorted(events, key=key)
+    keys = {
+        event_id: rest_key(ages[event_id], (facts.get(event_id) or graph.facts(event_id)).origin_server_ts, event_id)
+        for event_id in events
+    }
+    return sorted(keys, key=keys.__getitem__)

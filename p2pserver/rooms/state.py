@@ -22,6 +22,8 @@ NOTED_FACTS_MAX = 10_000
 """Events of which a resolution leaves a note to the next, about 1 kB each."""
 NOTED_DECISIONS_MAX = 20_000
 """Answers of the auth rules that one resolution leaves to the next, about 500 octets each."""
+NOTED_LEVELS_MAX = 200_000
+"""Entries of the power levels events that one resolution leaves to the next, about 150 octets each."""
 POWER_LEVELS_KEPT = 256
 
 
@@ -97,6 +99,7 @@ def _notes(tx: Tx) -> ResolutionNotes:
             allowed=Lru(NOTED_DECISIONS_MAX),
             rejected=Lru(NOTED_FACTS_MAX),
             levels=Lru(NOTED_FACTS_MAX),
+            tables=Lru(NOTED_LEVELS_MAX, weigh=lambda tables: 1 + tables.entries),
         )
     return notes
 

@@ -20,7 +20,7 @@ from p2pserver.meg import resolution
 from p2pserver.meg.auth import auth_slots_of
 from p2pserver.meg.chains import AuthGraph
 from p2pserver.meg.resolution import resolve
-from p2pserver.meg.state import JOIN_RULES, POWER_LEVELS, StateSlot, member_slot
+from p2pserver.meg.state import CREATE, JOIN_RULES, POWER_LEVELS, StateSlot, member_slot
 from tests.meg.random_rooms import RandomRoom, random_room
 from tests.meg.rooms import ALICE, BOB, CAROL, JudgedRoom, pdu
 
@@ -366,3 +366,37 @@ def test_long_chains_need_no_stack(rules: RoomVersionRules) -> None:
     result = resolve([sets[0], sets[-1]], room, rules)
     assert result[JOIN_RULES] == "$rules"
     assert len(result) == len(sets[-1])
+
+
+@pytest.mark.parametrize("rules", [V10, V11, V12], ids=lambda rules: rules.version)
+def test_a_setting_after_its_sender_has_left_is_refused_although_one_like_it_before_was_not(
+    rules: RoomVersionRules,
+) -> None:
+    """Same sender, same type, same auth events: events of one case are judged together only while nothing changes."""
+    room, (common, *_) = duel(rules, 0)
+    cited = [common[slot] for slot in (CREATE, POWER_LEVELS, member_slot(CAROL))]
+    if rules.room_id_is_create_hash:
+        del cited[0]
+    room_id = room.events[common[POWER_LEVELS]].room_id
+    steps: list[tuple[str, str, str, dict[str, Any]]] = [
+        ("$early", "m.example.setting", "a", {}),
+        ("$leave", "m.room.member", CAROL, {"membership": "leave"}),
+        ("$late", "m.example.setting", "b", {}),
+    ]
+    for ts, (event_id, event_type, key, content) in enumerate(steps, 100):
+        room.events[event_id] = pdu(
+            rules,
+            event_id,
+            event_type,
+            sender=CAROL,
+            content=content,
+            state_key=key,
+            auth_events=cited,
+            ts=ts,
+            room_id=room_id,
+        )
+        room.verdicts[event_id] = "accepted"
+    left = {**common, ("m.example.setting", "a"): "$early", member_slot(CAROL): "$leave"}
+    stayed = {**common, ("m.example.setting", "b"): "$late"}
+    resolved = resolve([left, stayed], room, rules)
+    assert resolved == left
