@@ -10,7 +10,7 @@ from p2pserver.http_api.body_fields import optional_string, required_object, req
 from p2pserver.http_api.routing import ApiRequest
 from p2pserver.store.account_data import put_account_data
 from p2pserver.store.account_status import account_status
-from p2pserver.store.accounts import NOTICES_LOCALPART, register_user, set_profile_field
+from p2pserver.store.accounts import NOTICES_LOCALPART, NOTICES_TYPE, register_user, set_profile_field
 from p2pserver.store.client_transactions import remember_response, response_of
 from p2pserver.store.memberships import current_membership
 from p2pserver.store.notice_rooms import notice_room, set_notice_room
@@ -20,7 +20,6 @@ from p2pserver.store.tx import Tx
 routes = AdminRoutes()
 
 NAME = "Server Notices"
-_TYPE = "notices"
 
 
 @routes.route("POST", "/send_server_notice")
@@ -71,9 +70,9 @@ def _sender(admin: AdminApi, tx: Tx) -> str:
     user_id = f"@{NOTICES_LOCALPART}:{admin.server_name}"
     status = account_status(tx, user_id)
     if status is None:
-        register_user(tx, user_id, None, created_ms=admin.wall_ms(), user_type=_TYPE)
+        register_user(tx, user_id, None, created_ms=admin.wall_ms(), user_type=NOTICES_TYPE)
         set_profile_field(tx, user_id, "displayname", NAME)
-    elif status.user_type != _TYPE:
+    elif status.user_type != NOTICES_TYPE:
         raise MatrixError(f"{user_id} is somebody's account, so that it cannot send notices")
     return user_id
 

@@ -53,7 +53,6 @@ def depart_once(service: Rooms, tx: Tx) -> bool:
 
 async def depart(database: Database, service: Rooms) -> None:
     """Lets deactivated accounts leave their rooms, one unit of work for each, until none is left."""
-    more = True
-    while more:
-        more = await database.write(lambda tx: depart_once(service, tx))
+    while await database.read(next_departure) is not None:
+        await database.write(lambda tx: depart_once(service, tx))
         await asyncio.sleep(PAUSE_S)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from p2pserver.errors import InvalidUsername, NotFound, UserInUse
+from p2pserver.errors import Exclusive, InvalidUsername, NotFound, UserInUse
 from p2pserver.identifiers import InvalidIdentifier, is_new_localpart, split_identifier
 from p2pserver.store.account_data import put_account_data
 from p2pserver.store.devices import delete_device, device_ids
@@ -53,6 +53,7 @@ def password_matches(password_hash: str | None, password: str) -> bool:
 
 NOTICES_LOCALPART = "server-notices"
 """The user of this node who tells its users what its operator has to say to them."""
+NOTICES_TYPE = "notices"
 
 
 def register_user(
@@ -67,9 +68,11 @@ def register_user(
     """Makes a local account with the default push rules. Its first display name is the local part.
 
     Clients show somebody without a display name by his whole ID, most of which is the name of a server, here a key.
-    Raises: InvalidUsername; UserInUse.
+    Raises: InvalidUsername; UserInUse; Exclusive, for the name of the node's own user, unless it is he.
     """
     check_new_user_id(user_id)
+    if user_id.startswith(f"@{NOTICES_LOCALPART}:") and user_type != NOTICES_TYPE:
+        raise Exclusive("this user name belongs to the node itself")
     if is_name_taken(tx, user_id):
         raise UserInUse("this user name is taken")
     localpart, _ = split_identifier(user_id, "@")

@@ -10,6 +10,8 @@ from p2pserver.rooms.verification import verify
 from p2pserver.store.event_reports import add_report
 from tests.admin_api.harness import AdminNode, running_admin_node
 from tests.client_api.harness import Client
+from tests.client_api.sliding import one_list, slide
+from tests.client_api.talk import new_room
 
 
 async def say(client: Client, room_id: str, body: str) -> str:
@@ -179,6 +181,24 @@ async def test_a_genuine_copy_does_not_bring_back_what_was_purged() -> None:
 
 async def sync(client: Client, since: str | None = None) -> Any:
     return (await client.get("/sync", **({} if since is None else {"since": since}))).body
+
+
+async def test_whoever_slides_learns_that_a_room_was_deleted() -> None:
+    async with running_admin_node() as at:
+        alice = await at.node.register("alice")
+        room_id = await new_room(alice, name="gone")
+        other = await new_room(alice, name="stays")
+        subscribed: Any = {"room_subscriptions": {room_id: {"timeline_limit": 5, "required_state": []}}}
+        first = await slide(alice, lists=one_list((0, 9)), **subscribed)
+        assert set(first["rooms"]) == {room_id, other}
+        await at.delete(f"/v1/rooms/{room_id}")
+        second = await slide(alice, first["pos"], lists=one_list((0, 9)), **subscribed)
+        shown = [event["content"].get("membership") for event in second["rooms"][room_id]["timeline"]]
+        assert shown == ["leave"]
+        third = await slide(alice, second["pos"], lists=one_list((0, 9)), **subscribed)
+        assert room_id not in third["rooms"]
+        fresh = await slide(alice, lists=one_list((0, 9)))
+        assert set(fresh["rooms"]) == {other}
 
 
 @pytest.mark.parametrize("version", ["v1", "v2"])

@@ -76,6 +76,7 @@ async def test_what_an_admin_cannot_do() -> None:
         wrong: list[tuple[str, str, Any]] = [
             ("PUT", "/v2/users/@alice:elsewhere", {"password": "x"}),
             ("PUT", f"/v2/users/@Ali ce:{at.node.server_name}", {"password": "x"}),
+            ("PUT", f"/v2/users/@server-notices:{at.node.server_name}", {"password": "x"}),
             ("PUT", alice, {"password": "x", "threepids": [{"medium": "email", "address": "a@b"}]}),
             ("PUT", alice, {"password": "x", "admin": "yes"}),
             ("POST", f"/v1/users/{at.root.user_id}/login", {}),

@@ -12,7 +12,7 @@ from p2pserver.client_api.account_standing import LOCKED_MAY, SHADOWED, SUSPENDE
 from p2pserver.client_api.app import ClientApiConfig
 from p2pserver.client_api.endpoints import all_routes
 from p2pserver.client_api.login import LOGIN_TOKEN_MS
-from p2pserver.client_api.rate_limits import FAILED_LOGINS
+from p2pserver.client_api.rate_limits import FAILED_LOGINS, RateLimits
 from p2pserver.http_api.password_checks import WAITING_MAX
 from p2pserver.node.http import HttpServer
 from p2pserver.rooms.departures import depart_once
@@ -179,6 +179,14 @@ async def test_guesses_that_are_sent_at_once_are_counted_one_by_one() -> None:
         assert await guess(node, PASSWORD) == 429
         node.clock_s[0] += 1 / FAILED_LOGINS.per_second
         assert await guess(node, PASSWORD) == 200
+
+
+async def test_guesses_that_are_not_counted_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RateLimits, "note_failed_login", lambda self, user_id: None)
+    async with running_node(config=ClientApiConfig()) as node:
+        await node.register("alice")
+        answers = await asyncio.gather(*(guess(node) for _ in range(20)))
+        assert answers.count(403) == 20, "so the test above would fail"
 
 
 async def test_one_address_cannot_try_one_password_on_everybody() -> None:
