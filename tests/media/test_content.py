@@ -318,9 +318,8 @@ async def test_uploads_under_way_count() -> None:
             await goes_on.wait()
 
         first = asyncio.create_task(upload(alice, slowly()))
-        while not node.api.media._arriving:  # noqa: ASYNC110
+        while (alice.user_id, 6_000) not in node.api.media._arriving.values():  # noqa: ASYNC110
             await asyncio.sleep(0)
-        await asyncio.sleep(0.01)
         assert (await upload(alice, bytes(5_000))).status_code == 403
         assert (await upload(alice, bytes(3_000))).status_code == 200
         goes_on.set()
