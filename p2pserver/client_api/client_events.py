@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from p2pserver.client_api.aggregations import aggregations
 from p2pserver.client_api.transactions import transaction_id_of
 from p2pserver.events.pdu import Pdu
 from p2pserver.http_api.routing import Requester
@@ -15,21 +16,27 @@ from p2pserver.rooms.erasure import as_shown_to
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.client_transactions import paths_of_events
 from p2pserver.store.events import StoredEvent
-from p2pserver.store.relations import thread_summary
 from p2pserver.store.tx import Tx
 
 
 def client_events(
-    tx: Tx, rooms: Rooms, events: Sequence[StoredEvent], *, requester: Requester, wall_ms: int
+    tx: Tx, rooms: Rooms, events: Sequence[StoredEvent], *, requester: Requester, wall_ms: int, aggregate: bool = True
 ) -> list[dict[str, Any]]:
     """The events in client format, in the same order.
 
     `unsigned` holds `age` (ms), `prev_content`, `replaces_state` and `prev_sender` of state events,
-    `redacted_because`, `transaction_id` of what `requester`'s own device sent, and `m.relations` where a thread hangs
-    on the event.
+    `redacted_because`, `transaction_id` of what `requester`'s own device sent, and with `aggregate` the edit, the
+    thread and the references that relate to it.
     """
     own = [event.pdu.event_id for event in events if event.pdu.sender == requester.user_id]
     paths = paths_of_events(tx, requester.user_id, requester.device_id, own)
+    related: dict[str, dict[str, Any]] = {}
+    if aggregate:
+
+        def show(event: StoredEvent) -> dict[str, Any]:
+            return client_events(tx, rooms, [event], requester=requester, wall_ms=wall_ms)[0]
+
+        related = aggregations(tx, rooms, events, user_id=requester.user_id, show=show)
     shown = []
     for event, pdu in zip(events, as_shown_to(tx, requester.user_id, events), strict=True):
         unsigned: dict[str, Any] = {"age": max(0, wall_ms - pdu.origin_server_ts)}
@@ -42,10 +49,8 @@ def client_events(
             redaction = rooms.stored(tx, event.redacted_by)
             if redaction is not None:
                 unsigned["redacted_because"] = client_event(redaction.pdu, wall_ms=wall_ms)
-        if pdu.state_key is None and not _has_parent(pdu):
-            thread = _thread_on(tx, rooms, event, requester=requester, wall_ms=wall_ms)
-            if thread is not None:
-                unsigned["m.relations"] = {"m.thread": thread}
+        if pdu.event_id in related:
+            unsigned["m.relations"] = related[pdu.event_id]
         shown.append(client_event(pdu, unsigned=unsigned))
     return shown
 
@@ -77,30 +82,6 @@ def stripped(pdu: Pdu) -> dict[str, Any]:
         "sender": pdu.sender,
         "state_key": pdu.state_key,
         "type": pdu.type,
-    }
-
-
-def _has_parent(pdu: Pdu) -> bool:
-    """Whether the event relates to another, so that no thread can hang on it. A plain reply does not."""
-    relation = pdu.content.get("m.relates_to")
-    return isinstance(relation, dict) and "rel_type" in relation
-
-
-def _thread_on(
-    tx: Tx, rooms: Rooms, event: StoredEvent, *, requester: Requester, wall_ms: int
-) -> dict[str, Any] | None:
-    """The summary of the thread that hangs on an event, for somebody who may see its last reply.
-
-    Source: client-server API, "Server-side aggregation of m.thread relationships".
-    """
-    summary = thread_summary(tx, event.pdu.room_id, event.pdu.event_id, requester.user_id)
-    latest = None if summary is None else rooms.stored(tx, summary.latest_event_id)
-    if summary is None or latest is None or not rooms.visible_to(tx, requester.user_id, [latest])[0]:
-        return None
-    return {
-        "count": summary.count,
-        "current_user_participated": summary.participated,
-        "latest_event": client_events(tx, rooms, [latest], requester=requester, wall_ms=wall_ms)[0],
     }
 
 

@@ -178,7 +178,14 @@ def _timeline(scope: SyncScope, room_id: str, *, above: int, upto: int) -> Timel
 
 
 def _timeline_body(scope: SyncScope, timeline: Timeline) -> dict[str, Any]:
-    events = client_events(scope.tx, scope.rooms, timeline.events, requester=scope.requester, wall_ms=scope.wall_ms)
+    events = client_events(
+        scope.tx,
+        scope.rooms,
+        timeline.events,
+        requester=scope.requester,
+        wall_ms=scope.wall_ms,
+        aggregate=timeline.limited,
+    )
     return {"events": events, "limited": timeline.limited, "prev_batch": _prev_batch(timeline.start)}
 
 

@@ -6,7 +6,7 @@ Source: client-server API, "Forming relationships between events", "Threading".
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from p2pserver.store.tx import Tx
 # The words of the index events_by_relation: SQLite finds an index on an expression by its text.
 _TARGET = """json_extract(CAST(raw AS TEXT), '$.content."m.relates_to".event_id')"""
 _REL_TYPE = """json_extract(CAST(raw AS TEXT), '$.content."m.relates_to".rel_type')"""
+_IDS_AT_ONCE = 500
+_EDITS_MAX = 20
 _SHOWN = f"outlier = 0 AND verdict = 'accepted' AND redacted_by IS NULL AND type != '{HEALING_TYPE}'"
 
 
@@ -85,12 +87,55 @@ def newest_edit(tx: Tx, room_id: str, event_id: str, *, sender: str, event_type:
     return content if isinstance(content, dict) else None
 
 
-def thread_summary(tx: Tx, room_id: str, root_id: str, user_id: str) -> ThreadSummary | None:
-    """The thread that hangs on an event, if there is one."""
+def relation_types(tx: Tx, room_id: str, event_ids: Sequence[str]) -> dict[str, frozenset[str]]:
+    """Of those of the events to which others relate, in which ways they do."""
+    found: dict[str, set[str]] = {}
+    for start in range(0, len(event_ids), _IDS_AT_ONCE):
+        some = event_ids[start : start + _IDS_AT_ONCE]
+        rows = tx.all(
+            f"SELECT DISTINCT {_TARGET}, {_REL_TYPE} FROM events WHERE room_id = ? AND {_TARGET} IN"
+            f" ({','.join('?' * len(some))}) AND {_SHOWN}",
+            (room_id, *some),
+        )
+        for target, rel_type in rows:
+            if isinstance(rel_type, str):
+                found.setdefault(target, set()).add(rel_type)
+    return {target: frozenset(types) for target, types in found.items()}
+
+
+def edits_of(tx: Tx, room_id: str, event_id: str, *, sender: str, event_type: str) -> list[str]:
+    """The newest edits of an event by its sender and of its type, the newest first.
+
+    Source: client-server API, "Event replacements": by `origin_server_ts`, then by the larger event ID.
+    """
+    rows = tx.all(
+        f"SELECT event_id FROM events WHERE room_id = ? AND {_TARGET} = ? AND {_REL_TYPE} = 'm.replace'"
+        f" AND sender = ? AND type = ? AND state_key IS NULL AND {_SHOWN}"
+        " ORDER BY origin_server_ts DESC, event_id DESC LIMIT ?",
+        (room_id, event_id, sender, event_type, _EDITS_MAX),
+    )
+    return [edit_id for (edit_id,) in rows]
+
+
+def references_of(tx: Tx, room_id: str, event_id: str, *, most: int) -> list[str]:
+    """The oldest events that refer to an event, in order of arrival."""
+    rows = tx.all(
+        f"SELECT event_id FROM events WHERE room_id = ? AND {_TARGET} = ? AND {_REL_TYPE} = 'm.reference' AND {_SHOWN}"
+        " ORDER BY position LIMIT ?",
+        (room_id, event_id, most),
+    )
+    return [reference_id for (reference_id,) in rows]
+
+
+def thread_summary(
+    tx: Tx, room_id: str, root_id: str, user_id: str, *, ignored: Collection[str] = ()
+) -> ThreadSummary | None:
+    """The thread that hangs on an event, if there is one; without what `ignored` users wrote."""
     row = tx.one(
         "SELECT COUNT(*), MAX(position), MAX(sender = ?) FROM events"
-        f" WHERE room_id = ? AND {_TARGET} = ? AND {_REL_TYPE} = 'm.thread' AND {_SHOWN}",
-        (user_id, room_id, root_id),
+        f" WHERE room_id = ? AND {_TARGET} = ? AND {_REL_TYPE} = 'm.thread' AND {_SHOWN}"
+        " AND sender NOT IN (SELECT value FROM json_each(?))",
+        (user_id, room_id, root_id, json.dumps(list(ignored))),
     )
     assert row is not None
     count, position, wrote = row

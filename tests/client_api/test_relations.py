@@ -188,7 +188,7 @@ async def test_relations_are_looked_up_by_an_index() -> None:
         await alice.get(at(room_id, "event", root))
         await threads(alice, room_id)
         queries = [sql for sql in dict.fromkeys(seen) if '"m.relates_to".event_id' in sql]
-        assert len(queries) == 3
+        assert len(queries) == 5
         for sql in queries:
             assert "events_by_relation" in await _plan(node, sql), sql
 
@@ -213,3 +213,92 @@ async def test_a_filter_asks_for_events_to_which_others_relate() -> None:
         assert await found(related_by_senders=[alice.user_id]) == [edited]
         assert await found(related_by_senders=[alice.user_id], related_by_rel_types=["m.thread"]) == []
         assert plain in await found()
+
+
+def edited(body: str, parent: str) -> dict[str, Any]:
+    relation = {"rel_type": "m.replace", "event_id": parent}
+    new = {"msgtype": "m.text", "body": body}
+    return {"msgtype": "m.text", "body": f"* {body}", "m.new_content": new, "m.relates_to": relation}
+
+
+async def put(client: Client, room_id: str, content: dict[str, Any], txn: str, kind: str = "m.room.message") -> str:
+    event_id: str = (await client.put(at(room_id, "send", kind, txn), content))["event_id"]
+    return event_id
+
+
+async def related(client: Client, room_id: str, event_id: str) -> dict[str, Any]:
+    event = (await client.get(at(room_id, "event", event_id))).body
+    found: dict[str, Any] = event["unsigned"].get("m.relations", {})
+    return found
+
+
+async def test_an_event_carries_its_newest_edit_by_its_own_sender() -> None:
+    async with running_node() as node:
+        alice, bob = await node.register("alice"), await node.register("bob")
+        room_id = await new_room(alice)
+        await invite_and_join(alice, room_id, bob)
+        original = await say(alice, room_id, "first")
+        await put(bob, room_id, edited("not his", original), "1")
+        await put(alice, room_id, edited("another type", original), "2", "x.y")
+        without = {key: value for key, value in edited("x", original).items() if key != "m.new_content"}
+        await put(alice, room_id, without, "3")
+        assert await related(bob, room_id, original) == {}
+        second = await put(alice, room_id, edited("second", original), "4")
+        third = await put(alice, room_id, edited("third", original), "5")
+        found = await related(bob, room_id, original)
+        assert found["m.replace"]["event_id"] == third
+        assert found["m.replace"]["content"]["m.new_content"]["body"] == "third"
+        assert (await bob.get(at(room_id, "event", original)))["content"]["body"] == "first", "the original stays"
+        await put(alice, room_id, edited("an edit of an edit", third), "6")
+        assert await related(bob, room_id, third) == {}
+        await alice.put(at(room_id, "redact", third, "7"))
+        assert (await related(bob, room_id, original))["m.replace"]["event_id"] == second
+        await alice.put(at(room_id, "redact", original, "8"))
+        assert await related(bob, room_id, original) == {}
+        assert ids((await relations(bob, room_id, original, "m.replace"))["chunk"]), "the children stay"
+
+
+async def test_an_encrypted_event_is_edited_by_an_encrypted_one_only() -> None:
+    async with running_node() as node:
+        alice = await node.register("alice")
+        room_id = await new_room(alice)
+        secret = await put(alice, room_id, {"ciphertext": "a"}, "1", "m.room.encrypted")
+        await put(alice, room_id, edited("plain", secret), "2")
+        assert await related(alice, room_id, secret) == {}
+        content = {"ciphertext": "b", "m.relates_to": {"rel_type": "m.replace", "event_id": secret}}
+        edit = await put(alice, room_id, content, "3", "m.room.encrypted")
+        assert (await related(alice, room_id, secret))["m.replace"]["event_id"] == edit
+
+
+async def test_the_last_reply_of_a_thread_carries_its_edit_and_references_are_listed() -> None:
+    async with running_node() as node:
+        alice, bob = await node.register("alice"), await node.register("bob")
+        room_id = await new_room(alice)
+        await invite_and_join(alice, room_id, bob)
+        root = await say(alice, room_id, "root")
+        reply = await relate(bob, room_id, root, "m.thread", "1")
+        edit = await put(bob, room_id, edited("better", reply), "2")
+        refers = [await relate(bob, room_id, root, "m.reference", txn, kind="x.y") for txn in ("3", "4")]
+        found = await related(alice, room_id, root)
+        assert set(found) == {"m.thread", "m.reference"}
+        latest = found["m.thread"]["latest_event"]
+        assert (latest["event_id"], latest["unsigned"]["m.relations"]["m.replace"]["event_id"]) == (reply, edit)
+        assert found["m.reference"] == {"chunk": [{"event_id": event_id} for event_id in refers]}
+        ignored = {"ignored_users": {bob.user_id: {}}}
+        await alice.put(f"/user/{alice.user_id}/account_data/m.ignored_user_list", ignored)
+        assert await related(alice, room_id, root) == {}, "ignored users do not count"
+
+
+async def test_a_sync_that_leaves_nothing_out_need_not_tell_what_relates() -> None:
+    async with running_node() as node:
+        alice = await node.register("alice")
+        room_id = await new_room(alice)
+        token = (await sync(alice))["next_batch"]
+        original = await say(alice, room_id, "first")
+        await put(alice, room_id, edited("second", original), "1")
+        query = {"filter": {"room": {"timeline": {"limit": 2}}}}
+        [first, _] = (await sync(alice, token, **query))["rooms"]["join"][room_id]["timeline"]["events"]
+        assert "m.relations" not in first["unsigned"]
+        whole = (await sync(alice, **query))["rooms"]["join"][room_id]["timeline"]
+        assert whole["limited"] is True
+        assert "m.replace" in whole["events"][0]["unsigned"]["m.relations"]

@@ -218,7 +218,12 @@ def _timeline_fields(timeline: Timeline, live: int) -> dict[str, Any]:
 
 def _add_timeline(scope: SlidingScope, result: RoomResult, timeline: Timeline) -> None:
     result.timeline = client_events(
-        scope.tx, scope.rooms, timeline.events, requester=scope.requester, wall_ms=scope.wall_ms
+        scope.tx,
+        scope.rooms,
+        timeline.events,
+        requester=scope.requester,
+        wall_ms=scope.wall_ms,
+        aggregate=timeline.limited,
     )
 
 
