@@ -91,6 +91,14 @@ async def next_link(of: BleTransport) -> BleLink:
     return link
 
 
+async def both_ends(a: BleTransport, b: BleTransport) -> tuple[BleLink, BleLink]:
+    """Of one link: where both dialed at the same moment there are two."""
+    link_a, link_b = await next_link(a), await next_link(b)
+    while link_a.initiator == link_b.initiator:
+        link_b = await next_link(b)
+    return link_a, link_b
+
+
 async def adapters() -> str:
     """What BlueZ says of them, for who reads why there was no link."""
     bus = await BluezBus.open()
@@ -146,7 +154,7 @@ async def two_nodes(machine: Machine) -> dict[str, Any]:
     try:
         await a.start(b"instan-a")
         await b.start(b"instan-b")
-        link_a, link_b = await next_link(a), await next_link(b)
+        link_a, link_b = await both_ends(a, b)
         found["dialed_by_lower"] = link_a.initiator and not link_b.initiator
         found["up"] = await carry(link_a, link_b, 80)
         found["down"] = await carry(link_b, link_a, 80)
@@ -155,15 +163,15 @@ async def two_nodes(machine: Machine) -> dict[str, Any]:
         found["loss_noticed"] = [await until_down(link) for link in (link_a, link_b)]
         found["loss_noticed_s"] = round(time.monotonic() - started, 2)
         machine.say("meet K0 K1")
-        link_a, link_b = await next_link(a), await next_link(b)
+        link_a, link_b = await both_ends(a, b)
         found["after_loss"] = await carry(link_a, link_b, 10)
         await link_a.close()
         found["close_noticed"] = await until_down(link_b)
-        link_a, link_b = await next_link(a), await next_link(b)
+        link_a, link_b = await both_ends(a, b)
         found["after_close"] = await carry(link_b, link_a, 10)
         await link_b.close()
         found["close_by_peripheral_noticed"] = await until_down(link_a)
-        link_a, link_b = await next_link(a), await next_link(b)
+        link_a, link_b = await both_ends(a, b)
         found["messages"] = await messages(link_a, link_b)
     finally:
         await asyncio.gather(a.close(), b.close())
@@ -249,12 +257,12 @@ async def after(trouble: Callable[[BleTransport, BleTransport], Awaitable[None]]
     try:
         await a.start(b"instan-a")
         await b.start(b"instan-b")
-        link_a, link_b = await next_link(a), await next_link(b)
+        link_a, link_b = await both_ends(a, b)
         found["before"] = await carry(link_a, link_b, 10)
         await trouble(a, b)
         found["noticed"] = [await until_down(link) for link in (link_a, link_b)]
         started = time.monotonic()
-        link_a, link_b = await next_link(a), await next_link(b)
+        link_a, link_b = await both_ends(a, b)
         found["back_after_s"] = round(time.monotonic() - started, 1)
         found["up"], found["down"] = await carry(link_a, link_b, 10), await carry(link_b, link_a, 10)
         found["notes"] = [*a.status().notes, *b.status().notes]
@@ -313,7 +321,7 @@ async def run_that_crashes(_machine: Machine) -> dict[str, Any]:
             a = transport(adapter, short_id)
             await a.start(b"instan-a")
             noticed = await until_down(link_b)
-            link_a, link_b = await next_link(a), await next_link(b)
+            link_a, link_b = await both_ends(a, b)
             up, down = await carry(link_a, link_b, 10), await carry(link_b, link_a, 10)
             found[role] = {"kept_by_bluez": kept, "noticed": noticed, "up": up, "down": down}
         finally:
