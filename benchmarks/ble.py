@@ -64,7 +64,9 @@ class Ends:
             await transport.close()
 
 
-async def timed(work: Coroutine[Any, Any, None], clock: Callable[[], float]) -> float:
+async def timed(work: Coroutine[Any, Any, None], clock: Callable[[], float] | None = None) -> float:
+    """Seconds by the clock, the event loop's if none is given."""
+    clock = clock or asyncio.get_running_loop().time
     started = clock()
     await work
     return clock() - started
@@ -123,8 +125,7 @@ async def figures(mtu: int, octets: int, seed: int, *, paced: bool) -> dict[str,
     found = {}
     for name, run in runs.items():
         ends = await Ends.meet(mtu=mtu, paced=paced)
-        clock = asyncio.get_running_loop().time if paced else process_time
-        found[name] = 8 * octets / 1_000 / await timed(run(ends), clock)
+        found[name] = 8 * octets / 1_000 / await timed(run(ends), None if paced else process_time)
         await ends.part()
     return found
 
