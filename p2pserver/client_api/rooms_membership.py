@@ -116,7 +116,7 @@ async def leave(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
         membership = None if own is None else own.membership
         if membership in ("join", "invite", "knock"):
             if membership != "join" and not is_resident(api, tx, room_id):
-                api.rooms.decline_invite(tx, user_id=user_id, room_id=room_id)
+                api.rooms.decline_invite(tx, user_id=user_id, room_id=room_id, reason=reason)
                 return
             change_membership(
                 api, tx, room_id=room_id, sender=user_id, target=user_id, membership="leave", reason=reason

@@ -104,7 +104,7 @@ def receive_invite(context: RoomContext, tx: Tx, *, origin: str, payload: Mappin
     return Verdict.ACCEPTED
 
 
-def decline_invite(context: RoomContext, tx: Tx, *, user_id: str, room_id: str) -> None:
+def decline_invite(context: RoomContext, tx: Tx, *, user_id: str, room_id: str, reason: str | None = None) -> None:
     """Refuses an invite or takes a knock back at once, asking nobody; the server concerned is told when it can be.
 
     Raises: NotFound.
@@ -116,7 +116,7 @@ def decline_invite(context: RoomContext, tx: Tx, *, user_id: str, room_id: str) 
     invite = load_pdu(held.raw, rules)
     state = {event.state_slot: event for event in (load_pdu(raw, rules) for raw in held.room_state)}
     state[member_slot(user_id)] = invite
-    content = {"membership": "leave"}
+    content = {"membership": "leave"} if reason is None else {"membership": "leave", "reason": reason}
     slots = auth_slots(event_type="m.room.member", sender=user_id, state_key=user_id, content=content, rules=rules)
     leave = build_event(
         rules=rules,

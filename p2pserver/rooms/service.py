@@ -170,9 +170,9 @@ class Rooms:
         """Takes an invite for a local user to a room that need not be held here."""
         return invites.receive_invite(self.context, tx, origin=origin, payload=payload)
 
-    def decline_invite(self, tx: Tx, *, user_id: str, room_id: str) -> None:
-        """Refuses an invite to a room that is not held here."""
-        invites.decline_invite(self.context, tx, user_id=user_id, room_id=room_id)
+    def decline_invite(self, tx: Tx, *, user_id: str, room_id: str, reason: str | None = None) -> None:
+        """Refuses an invite to a room that is not held here, or takes a knock back."""
+        invites.decline_invite(self.context, tx, user_id=user_id, room_id=room_id, reason=reason)
 
     def receive(
         self, tx: Tx, *, room_id: str, raws: Sequence[object], source: str, backfill: bool = False

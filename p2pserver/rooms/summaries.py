@@ -6,6 +6,7 @@ API, "Spaces".
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -25,6 +26,8 @@ CHILDREN_MAX = 500
 """Children of one space that are looked at."""
 CHILD_SUMMARIES_MAX = 50
 """Of these, how many are described in one answer to another server. Source: as Synapse answers."""
+ANSWER_OCTETS_MAX = 256 * 1024
+"""Children that would make an answer larger are left out: whoever asks, asks for them."""
 OPEN_RULES = ("public", "knock", "knock_restricted")
 """Join rules under which anybody may see what a room is called."""
 _SHOWN = (
@@ -203,13 +206,17 @@ def hierarchy(context: RoomContext, tx: Tx, *, origin: str, room_id: str, sugges
     if not server_sees(tx, origin, room):
         raise NotFound("there is no such room")
     children, hidden = [], []
+    octets = len(json.dumps(room))
     for child in room["children_state"][:CHILD_SUMMARIES_MAX]:
         child_id = child["state_key"]
         if not memberships.is_joined(tx, child_id, context.server_name):
             continue
         summary = described(tx, child_id, suggested_only=suggested_only)
-        if server_sees(tx, origin, summary):
-            children.append(summary)
-        else:
+        if not server_sees(tx, origin, summary):
             hidden.append(child_id)
+            continue
+        octets += len(json.dumps(summary))
+        if octets > ANSWER_OCTETS_MAX:
+            break
+        children.append(summary)
     return {"room": room, "children": children, "inaccessible_children": hidden}

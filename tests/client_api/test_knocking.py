@@ -148,12 +148,13 @@ async def test_a_knock_is_taken_back_while_the_other_node_is_away() -> None:
     async with wired_nodes(2) as (wire, (north, south)):
         alice, bob, room_id, token = await _knocked(north, south)
         wire.separate(north, south)
-        assert (await bob.post(at(room_id, "leave"))).status == 200
+        assert (await bob.post(at(room_id, "leave"), {"reason": "too cold"})).status == 200
         assert list((await sync(bob, token))["rooms"]["leave"]) == [room_id]
         assert await _membership(alice, room_id, bob.user_id) == "knock"
         wire.rejoin(north, south)
         await wire.deliver()
-        assert await _membership(alice, room_id, bob.user_id) == "leave"
+        member = await alice.get(at(room_id, "state", "m.room.member", bob.user_id))
+        assert (member["membership"], member["reason"]) == ("leave", "too cold")
 
 
 async def test_knocking_where_nobody_can_be_asked_says_so_at_once() -> None:

@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import pytest
+
 from p2pserver.client_api import space_hierarchy
 from p2pserver.client_api.space_walks import WALKS_MAX, SpaceWalk, SpaceWalks
+from p2pserver.rooms import summaries
 from tests.client_api.harness import Client, running_node
 from tests.client_api.talk import at, invite_and_join, join, new_room, set_state
 from tests.client_api.wire import wired_nodes
@@ -105,6 +108,20 @@ async def test_a_space_with_rooms_on_another_node() -> None:
         wire.separate(north, south)
         assert _ids((await bob.get(_hierarchy(space))).body) == [space], "what cannot be asked is left out at once"
         assert (await bob.get(_hierarchy(inner))).errcode == "M_FORBIDDEN"
+
+
+async def test_an_answer_that_would_be_too_large_leaves_children_out_and_they_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(summaries, "ANSWER_OCTETS_MAX", 1_500)
+    async with wired_nodes(2) as (wire, (north, south)):
+        alice, bob = await north.register("alice"), await south.register("bob")
+        space = await new_room(alice, **SPACE)
+        children = [await new_room(alice, topic="t" * 300, preset="public_chat") for _ in range(3)]
+        for number, child in enumerate(children):
+            await _child(alice, space, child, north.server_name, order=str(number))
+        assert _ids((await bob.get(_hierarchy(space))).body) == [space, *children]
+        assert 1 < [name for _, _, name in wire.asked].count("hierarchy") < 5
 
 
 async def test_one_page_asks_other_servers_a_bounded_number_of_times(monkeypatch: Any) -> None:
