@@ -16,7 +16,7 @@ from p2pserver.http_api.body_fields import optional_object, optional_string, req
 from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.identifiers import is_room_id, is_server_name, server_of
 from p2pserver.rooms.published_rooms import published_rooms
-from p2pserver.rooms.summaries import sane_summary
+from p2pserver.rooms.summaries import as_public_entry, sane_summary
 from p2pserver.store import aliases
 from p2pserver.store.rooms import room
 from p2pserver.store.tx import Tx
@@ -201,4 +201,4 @@ async def _rooms_of(api: ClientApi, server: str, question: dict[str, Any]) -> li
     answer = await api.remote.ask(server, "public_rooms", question, timeout_s=ASK_NEIGHBORS_S)
     chunk = answer.get("chunk")
     rooms = [sane_summary(entry) for entry in chunk[:PUBLIC_ROOMS_MAX]] if isinstance(chunk, list) else []
-    return [entry for entry in rooms if entry is not None]
+    return [as_public_entry(entry) for entry in rooms if entry is not None]

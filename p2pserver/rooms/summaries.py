@@ -38,6 +38,7 @@ _SHOWN = (
     ("m.room.create", "type", "room_type"),
     ("m.room.encryption", "algorithm", "encryption"),
 )
+_NOT_PUBLISHED = ("room_version", "encryption", "allowed_room_ids", "children_state")
 _TEXTS = (*(name for _, _, name in _SHOWN), "join_rule", "room_version")
 _TEXT_CHARACTERS_MAX = 2_000
 """Of what another server says of a room: longer names and topics are cut."""
@@ -47,8 +48,12 @@ _ORDER_CHARACTERS_MAX = 50
 
 def public_entry(tx: Tx, room_id: str) -> dict[str, Any]:
     """A room as the list of public rooms has it."""
-    summary = room_summary(tx, room_id)
-    return {name: value for name, value in summary.items() if name not in ("room_version", "encryption")}
+    return as_public_entry(room_summary(tx, room_id))
+
+
+def as_public_entry(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Only the fields of `PublishedRoomsChunk`: some clients fail on others."""
+    return {name: value for name, value in summary.items() if name not in _NOT_PUBLISHED}
 
 
 def room_summary(tx: Tx, room_id: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import nio
 import uvicorn
+from nio.responses import PublicRoomsResponse
 
 from p2pserver.client_api.app import ClientApi, ClientApiConfig
 from p2pserver.rooms.media_library import MediaLibrary, MediaLimits
@@ -182,3 +183,42 @@ async def test_a_client_that_hangs_up_leaves_no_poll_behind(tmp_path: Path) -> N
             assert len(asyncio.all_tasks()) <= before
         finally:
             await alice.close()
+
+
+async def test_spaces_knocking_and_the_directory(tmp_path: Path) -> None:
+    async with _served(tmp_path / "node.db") as url:
+        alice, bob = await _log_in(url, "alice"), await _log_in(url, "bob")
+        try:
+            space: Any = await alice.room_create(
+                name="Village", space=True, visibility=nio.RoomVisibility.public, preset=nio.RoomPreset.public_chat
+            )
+            hut: Any = await alice.room_create(
+                name="Hut", initial_state=[{"type": "m.room.join_rules", "content": {"join_rule": "knock"}}]
+            )
+            rules = {"join_rule": "restricted", "allow": [{"type": "m.room_membership", "room_id": space.room_id}]}
+            await alice.room_create(
+                name="Square",
+                visibility=nio.RoomVisibility.public,
+                initial_state=[{"type": "m.room.join_rules", "content": rules}],
+            )
+            server = alice.user_id.partition(":")[2]
+            await alice.room_put_state(space.room_id, "m.space.child", {"via": [server]}, hut.room_id)
+            tree: Any = await bob.space_get_hierarchy(space.room_id)
+            assert isinstance(tree, nio.SpaceGetHierarchyResponse), tree
+            assert [room["name"] for room in tree.rooms] == ["Village", "Hut"]
+            listed: Any = await bob.list_public_rooms()
+            assert isinstance(listed, PublicRoomsResponse), listed
+            assert sorted(str(room.name) for room in listed.public_rooms) == ["Square", "Village"]
+            knock: Any = await bob.room_knock(hut.room_id, reason="please")
+            assert isinstance(knock, nio.RoomKnockResponse), knock
+            seen = await _sync(alice)
+            members = [event for event in seen.rooms.join[hut.room_id].timeline.events if event.sender == bob.user_id]
+            assert [event.source["content"]["membership"] for event in members] == ["knock"]
+            await alice.room_invite(hut.room_id, bob.user_id)
+            assert hut.room_id in (await _sync(bob)).rooms.invite
+            assert isinstance(await bob.join(hut.room_id), nio.JoinResponse)
+            await bob.room_leave(hut.room_id)
+            assert isinstance(await bob.room_forget(hut.room_id), nio.RoomForgetResponse)
+        finally:
+            await alice.close()
+            await bob.close()
