@@ -23,6 +23,7 @@ from p2pserver.store.account_status import (
 from p2pserver.store.accounts import check_new_user_id, is_name_taken, register_user, set_password, set_profile_field
 from p2pserver.store.devices import Device, delete_device, device_ids, devices_of, rename_device, whois
 from p2pserver.store.own_rooms import joined_rooms_of, memberships_of
+from p2pserver.store.pushers import pushers_of
 from p2pserver.store.rate_overrides import rate_override, set_rate_override
 from p2pserver.store.tokens import add_token, delete_expired_guests, delete_tokens
 from p2pserver.store.tx import Tx
@@ -292,6 +293,13 @@ async def account_data(admin: AdminApi, request: ApiRequest) -> dict[str, Any]:
             rooms.setdefault(each.room_id, {})[each.type] = each.content
     mine = {each.type: each.content for each in found if each.room_id is None}
     return {"account_data": {"global": mine, "rooms": rooms}}
+
+
+@routes.route("GET", "/users/{user_id}/pushers")
+async def pushers(admin: AdminApi, request: ApiRequest) -> dict[str, Any]:
+    user_id = request.params["user_id"]
+    found = await admin.database.read(lambda tx: pushers_of(tx, admin.account(tx, user_id).user_id))
+    return {"pushers": [dict(pusher.content) for pusher in found], "total": len(found)}
 
 
 @routes.route("GET", "/whois/{user_id}")

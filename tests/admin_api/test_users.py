@@ -200,6 +200,11 @@ async def test_a_bot_gets_a_rate_of_its_own() -> None:
         assert await at.get(path) == {}
         at.node.clock_s[0] += 60
         assert (await at.ask("POST", path, {"messages_per_second": -1})).errcode == "M_INVALID_PARAM"
+        assert await at.get(f"/v1/users/{bot.user_id}/pushers") == {"pushers": [], "total": 0}
+        pusher = {"kind": "http", "app_id": "org.example", "pushkey": "key", "app_display_name": "A", "lang": "en"}
+        pusher |= {"device_display_name": "D", "data": {"url": "https://push.example/_matrix/push/v1/notify"}}
+        assert (await bot.post("/pushers/set", pusher)).status == 200
+        assert (await at.get(f"/v1/users/{bot.user_id}/pushers"))["pushers"][0]["pushkey"] == "key"
         await bot.put(f"/user/{bot.user_id}/account_data/org.example", {"a": 1})
         kept = await at.get(f"/v1/users/{bot.user_id}/accountdata")
         assert kept["account_data"]["global"]["org.example"] == {"a": 1}
