@@ -20,6 +20,7 @@ UNSTABLE_FEATURES = {
     "org.matrix.msc3912": True,
     "org.matrix.msc4140": True,
     "org.matrix.simplified_msc3575": True,
+    "org.matrix.msc3026.busy_presence": True,
     "uk.half-shot.msc2666.query_mutual_rooms": True,
     "uk.half-shot.msc2666.query_mutual_rooms.stable": True,
     "uk.timedout.msc4323": True,

@@ -26,12 +26,13 @@ def visible_to(tx: Tx, user_id: str, found: Sequence[StoredEvent]) -> list[bool]
     of which only a redacted copy is held though nobody redacted it: the genuine one may still come.
     """
     last_seen: dict[str, int | None] = {}
+    views = _Views(tx, user_id)
     answers: list[bool] = []
     for each in found:
         room_id = each.pdu.room_id
         if room_id not in last_seen:
             last_seen[room_id] = shared_until(tx, user_id, room_id)
-        answers.append(_is_visible(tx, user_id, each, last_seen[room_id]))
+        answers.append(_is_visible(tx, views, each, last_seen[room_id]))
     return answers
 
 
@@ -60,7 +61,25 @@ def shared_until(tx: Tx, user_id: str, room_id: str) -> int | None:
     return until
 
 
-def _is_visible(tx: Tx, user_id: str, event: StoredEvent, until: int | None) -> bool:
+class _Views:
+    """What a user is to a room in its states, and who may see what there: the same for all messages in one state."""
+
+    def __init__(self, tx: Tx, user_id: str) -> None:
+        self.user_id = user_id
+        self._tx = tx
+        self._known: dict[int, tuple[str, str]] = {}
+
+    def at(self, group_id: int) -> tuple[str, str]:
+        """(membership, history visibility) in a state group."""
+        known = self._known.get(group_id)
+        if known is None:
+            state = state_groups.state_map(self._tx, group_id)
+            known = (_membership(self._tx, state, self.user_id), visibility_in(self._tx, state))
+            self._known[group_id] = known
+        return known
+
+
+def _is_visible(tx: Tx, views: _Views, event: StoredEvent, until: int | None) -> bool:
     if event.outlier or event.verdict is not Verdict.ACCEPTED or event.pdu.type == events.HEALING_TYPE:
         return False
     if event.state_before is None or event.state_after is None or event.redacted_by == events.PURGED:
@@ -71,14 +90,12 @@ def _is_visible(tx: Tx, user_id: str, event: StoredEvent, until: int | None) -> 
         effect = redactions.target_of(tx, event.pdu.event_id)
         if effect is None or not effect[1]:
             return False
-    before = state_groups.state_map(tx, event.state_before)
-    after = before if event.pdu.state_key is None else state_groups.state_map(tx, event.state_after)
-    present = {_membership(tx, before, user_id)}
-    visibilities = {visibility_in(tx, before)}
-    if event.pdu.state_slot == ("m.room.member", user_id):
-        present.add(_membership(tx, after, user_id))
+    membership, visibility = views.at(event.state_before)
+    present, visibilities = {membership}, {visibility}
+    if event.pdu.state_slot == ("m.room.member", views.user_id):
+        present.add(views.at(event.state_after)[0])
     elif event.pdu.state_slot == HISTORY_VISIBILITY:
-        visibilities.add(visibility_in(tx, after))
+        visibilities.add(views.at(event.state_after)[1])
     if "world_readable" in visibilities or "join" in present:
         return True
     if "shared" in visibilities and (until is None or event.position <= until):

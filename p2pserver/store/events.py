@@ -28,6 +28,7 @@ PDU_OCTETS_MORE = 1000
 RESOLUTION_NOTES = "resolution_notes"
 """In the caches of a connection: what resolutions concluded from verdicts, to be forgotten when one changes."""
 _IDS_AT_ONCE = 500
+_VERDICTS = {verdict.value: verdict for verdict in Verdict}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +67,11 @@ class EventFacts:
 
 def pdu(tx: Tx, event_id: str) -> Pdu | None:
     row = tx.one("SELECT redacted_copy, redacted_by FROM events WHERE event_id = ?", (event_id,))
-    if row is None:
-        return None
+    return None if row is None else _held(tx, event_id, row)
+
+
+def _held(tx: Tx, event_id: str, row: tuple[Any, ...]) -> Pdu | None:
+    """The event whose row says (redacted_copy, redacted_by)."""
     cache = _cache(tx)
     known = cache.get(event_id)
     if known is not None and known[0] == row:
@@ -92,28 +96,32 @@ def shown(tx: Tx, event_id: str) -> Pdu | None:
     if found is None or not redaction_takes_permissions(found):
         return found
     row = tx.one("SELECT 1 FROM events WHERE event_id = ? AND redacted_by IS NOT NULL", (event_id,))
-    if row is None:
-        return found
-    return load_pdu(redact(found.raw, found.rules), found.rules, event_id=event_id)
+    return found if row is None else _redacted(found)
+
+
+def _redacted(event: Pdu) -> Pdu:
+    return load_pdu(redact(event.raw, event.rules), event.rules, event_id=event.event_id)
 
 
 def stored(tx: Tx, event_id: str) -> StoredEvent | None:
     row = tx.one(
-        "SELECT position, depth, verdict, reason, outlier, grounded, redacted_by, state_before, state_after"
-        " FROM events WHERE event_id = ?",
+        "SELECT redacted_copy, redacted_by, position, depth, verdict, reason, outlier, grounded, state_before,"
+        " state_after FROM events WHERE event_id = ?",
         (event_id,),
     )
     if row is None:
         return None
-    found = shown(tx, event_id)
+    found = _held(tx, event_id, row[:2])
     if found is None:
         return None
-    position, depth, verdict, reason, outlier, grounded, redacted_by, state_before, state_after = row
+    _, redacted_by, position, depth, verdict, reason, outlier, grounded, state_before, state_after = row
+    if redacted_by is not None and redaction_takes_permissions(found):
+        found = _redacted(found)
     return StoredEvent(
         pdu=found,
         position=position,
         depth=depth,
-        verdict=Verdict(verdict),
+        verdict=_VERDICTS[verdict],
         reason=reason,
         outlier=bool(outlier),
         grounded=bool(grounded),
