@@ -8,9 +8,10 @@ What is compared, ours with theirs: `meg.resolution.resolve` with `synapse.state
 state-dependent rules of `synapse.event_auth`; `content_hash` and `event_id_of` with `compute_content_hash` and
 `compute_event_reference_hash`; `sign_event` with `add_hashes_and_signatures`; `check_all_on_receipt` with
 `event_from_pdu_json`, signature check and `check_event_content_hash`. Parsed events are at hand on both sides where
-events are what the function takes. Both databases keep an index over auth chains: ours is in dictionaries here and
-counted, theirs is replaced by a function of this file whose time is not counted against it. Times are CPU times, ratios
-medians over the rounds.
+events are what the function takes; ours come with what resolution notes of each event by itself (`EventFacts`,
+`LevelTables`). Both databases keep an index over auth chains: ours is in dictionaries here and counted, theirs is
+replaced by a function of this file whose time is not counted against it. Times are CPU times, ratios medians over the
+rounds.
 """
 
 from __future__ import annotations

@@ -110,14 +110,14 @@ def check_canonical(value: object, *, inside: int = 0, values_max: int | None = 
                 continue
             for member in members:
                 kind = type(member)
-                if kind in _SCALARS:
+                if kind is str:
                     continue
                 if kind is int:
                     if not -integer_max <= member <= integer_max:
                         raise NotCanonical("integer out of range")
                 elif kind is dict or kind is list:
                     deeper.append(member)
-                elif not (loose and kind is float and math.isfinite(member)):
+                elif kind not in _SCALARS and not (loose and kind is float and math.isfinite(member)):
                     raise NotCanonical(f"{kind.__name__} has no canonical form")
         if not deeper:
             return

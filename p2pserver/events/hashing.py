@@ -17,12 +17,14 @@ from p2pserver.events.unpadded_base64 import encode_base64, encode_base64url
 from p2pserver.events.versions import EventIds, RoomVersionRules
 
 _CHOSEN, _HASH_URL_SAFE = EventIds.CHOSEN, EventIds.HASH_URL_SAFE
-_OUTSIDE_CONTENT_HASH = frozenset({"unsigned", "signatures", "hashes"})
+_OUTSIDE_CONTENT_HASH = ("unsigned", "signatures", "hashes")
 
 
 def content_hash(raw: Mapping[str, Any], rules: RoomVersionRules) -> str:
     """SHA-256 of the whole event less `unsigned`, `signatures` and `hashes`, in unpadded standard base64."""
-    hashed = {key: value for key, value in raw.items() if key not in _OUTSIDE_CONTENT_HASH}
+    hashed = dict(raw)
+    for key in _OUTSIDE_CONTENT_HASH:
+        hashed.pop(key, None)
     return encode_base64(hashlib.sha256(encode_canonical(hashed, loose=not rules.strict_json)).digest())
 
 
