@@ -7,6 +7,7 @@ import pytest
 from p2pserver.client_api import search
 from p2pserver.store import search_index
 from p2pserver.store.inline import SimulatedDisk
+from p2pserver.store.migrations import migrate
 from tests.client_api.harness import Client, running_node
 from tests.client_api.talk import at, history, ids, invite_and_join, join, new_room, say, set_state
 from tests.client_api.wire import wired_nodes
@@ -221,3 +222,29 @@ async def test_bad_questions() -> None:
             answer = await alice.post("/search", body)
             assert (answer.status, answer.errcode) == (400, errcode), body
         assert (await node.stranger().post("/search", {})).status == 401
+
+
+async def test_what_was_written_before_there_was_an_index_is_found() -> None:
+    disk = SimulatedDisk()
+    async with running_node(disk=disk) as node:
+        alice = await node.register("alice")
+        room_id = await new_room(alice, name="Garden", topic="about tomatoes")
+        said, gone = await say(alice, room_id, "ripe tomatoes"), await say(alice, room_id, "rotten tomatoes")
+        await alice.put(at(room_id, "redact", gone, "r"), {})
+        await alice.put(at(room_id, "send", "m.room.message", "odd"), {"body": 5})
+        await alice.put(at(room_id, "send", "m.room.encrypted", "enc"), {"body": "tomatoes"})
+    for statement in (
+        "DROP TRIGGER search_entries_go",
+        "DROP TABLE search_texts",
+        "DROP TABLE search_entries",
+        "DROP TABLE search_pending",
+        "DELETE FROM schema_migrations WHERE name = '0146_search.sql'",
+    ):
+        disk.conn.execute(statement)
+    migrate(disk.conn)
+    async with running_node(disk=disk) as node:
+        alice = await node.log_in("alice")
+        found = await _search(alice, "tomatoes")
+        assert {entry["result"]["type"] for entry in found["results"]} == {"m.room.message", "m.room.topic"}
+        assert said in [entry["result"]["event_id"] for entry in found["results"]]
+        assert found["count"] == 2
