@@ -16,6 +16,7 @@ from p2pserver.link.incoming import Incoming
 from p2pserver.link.limits import ALL_CLASSES, Priority
 from p2pserver.link.node_key import EPOCH_OCTETS
 from p2pserver.link.outgoing import FragmentSent, Outgoing
+from p2pserver.link.positions import PositionsSent
 
 
 class Carrier(Protocol):
@@ -107,7 +108,7 @@ class Conversation:
         self._carriers.remove(carrier)
         self._incoming.pipe_changed(peer_restarted=False)
 
-    def early(self, octets: int, datagram_octets_max: int) -> bytes:
+    def early(self, octets: int) -> bytes:
         """What a pipe may say in its first message to a peer that it expects: the peer's epoch, and fragments.
 
         Nothing, if a pipe carries the conversation, or the peer's epoch is not known. The fragments are not followed
@@ -115,16 +116,16 @@ class Conversation:
         """
         if self._carriers or self._peer_epoch is None:
             return b""
-        frames = self._outgoing.take_early(octets, datagram_octets_max)
+        frames = self._outgoing.take_early(octets)
         return self._peer_epoch.to_bytes(EPOCH_OCTETS, "big") + frames if frames else b""
 
     def has_fragments(self, classes: Sequence[Priority] = ALL_CLASSES) -> bool:
         return self._outgoing.has_fragments(classes)
 
     def take_fragments(
-        self, octets: int, datagram_octets_max: int, classes: Sequence[Priority]
+        self, octets: int, classes: Sequence[Priority], positions: PositionsSent
     ) -> tuple[bytes, list[FragmentSent]]:
-        return self._outgoing.take(octets, datagram_octets_max, classes)
+        return self._outgoing.take(octets, classes, positions)
 
     def fragments_acknowledged(self, fragments: Sequence[FragmentSent]) -> None:
         for fragment in fragments:

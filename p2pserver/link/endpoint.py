@@ -12,6 +12,7 @@ from p2pserver.link.conversation import Conversation
 from p2pserver.link.errors import LocalLinkError, PeerRefused, RemoteLinkError
 from p2pserver.link.frames import (
     PING,
+    WHOLE_BITS,
     Ack,
     Credit,
     Fragment,
@@ -42,9 +43,10 @@ from p2pserver.link.node_key import EPOCH_OCTETS, Introduction, is_node_key, nod
 from p2pserver.link.outgoing import FragmentSent
 from p2pserver.link.pacing import Pacer
 from p2pserver.link.pipe_state import TRANSITIONS, PipeInput, PipeState
+from p2pserver.link.positions import PositionsReceived, PositionsSent
 from p2pserver.link.recovery import BURSTS_IN_FLIGHT, Recovery, SentDatagram
 from p2pserver.link.replay import Arrivals, ReplayWindow
-from p2pserver.link.sealing import SECURED, Opener, Sealer, link_tag_of
+from p2pserver.link.sealing import SECURED, SHORT_HEADER_OCTETS, Opener, Sealer, link_tag_of
 
 COMPANY_OCTETS_LEAST = 32
 """An acknowledgement goes alone where it would leave less than this for what goes with it."""
@@ -103,11 +105,13 @@ class LinkEndpoint:
             timers=self._timers,
             now=now,
             known_key=known_key,
-            early=early.early(early_room(datagram_octets_max), datagram_octets_max) if early and known_key else b"",
+            early=early.early(early_room(datagram_octets_max)) if early and known_key else b"",
         )
         self._pacer = pacer or Pacer()
         self._recovery = Recovery(datagram_octets_max, self._timers)
         self._replay = ReplayWindow()
+        self._positions_sent = PositionsSent()
+        self._positions_received = PositionsReceived()
         self._arrivals = Arrivals(self._timers.dead_after_s)
         self._sealer: Sealer | None = None
         self._opener: Opener | None = None
@@ -376,7 +380,7 @@ class LinkEndpoint:
         self._step(PipeInput.SECURED)
         assert self._sealer is not None
         try:
-            frames = decode_frames(payload, self._sealer.counter)
+            frames = decode_frames(payload, self._sealer.counter, short=header_octets == SHORT_HEADER_OCTETS)
             if self._conversation is None and any(isinstance(frame, Fragment | Credit | Held) for frame in frames):
                 return
             self._replay.mark(counter)
@@ -392,7 +396,7 @@ class LinkEndpoint:
                     self._step(PipeInput.GOODBYE, f"the peer said: {frame.reason}")
                     return
                 if self._conversation is not None:
-                    self._frame_received(frame, self._conversation)
+                    self._frame_received(frame, counter, self._conversation)
         except RemoteLinkError as error:
             self._say_goodbye("protocol error", now)
             self._step(PipeInput.FAULT, f"protocol error of the peer: {error}")
@@ -418,11 +422,12 @@ class LinkEndpoint:
         quiet_s = timers.ack_quiet_s if more_follow else timers.ack_delay_s
         self._arrivals.arrived_in_burst(counter, now, asks=asks, quiet_s=quiet_s, every=every)
 
-    @staticmethod
-    def _frame_received(frame: Frame, conversation: Conversation) -> None:
+    def _frame_received(self, frame: Frame, counter: int, conversation: Conversation) -> None:
         """Raises: RemoteLinkError."""
         if isinstance(frame, Fragment):
-            conversation.fragment_received(frame)
+            conversation.fragment_received(self._positions_received.placed(frame, counter))
+            if frame.bits == WHOLE_BITS:
+                self._positions_received.anchored(frame, counter, self._replay.highest)
         elif isinstance(frame, Credit):
             conversation.credit_received(frame.limit_octets)
         elif isinstance(frame, Held):
@@ -435,6 +440,7 @@ class LinkEndpoint:
             if self._conversation is not None:
                 self._conversation.fragments_acknowledged(datagram.fragments)
             self._arrivals.reported(datagram.ack_floor)
+            self._positions_sent.acknowledged(datagram.counter)
         self._give_up(self._recovery.lost(now))
 
     def _give_up(self, datagrams: list[SentDatagram]) -> None:
@@ -529,7 +535,7 @@ class LinkEndpoint:
                     frames += limit
                     self._conversation.credit_sent(credit)
             if not (turns and ping_due and self._recovery.window_is_full):
-                octets, fragments = self._conversation.take_fragments(room, self._octets_max, self._sendable)
+                octets, fragments = self._take_fragments(room, self._conversation)
             more = self._conversation.has_fragments(self._sendable)
             if turns and (self._pacer.ends_burst if more else len(octets) + len(frames) > self._octets_max // 2 - 16):
                 ping_due = True
@@ -548,6 +554,13 @@ class LinkEndpoint:
             SentDatagram(counter, leaves_at, len(datagram), fragments, credit is not None, ack_floor, ping_due, held)
         )
         return datagram
+
+    def _take_fragments(self, room: int, conversation: Conversation) -> tuple[bytes, list[FragmentSent]]:
+        assert self._sealer is not None
+        positions = self._positions_sent
+        positions.counter = self._sealer.counter
+        positions.short = self._sealer.is_short(self._recovery.highest_acknowledged)
+        return conversation.take_fragments(room, self._sendable, positions)
 
     def _report(self, now: float) -> tuple[list[tuple[int, int]], int]:
         """What to acknowledge. In turns each burst is reported a few times at most, for an answer costs airtime."""

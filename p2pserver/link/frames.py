@@ -27,7 +27,11 @@ FRAGMENT = 0x40
 FRAGMENT_HAS_LENGTH = 0x10
 FRAGMENT_WIDE = 0x08
 
-NARROW_BITS, WIDE_BITS, WHOLE_BITS = 19, 27, 62
+SHORT_BITS = (11, 19)
+"""Of the position of a fragment, narrow and wide, in a datagram whose counter takes one octet."""
+LONG_BITS = (19, 27)
+"""And in others."""
+WHOLE_BITS = 62
 HELD_POSITION_BITS = 40
 HELD_OCTETS_MIN = 3 + HELD_POSITION_BITS // 8
 ACK_COUNTER_BITS = 16
@@ -192,20 +196,22 @@ def encode_held(
 def fragment_header_octets(bits: int, position: int) -> int:
     if bits == WHOLE_BITS:
         return 1 + varint_octets(position)
-    return 3 if bits == NARROW_BITS else 4
+    return 1 + bits // 8
 
 
-def encode_fragment(priority: int, position: int, bits: int, data: bytes, *, with_length: bool) -> bytes:
-    """A fragment without its length must be the last frame of its datagram. `bits`: narrow, wide or whole."""
+def encode_fragment(
+    priority: int, position: int, bits: int, data: bytes, *, with_length: bool, short: bool = False
+) -> bytes:
+    """A fragment without its length must be the last frame of its datagram. `bits`: whole, or one of `SHORT_BITS` if
+    it is `short`, of `LONG_BITS` otherwise."""
     if bits == WHOLE_BITS:
         return _encode_whole_fragment(priority, position, data, with_length=with_length)
     low = position & ((1 << bits) - 1)
     kind = FRAGMENT + (priority << 5) | low >> (bits - 3)
-    if bits == NARROW_BITS:
-        tail = (low & 0xFFFF).to_bytes(2, "big")
-    else:
+    if bits == (SHORT_BITS if short else LONG_BITS)[1]:
         kind |= FRAGMENT_WIDE
-        tail = (low & 0xFFFFFF).to_bytes(3, "big")
+    octets = bits // 8
+    tail = (low & ((1 << 8 * octets) - 1)).to_bytes(octets, "big")
     if with_length:
         return b"".join((bytes((kind | FRAGMENT_HAS_LENGTH,)), tail, encode_varint(len(data)), data))
     return b"".join((bytes((kind,)), tail, data))
@@ -217,9 +223,10 @@ def _encode_whole_fragment(priority: int, position: int, data: bytes, *, with_le
     return b"".join((bytes((kind,)), encode_varint(position), length, data))
 
 
-def decode_frames(payload: bytes, next_counter: int = 0) -> list[Frame]:
+def decode_frames(payload: bytes, next_counter: int = 0, *, short: bool = False) -> list[Frame]:
     """All frames of a datagram. `next_counter`: that of the datagram we send next, which acknowledgements refer to.
 
+    `short`: its own counter took one octet, so positions take one less.
     Raises: RemoteLinkError, if one of them is malformed.
     """
     frames: list[Frame] = []
@@ -227,9 +234,11 @@ def decode_frames(payload: bytes, next_counter: int = 0) -> list[Frame]:
     while at < len(payload):
         kind = payload[at]
         at += 1
-        if kind >= FRAGMENT or FRAGMENT_WHOLE <= kind < SKIPPABLE:
-            decode = _decode_fragment if kind >= FRAGMENT else _decode_whole_fragment
-            fragment, at = decode(kind, payload, at)
+        if kind >= FRAGMENT:
+            fragment, at = _decode_fragment(kind, payload, at, short=short)
+            frames.append(fragment)
+        elif FRAGMENT_WHOLE <= kind < SKIPPABLE:
+            fragment, at = _decode_whole_fragment(kind, payload, at)
             frames.append(fragment)
         elif kind in (ACK, ACK_BITMAP):
             ack, at = _decode_ack(kind, payload, at, next_counter)
@@ -270,9 +279,9 @@ def _decode_number(payload: bytes, at: int, octets: int) -> tuple[int, int]:
     return int.from_bytes(payload[at : at + octets], "big"), at + octets
 
 
-def _decode_fragment(kind: int, payload: bytes, at: int) -> tuple[Fragment, int]:
-    bits, octets = (WIDE_BITS, 3) if kind & FRAGMENT_WIDE else (NARROW_BITS, 2)
-    low, at = _decode_number(payload, at, octets)
+def _decode_fragment(kind: int, payload: bytes, at: int, *, short: bool) -> tuple[Fragment, int]:
+    bits = (SHORT_BITS if short else LONG_BITS)[bool(kind & FRAGMENT_WIDE)]
+    low, at = _decode_number(payload, at, bits // 8)
     if kind & FRAGMENT_HAS_LENGTH:
         data, at = _decode_octets(payload, at)
     else:

@@ -8,7 +8,7 @@ credit instead, which an honest peer never exceeds.
 from __future__ import annotations
 
 from p2pserver.link.errors import RemoteLinkError
-from p2pserver.link.frames import WHOLE_BITS, Fragment, decode_varint, encode_held, nearest
+from p2pserver.link.frames import Fragment, decode_varint, encode_held
 from p2pserver.link.limits import (
     ASSEMBLY_GAPS_MAX,
     CREDIT_OCTETS,
@@ -22,7 +22,7 @@ from p2pserver.link.ranges import RangeSet
 class _Class:
     """The octets of one class from the first message that is not whole."""
 
-    __slots__ = ("base", "before_whole", "buffer", "front", "held")
+    __slots__ = ("base", "buffer", "front", "held")
 
     def __init__(self) -> None:
         self.base = 0
@@ -33,13 +33,6 @@ class _Class:
         """All octets before are here; this one is not."""
         self.held = RangeSet()
         """What is here behind `front`."""
-        self.before_whole: int | None = None
-        """Where `front` was when the first whole position came: positions that are cut are from before."""
-
-    @property
-    def reference(self) -> int:
-        """The octet that a position which is cut is near to."""
-        return self.front if self.before_whole is None else self.before_whole
 
     def holds(self) -> bool:
         """Whether anything arrived so far."""
@@ -104,15 +97,10 @@ class Incoming:
         self._tells = True
 
     def fragment_received(self, fragment: Fragment) -> None:
-        """Raises: RemoteLinkError, if the peer exceeds its credit or contradicts itself."""
+        """Its position is whole. Raises: RemoteLinkError, if the peer exceeds its credit or contradicts itself."""
         queue = self._classes[fragment.priority]
         data = fragment.data
-        if fragment.bits == WHOLE_BITS:
-            start = fragment.position
-            if queue.before_whole is None:
-                queue.before_whole = queue.front
-        else:
-            start = nearest(fragment.position, fragment.bits, queue.reference)
+        start = fragment.position
         end = start + len(data)
         if start < 0:
             raise RemoteLinkError("octets before the first")

@@ -15,9 +15,7 @@ from typing import NamedTuple
 from p2pserver.link.errors import MessageSize, QueueFull, RemoteLinkError
 from p2pserver.link.frames import (
     HELD_POSITION_BITS,
-    NARROW_BITS,
     WHOLE_BITS,
-    WIDE_BITS,
     Held,
     encode_fragment,
     encode_varint,
@@ -33,9 +31,9 @@ from p2pserver.link.limits import (
     MESSAGE_OCTETS_MAX,
     QUEUE_MESSAGES_MAX,
     QUEUE_OCTETS_MAX,
-    REPLAY_WINDOW,
     Priority,
 )
+from p2pserver.link.positions import PositionsSent
 from p2pserver.link.ranges import RangeSet
 
 FRAGMENT_OCTETS_LEAST = 16
@@ -153,11 +151,9 @@ class Outgoing:
     __slots__ = (
         "_classes",
         "_delivered",
-        "_entered",
         "_limit",
         "_message_count",
         "_next_handle",
-        "_positions_whole",
         "_started",
         "generation",
         "queued_octets",
@@ -170,9 +166,6 @@ class Outgoing:
         self._delivered: list[int] = []
         self._started = 0
         self._limit = CREDIT_OCTETS
-        self._entered = False
-        self._positions_whole = False
-        """Not the first pipe: a late datagram of another may arrive after any number of octets."""
         self.queued_octets = 0
         self.generation = 0
 
@@ -201,8 +194,6 @@ class Outgoing:
 
         To a restarted peer everything is sent again, as new messages from 0 on.
         """
-        self._positions_whole = self._entered and not peer_restarted
-        self._entered = True
         if peer_restarted:
             self.generation += 1
             self._started = 0
@@ -252,20 +243,24 @@ class Outgoing:
         return False
 
     def take(
-        self, octets: int, datagram_octets_max: int, classes: Sequence[Priority]
+        self, octets: int, classes: Sequence[Priority], positions: PositionsSent | None = None
     ) -> tuple[bytes, list[FragmentSent]]:
-        """Fragments of these classes for the end of a datagram that has `octets` left, the most urgent first."""
+        """Fragments of these classes for the end of a datagram that has `octets` left, the most urgent first.
+
+        `positions`: of the pipe it goes over; without them, positions are told whole.
+        """
         parts: list[tuple[Priority, int, int, int]] = []
         left = octets
+        short = positions is not None and positions.short
         for priority in classes:
             while (span := self._next(priority, left)) is not None:
                 start, end = span
                 queue = self._classes[priority]
-                bits = WHOLE_BITS if self._positions_whole else _position_bits(queue, datagram_octets_max)
+                bits = WHOLE_BITS if positions is None else positions.bits(priority, start)
                 room = left - fragment_header_octets(bits, start)
                 length = end - start
                 if room < (min(length, FRAGMENT_OCTETS_LEAST) if parts else 1):
-                    return self._encoded(parts)
+                    return self._encoded(parts, short)
                 if length + varint_octets(length) <= room:
                     left = room - length - varint_octets(length)
                 else:
@@ -275,24 +270,27 @@ class Outgoing:
                 queue.to_send.remove(start, end)
                 queue.sent_to = max(queue.sent_to, end)
                 parts.append((priority, bits, start, end))
-        return self._encoded(parts)
+                if positions is not None and bits == WHOLE_BITS:
+                    positions.told_whole(priority, start)
+        return self._encoded(parts, short)
 
-    def take_early(self, octets: int, datagram_octets_max: int) -> bytes:
-        """Fragments that were never sent, before there is a pipe; what was sent waits for what the peer tells it holds.
-
-        Their positions are whole, since an earlier pipe may have made them so.
-        """
+    def take_early(self, octets: int) -> bytes:
+        """Fragments that were never sent, before there is a pipe; the others wait until the peer tells what it has."""
         for queue in self._classes:
             queue.to_send = RangeSet()
             queue.unsure_to = queue.sent_to
-        self._positions_whole = True
-        return self.take(octets, datagram_octets_max, ALL_CLASSES)[0]
+        return self.take(octets, ALL_CLASSES)[0]
 
-    def _encoded(self, parts: list[tuple[Priority, int, int, int]]) -> tuple[bytes, list[FragmentSent]]:
+    def _encoded(self, parts: list[tuple[Priority, int, int, int]], short: bool) -> tuple[bytes, list[FragmentSent]]:
         final = len(parts) - 1
         out = [
             encode_fragment(
-                priority, start, bits, self._classes[priority].octets(start, end), with_length=index < final
+                priority,
+                start,
+                bits,
+                self._classes[priority].octets(start, end),
+                with_length=index < final,
+                short=short,
             )
             for index, (priority, bits, start, end) in enumerate(parts)
         ]
@@ -336,13 +334,3 @@ class Outgoing:
 
     def _credit(self, priority: Priority) -> int:
         return self._limit - self._started - (0 if priority <= Priority.TEXT else CREDIT_RESERVED_OCTETS)
-
-
-def _position_bits(queue: _Class, datagram_octets_max: int) -> int:
-    """How many bits of a position the peer needs to know the rest by.
-
-    It takes the position that is nearest to the first octet that it does not hold. That lies between what it
-    acknowledged and what was sent when it gets the datagram, which may be a whole replay window late.
-    """
-    span = queue.sent_to - queue.acked_to() + (REPLAY_WINDOW + 1) * datagram_octets_max
-    return NARROW_BITS if span < 1 << (NARROW_BITS - 1) else WIDE_BITS

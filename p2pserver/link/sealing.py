@@ -22,8 +22,11 @@ from p2pserver.link.noise import three_keys
 SECURED = 0x80
 """The highest bit of the first octet; the others are the link tag."""
 TAG_OCTETS = 8
+SHORT_HEADER_OCTETS = 2
+"""Where the counter takes one octet."""
 COUNTER_BITS = (7, 14, 30)
 TINY_DATAGRAM_OCTETS = 64
+SHORT_DISTANCE = 60
 _POLY1305_OCTETS = 16
 
 
@@ -60,7 +63,7 @@ def counter_octets(distance: int, datagram_octets_max: int) -> int:
 
     One octet does for datagrams that come up to 63 places late, and is worth it where they are tiny.
     """
-    if distance < 32 and datagram_octets_max < TINY_DATAGRAM_OCTETS:
+    if distance < SHORT_DISTANCE and datagram_octets_max < TINY_DATAGRAM_OCTETS:
         return 1
     return 2 if distance < 1 << 12 else 4
 
@@ -83,6 +86,10 @@ class Sealer:
     def room(self, acknowledged: int) -> int:
         """Octets for frames in the next datagram; `acknowledged`: the highest counter that was, or -1."""
         return self._octets_max - 1 - counter_octets(self.counter - acknowledged, self._octets_max) - TAG_OCTETS
+
+    def is_short(self, acknowledged: int) -> bool:
+        """Whether the counter of the next datagram takes one octet."""
+        return counter_octets(self.counter - acknowledged, self._octets_max) == 1
 
     def rekey_if_due(self, acknowledged: int, now: float) -> None:
         """The next phase begins when this one was long enough, and the peer is known to have taken part in it.

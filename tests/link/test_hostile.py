@@ -10,7 +10,7 @@ import pytest
 
 from p2pserver.link import Conversation, LinkEndpoint, PeerAuthenticated, PipeDead, Priority
 from p2pserver.link.frames import (
-    WIDE_BITS,
+    LONG_BITS,
     encode_ack,
     encode_credit,
     encode_fragment,
@@ -163,7 +163,7 @@ def mutated(rng: random.Random, original: bytes, others: list[bytes]) -> bytes:
 
 
 def fragment(position: int, data: bytes, *, priority: int = 1) -> bytes:
-    return encode_fragment(priority, position, WIDE_BITS, data, with_length=True)
+    return encode_fragment(priority, position, LONG_BITS[1], data, with_length=True)
 
 
 def message(data: bytes) -> bytes:
@@ -179,7 +179,7 @@ PROTOCOL_ERRORS = {
     "message of no octets": fragment(0, b"\x00"),
     "message over its limit": fragment(0, encode_varint(MESSAGE_OCTETS_MAX + 1)),
     "message of 2**62": fragment(0, encode_varint((1 << 62) - 1)),
-    "before the first octet": fragment((1 << WIDE_BITS) - 1, b"x"),
+    "before the first octet": fragment((1 << LONG_BITS[1]) - 1, b"x"),
     "more than the credit": fragment(CREDIT_OCTETS, b"x"),
     "more than the credit in all classes": b"".join(fragment(400_000, b"x", priority=n) for n in range(6)),
     "more messages than the credit": fragment(0, message(b"x") * 8_200),

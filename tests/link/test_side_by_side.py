@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from p2pserver.link import LinkEndpoint, Priority
-from p2pserver.link.outgoing import Outgoing
+from p2pserver.link.frames import Fragment
+from p2pserver.link.positions import PositionsReceived
 from tests.link.lossy import Faults, World, transfer_problems
 
 
@@ -52,14 +53,16 @@ def test_a_datagram_that_another_pipe_overtook_by_far_changes_nothing() -> None:
     assert late_datagram() == []
 
 
-def test_positions_that_are_cut_would_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = Outgoing.pipe_entered
+def test_the_newest_position_of_all_pipes_would_not_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = PositionsReceived.placed
+    pipes: list[PositionsReceived] = []
 
-    def entered(self: Outgoing, *, peer_restarted: bool, alone: bool) -> None:
-        honest(self, peer_restarted=peer_restarted, alone=alone)
-        self._positions_whole = False
+    def placed(self: PositionsReceived, fragment: Fragment, counter: int) -> Fragment:
+        if self not in pipes:
+            pipes.append(self)
+        return honest(pipes[-1], fragment, 1 << 40)
 
-    monkeypatch.setattr(Outgoing, "pipe_entered", entered)
+    monkeypatch.setattr(PositionsReceived, "placed", placed)
     assert late_datagram() != []
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from p2pserver.link import Conversation, LinkEndpoint, Priority, datagram_octets, pacer_for, timers_for
-from p2pserver.link.frames import WHOLE_BITS, Fragment, decode_varint
+from p2pserver.link.frames import Fragment, decode_varint
 from p2pserver.link.incoming import Incoming
 from p2pserver.link.outgoing import Outgoing
 from p2pserver.link.recovery import Recovery
@@ -277,7 +277,7 @@ def deliver_twice(patch: pytest.MonkeyPatch) -> None:
     def eager(self: Incoming, fragment: Fragment) -> None:
         honest(self, fragment)
         queue = self._classes[fragment.priority]
-        if fragment.bits == WHOLE_BITS and fragment.position + len(fragment.data) <= queue.base:
+        if fragment.position + len(fragment.data) <= queue.base:
             octets, start = decode_varint(fragment.data, 0)
             if 0 < octets == len(fragment.data) - start:  # a whole message, and not the first time perhaps
                 self._ready[fragment.priority].append(fragment.data[start:])
