@@ -17,6 +17,7 @@ from tests.client_api.neighbors import carry, two_nodes
 from tests.client_api.talk import at, invite_and_join, new_room, say
 from tests.client_api.test_receipts import read
 
+PATIENCE_S = 30
 NOTIFY = "/_matrix/push/v1/notify"
 
 
@@ -39,7 +40,7 @@ class Gateway:
         return [each["event_id"] for each in self.told if "event_id" in each]
 
     async def until(self, is_true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while not is_true():
                 self._news.clear()
                 await self._news.wait()
