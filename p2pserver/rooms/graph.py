@@ -15,10 +15,19 @@ from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
 
 
-def place(context: RoomContext, tx: Tx, room: RoomRow, event: Pdu, judgement: Judgement, *, history: bool) -> None:
-    """Keeps an event that is judged.
+def place(
+    context: RoomContext,
+    tx: Tx,
+    room: RoomRow,
+    event: Pdu,
+    judgement: Judgement,
+    *,
+    history: bool,
+    resolve: bool = True,
+) -> int:
+    """Keeps an event that is judged; its position in the stream.
 
-    `history` is for what happened before a join of ours and comes by backfill: it gets a place before everything else
+    `resolve=False` leaves it to the caller to update the current state, before the unit of work is over. `history` is for what happened before a join of ours and comes by backfill: it gets a place before everything else
     in the stream, and says nothing about the current state.
     """
     position = rooms.next_history_position(tx, room.room_id) if history else tx.next_position()
@@ -42,10 +51,12 @@ def place(context: RoomContext, tx: Tx, room: RoomRow, event: Pdu, judgement: Ju
         events.extend_accepted_leaves(tx, event)
     if judgement.verdict is Verdict.ACCEPTED and not history:
         events.extend_extremities(tx, event)
-        update_current_state(context, tx, room, position=position)
+        if resolve:
+            update_current_state(context, tx, room, position=position)
         tx.notify(f"room:{room.room_id}")
         tx.notify("pdus")
     note_redactions(tx, room, event)
+    return position
 
 
 def keep_outlier(tx: Tx, event: Pdu, *, verdict: Verdict, reason: str | None) -> None:

@@ -22,6 +22,7 @@ from p2pserver.identifiers import public_key_of, server_of
 from p2pserver.meg.auth_content import redaction_takes_permissions
 from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.copies import COPIES_AT_ONCE, is_welcome
+from p2pserver.rooms.current import update_current_state
 from p2pserver.rooms.graph import place
 from p2pserver.rooms.judging import Ancestors, Judgement, ancestors_of, judge
 from p2pserver.rooms.rebuilding import judge_descendants_again, rebuild
@@ -46,6 +47,8 @@ class Intake:
         self._held_up: set[str] = set()
         self._redacted: list[str] = []
         self._improved: list[str] = []
+        self._resolve_at: int | None = None
+        """The position of a message that was placed after the current state was last resolved."""
         self.report = ReceiveReport()
 
     def take_all(self, raws: Sequence[object], source: str, *, backfill: bool) -> ReceiveReport:
@@ -65,6 +68,9 @@ class Intake:
         return self.finish()
 
     def finish(self) -> ReceiveReport:
+        if self._resolve_at is not None:
+            update_current_state(self._context, self._tx, self._room(), position=self._resolve_at)
+            self._resolve_at = None
         self._replace_claims()
         if self._improved:
             judge_descendants_again(self._context, self._tx, self._room(), self._improved)
@@ -137,7 +143,11 @@ class Intake:
             judgement = by_outsider
         else:
             judgement = judge(tx, room, event, ancestors, against_current=against_current)
-        place(self._context, tx, room, event, judgement, history=history)
+        # A message has no state of its own, so those that arrive together may share one resolution.
+        is_message = event.state_key is None
+        position = place(self._context, tx, room, event, judgement, history=history, resolve=not is_message)
+        if not history and judgement.verdict is Verdict.ACCEPTED:
+            self._resolve_at = position if is_message else None
         if event.redacted_copy and len(self._redacted) < COPIES_AT_ONCE:
             self._redacted.append(event.event_id)
         if fills_gap:
