@@ -50,6 +50,7 @@ TIMERS = NodeTimers(
     peering=PeeringTimers(compare_all_s=4 * HOUR_S, quiet_s=15, recheck_s=1, offer_s=(0.2, 1.5)),
     blocks_s=DAY_S,
     seen_s=HOUR_S,
+    media_s=HOUR_S,
 )
 """Of a device on a battery: a silent link costs next to nothing, and says itself when it is down."""
 DOWN_AFTER_S = 20.0

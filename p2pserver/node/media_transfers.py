@@ -71,8 +71,6 @@ NEAR_BIT_RATE = 2_000_000
 """Below it, thumbnails are fetched instead of whole pictures."""
 TASKS_MAX = 600
 """One for each row; most of them wait."""
-ROWS_LOOK_S = 10.0
-"""How often the rows are looked at: another process may have asked for something."""
 ANSWER_S = 60.0
 METERED_ANSWER_S = 3_700.0
 """How long a part may take: where airtime is metered, an hour may pass before there is some."""
@@ -100,7 +98,10 @@ class MediaTransfers:
         wall_ms: Callable[[], int],
         clock: Callable[[], float],
         tell: Callable[[PeerEvent], None],
+        look_s: float,
     ) -> None:
+        """`look_s`: how often the rows are looked at, for another process may have asked for something."""
+        self._look_s = look_s
         self._database = database
         self._library = library
         self._mesh = mesh
@@ -245,8 +246,8 @@ class MediaTransfers:
             if rows:
                 await self._drop_old(rows)
             looked_at = self._clock()
-            while self._clock() - looked_at < ROWS_LOOK_S:
-                if await self._database.wait([TOPIC], after=position, timeout_s=LOOK_S if rows else ROWS_LOOK_S):
+            while self._clock() - looked_at < self._look_s:
+                if await self._database.wait([TOPIC], after=position, timeout_s=LOOK_S if rows else self._look_s):
                     break
                 before, reach = reach, self._sources.reach()
                 if reach != before:

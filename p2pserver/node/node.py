@@ -125,6 +125,7 @@ class Node:
             wall_ms=wall_ms,
             clock=monotonic_s,
             tell=tell or (lambda event: None),
+            look_s=(timers or NodeTimers()).media_s,
         )
         self.client_api = ClientApi(
             database=database,

@@ -21,3 +21,5 @@ class NodeTimers:
     """How often the list of blocked servers is read again: another process may have changed it."""
     seen_s: float = 60.0
     """How often it is noted who is in reach, and conversations with peers long gone are forgotten."""
+    media_s: float = 10.0
+    """How often it is looked which media are wanted: another process may have asked for some."""
