@@ -27,7 +27,8 @@ def place(
 ) -> int:
     """Keeps an event that is judged; its position in the stream.
 
-    `resolve=False` leaves it to the caller to update the current state, before the unit of work is over. `history` is for what happened before a join of ours and comes by backfill: it gets a place before everything else
+    `resolve=False` leaves it to the caller to update the current state before the unit of work is over.
+    `history` is for what happened before a join of ours and comes by backfill: it gets a place before everything else
     in the stream, and says nothing about the current state.
     """
     position = rooms.next_history_position(tx, room.room_id) if history else tx.next_position()
