@@ -81,15 +81,19 @@ class SimulatedMesh:
         more_networks: Sequence[SimNetwork] = (),
         here: Collection[str] | None = None,
         across: NetworkAcross | None = None,
+        wall_start_ms: int = WALL_START_MS,
     ) -> None:
         """`timers`: of every node; None: those of a node on a LAN. `shared`: pure verdicts that the nodes share; the
         caller puts it `in_use`. `channel`: one half-duplex radio channel in place of a link for each pair.
         `more_networks`: that every node is on besides the one that is made here. `here`: the nodes that this process
-        simulates; another simulates the rest, and `across` leads there. None of them crashes then."""
+        simulates; another simulates the rest, and `across` leads there. None of them crashes then.
+        `wall_start_ms`: what
+        the nodes' wall clocks show when the loop's clock is at 0."""
         self.rng = random.Random(seed)
         self.more_networks = more_networks
         self._here = frozenset(names if here is None else here)
         self._across = across
+        self._wall_start_ms = wall_start_ms
         self.network = SimNetwork(seed=seed, conditions=conditions or LinkConditions(), shared=channel)
         self._commit_delay_s = commit_delay_s
         self._timers = timers
@@ -134,7 +138,7 @@ class SimulatedMesh:
             identity=simulated.identity,
             database=simulated.database,
             transports=transports,
-            wall_ms=lambda: WALL_START_MS + int(loop.time() * 1000),
+            wall_ms=lambda: self._wall_start_ms + int(loop.time() * 1000),
             monotonic_s=loop.time,
             rng=rng,
             random_bytes=rng.randbytes,
