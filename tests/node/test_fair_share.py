@@ -63,6 +63,7 @@ def units_for(bench: Bench, pdus: int) -> list[tuple[int, float]]:
             clock=bench.clock,
             wall_ms=lambda: 0,
             healer=SimpleNamespace(),  # type: ignore[arg-type]
+            media=SimpleNamespace(),  # type: ignore[arg-type]
         )
         effect = Receive(room_id="!r", pdus=tuple({} for _ in range(pdus)), in_answer=True, more=False, asked=())
         await exchange.execute(session, [effect])  # type: ignore[arg-type,list-item]

@@ -103,8 +103,8 @@ def brought_to(meeting: Meeting, name: str) -> Iterator[Counter[str]]:
     """Counts the PDUs that come to one node."""
     context, brought, real = meeting.mesh.nodes[name].running.rooms.context, Counter[str](), receipt.Intake._take
 
-    def take(self: Any, raw: object, source: str, *, backfill: bool) -> Any:
-        found = real(self, raw, source, backfill=backfill)
+    def take(self: Any, event: Any, source: str) -> Any:
+        found = real(self, event, source)
         if self._context is context and found.event_id is not None:
             brought[found.event_id] += 1
         return found

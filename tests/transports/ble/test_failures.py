@@ -270,13 +270,14 @@ async def test_a_peripheral_that_rotates_is_asked_before_it_is_dialed_again() ->
     a = node(Place(air, "a"), LOW)
     b = BleTransport(Place(air, "b"), random_bytes=lambda _: next(ids), rng=random.Random(1))
     async with started(a, b):
-        link_a, _ = await next_link(a), await next_link(b)
+        await next_link(a)
+        await next_link(b)
         b._rotates_at = 1e-9
         b._wake.set()
         await until(lambda: b._roles.own_id == b"\xf1" * 6)
         a._roles.seen("whatever", b"\xf1" * 6, asyncio.get_running_loop().time())
         a._wake.set()
-        await until(lambda: link_a.short_id == b"\xf1" * 6)
+        await until(lambda: [link.short_id for link in a._links] == [b"\xf1" * 6])
         await asyncio.sleep(0.5)
         assert len(a._links) == 1
 
