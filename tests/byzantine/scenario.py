@@ -293,20 +293,25 @@ class Scenario:
             await self.rooms[name].send(said[name])
             await self.until_same_events()
         for name in self.honest:
-            synced = await self._sync(name, since[name]["next_batch"])
-            page = await self.rooms[name].client.request("GET", self.rooms[name]._path("messages"), dir="b", limit="30")
-            shown = {
-                "/sync": synced.get("rooms", {})
-                .get("join", {})
-                .get(self.room_id, {})
-                .get("timeline", {})
-                .get("events", []),
-                "/messages": page["chunk"],
-            }
-            for where, found in shown.items():
-                bodies = {event["content"].get("body") for event in found}
-                if missing := set(said.values()) - bodies:
-                    raise Violation(f"{name} does not show in {where}: {missing}")
+            await self._shows(name, since[name]["next_batch"], set(said.values()))
+
+    async def _shows(self, name: str, since: str, wanted: set[str]) -> None:
+        """/sync brings the texts, and /messages has them: what came altered, once its genuine copy is there."""
+        loop = asyncio.get_running_loop()
+        until, missing = loop.time() + AGREE_S, wanted
+        while True:
+            synced = await self._sync(name, since)
+            since = synced["next_batch"]
+            joined = synced.get("rooms", {}).get("join", {}).get(self.room_id, {})
+            missing = missing - {event["content"].get("body") for event in joined.get("timeline", {}).get("events", [])}
+            if not missing:
+                break
+            if loop.time() > until:
+                raise Violation(f"{name} does not show in /sync: {missing}")
+            await asyncio.sleep(0.5)
+        page = await self.rooms[name].client.request("GET", self.rooms[name]._path("messages"), dir="b", limit="30")
+        if missing := wanted - {event["content"].get("body") for event in page["chunk"]}:
+            raise Violation(f"{name} does not show in /messages: {missing}")
 
     async def _sync(self, name: str, since: str | None = None) -> dict[str, Any]:
         query = {"filter": json.dumps({"room": {"timeline": {"limit": 30}}}), "timeout": "0"}
