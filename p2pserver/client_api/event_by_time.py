@@ -17,7 +17,7 @@ from p2pserver.rooms.times import Moment, moments
 from p2pserver.store.memberships import joined_servers
 from p2pserver.store.parked import has_history_gap
 from p2pserver.store.tx import Tx
-from p2pserver.wire.messages import is_canonical_event_id
+from p2pserver.wire.event_ids import is_canonical_event_id
 
 ASK_S = 5.0
 ASKED_MAX = 3

@@ -9,17 +9,9 @@ from typing import Any
 from p2pserver.federation.channel import Channel
 from p2pserver.federation.effects import Broadcast, ForgetOwed, OwedItem, ReadOutbox
 from p2pserver.link.limits import Priority
-from p2pserver.wire.messages import (
-    ITEM_OCTETS_MAX,
-    PART_OCTETS_MAX,
-    PDUS_MAX,
-    Item,
-    Pdus,
-    WireError,
-    encode_json,
-    is_canonical_event_id,
-    pdu_octets,
-)
+from p2pserver.wire.event_ids import is_canonical_event_id
+from p2pserver.wire.fields import WireError
+from p2pserver.wire.messages import ITEM_OCTETS_MAX, PART_OCTETS_MAX, PDUS_MAX, Item, Pdus, encode_json, pdu_octets
 from p2pserver.wire.packing import pack
 
 BROADCASTS_MAX = 2

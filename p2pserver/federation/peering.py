@@ -54,6 +54,8 @@ from p2pserver.federation.recent_ids import RecentIds
 from p2pserver.federation.reconciliation import Reconciliation
 from p2pserver.identifiers import public_key_of
 from p2pserver.link.limits import Priority
+from p2pserver.wire.event_ids import is_canonical_event_id
+from p2pserver.wire.fields import WireError
 from p2pserver.wire.messages import (
     EVENT_IDS_MAX,
     ITEM_OCTETS_MAX,
@@ -76,9 +78,7 @@ from p2pserver.wire.messages import (
     Response,
     Stored,
     Want,
-    WireError,
     decode_message,
-    is_canonical_event_id,
     pdu_octets,
 )
 from p2pserver.wire.packing import pack, unpack

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from p2pserver.federation.channel import Channel
 from p2pserver.federation.effects import AnswerArriving, Answered, Serve, Unanswered
 from p2pserver.link.limits import Priority
-from p2pserver.wire.messages import PART_OCTETS_MAX, Request, Response, WireError, encode_json
+from p2pserver.wire.fields import WireError
+from p2pserver.wire.messages import PART_OCTETS_MAX, Request, Response, encode_json
 from p2pserver.wire.packing import pack, unpack
 
 PARTS_LEAST = 32

@@ -31,6 +31,7 @@ from p2pserver.federation.held_filter import SALT_OCTETS
 from p2pserver.federation.recent_ids import RecentIds
 from p2pserver.federation.standings import Standings
 from p2pserver.link.limits import Priority
+from p2pserver.wire.event_ids import is_canonical_event_id
 from p2pserver.wire.messages import (
     BEACONS_MAX,
     EVENT_IDS_MAX,
@@ -44,7 +45,6 @@ from p2pserver.wire.messages import (
     Pdus,
     Stored,
     Want,
-    is_canonical_event_id,
 )
 
 _LEAVES_FRESH_S = 5.0

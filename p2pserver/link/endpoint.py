@@ -39,7 +39,7 @@ from p2pserver.link.limits import (
     Priority,
 )
 from p2pserver.link.link_events import LinkEvent, PeerAuthenticated, PipeDead
-from p2pserver.link.node_key import EPOCH_OCTETS, Introduction, is_node_key, node_key_of, sign_of
+from p2pserver.link.node_key import Introduction, is_node_key, node_key_of, sign_of
 from p2pserver.link.outgoing import FragmentSent
 from p2pserver.link.pacing import Pacer
 from p2pserver.link.pipe_state import TRANSITIONS, PipeInput, PipeState
@@ -371,7 +371,7 @@ class LinkEndpoint:
         self._bad_in_a_row = 0
         if self._state is PipeState.AWAIT_CONFIRMATION:
             self._handshake.confirmed(now)
-            self._early = self._early_fragments()
+            self._early = self._handshake.early_fragments()
             self._peer_known(PipeInput.SECURED, now)
             self._confirmation = datagram, now
             return
@@ -401,26 +401,8 @@ class LinkEndpoint:
             self._say_goodbye("protocol error", now)
             self._step(PipeInput.FAULT, f"protocol error of the peer: {error}")
             return
-        self._note_arrival(counter, len(datagram), now, asks=asks, at_once=at_once)
-
-    def _early_fragments(self) -> list[Fragment]:
-        """Those of message 1 of IK, if it was for this process."""
-        early = self._handshake.early
-        if early[:EPOCH_OCTETS] != self.local_epoch.to_bytes(EPOCH_OCTETS, "big"):
-            return []
-        return [frame for frame in decode_frames(early[EPOCH_OCTETS:]) if isinstance(frame, Fragment)]
-
-    def _note_arrival(self, counter: int, octets: int, now: float, *, asks: bool, at_once: bool) -> None:
-        timers = self._timers
-        every = 1 if at_once else timers.ack_every
-        if not timers.burst_datagrams:
-            asked_for = timers.ask_every > 0
-            delay_s = timers.ack_delay_s
-            self._arrivals.arrived(counter, now, asks=asks, delay_s=delay_s, every=every, while_more_comes=asked_for)
-            return
-        more_follow = octets > self._octets_max // 2
-        quiet_s = timers.ack_quiet_s if more_follow else timers.ack_delay_s
-        self._arrivals.arrived_in_burst(counter, now, asks=asks, quiet_s=quiet_s, every=every)
+        more_follow = len(datagram) > self._octets_max // 2
+        self._arrivals.arrived(counter, now, self._timers, asks=asks, at_once=at_once, more_follow=more_follow)
 
     def _frame_received(self, frame: Frame, counter: int, conversation: Conversation) -> None:
         """Raises: RemoteLinkError."""

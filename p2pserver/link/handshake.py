@@ -17,6 +17,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from p2pserver.link.errors import RemoteLinkError
+from p2pserver.link.frames import Fragment, decode_frames
 from p2pserver.link.limits import EARLY_OCTETS_MAX, HANDSHAKE_OCTETS_MAX, HANDSHAKE_PARTS_MAX, LinkTimers
 from p2pserver.link.node_key import (
     EPOCH_OCTETS,
@@ -83,6 +84,7 @@ class Handshake:
 
     __slots__ = (
         "_datagrams",
+        "_early_octets",
         "_ephemeral",
         "_first",
         "_introduction",
@@ -98,7 +100,6 @@ class Handshake:
         "_session",
         "_sessions",
         "_timers",
-        "early",
         "initiator",
         "peer",
         "peer_key",
@@ -146,8 +147,8 @@ class Handshake:
         """What the other side said of itself, once it proved its static key; in message 1 of IK it may be a replay."""
         self.peer_key = b""
         """Its node key, likewise."""
-        self.early = b""
-        """What came in message 1 of IK behind the introduction."""
+        self._early_octets = b""
+        """What came in message 1 of IK behind the introduction: our epoch, as the peer knows it, and frames."""
         self.round_trip: float | None = None
         """Seconds between a message of ours and its answer, where it was sent once only."""
         if initiator:
@@ -158,6 +159,13 @@ class Handshake:
                 self._write(Message.FIRST, b"", now)
             else:
                 self._write(Message.KNOWN_FIRST, introduction.encode() + early, now)
+
+    def early_fragments(self) -> list[Fragment]:
+        """Those of message 1 of IK, if it was for this process. Raises: RemoteLinkError."""
+        epoch, frames = self._early_octets[:EPOCH_OCTETS], self._early_octets[EPOCH_OCTETS:]
+        if epoch != self._introduction.epoch.to_bytes(EPOCH_OCTETS, "big"):
+            return []
+        return [frame for frame in decode_frames(frames) if isinstance(frame, Fragment)]
 
     @property
     def fails_at(self) -> float:
@@ -229,7 +237,7 @@ class Handshake:
             raise RemoteLinkError("a message too short for its keys")
         before = (self._session, self._noise, self._ephemeral, self.peer, self.peer_key)
         self._ephemeral = self._random_bytes(KEY_OCTETS)
-        self.peer, self.early = None, b""
+        self.peer, self._early_octets = None, b""
         self._parts.clear()
         try:
             answer = self._read_first(message, octets)
@@ -256,7 +264,7 @@ class Handshake:
         except NoiseError:
             self._begin(XX_FALLBACK, first=octets[:KEY_OCTETS])
             return Message.FALLBACK_SECOND
-        self.early = payload[INTRODUCTION_OCTETS:]
+        self._early_octets = payload[INTRODUCTION_OCTETS:]
         return Message.KNOWN_SECOND
 
     def _second_received(self, message: Message, octets: bytes, now: float) -> Message | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from p2pserver.link.limits import ACK_RANGES_MAX, REPLAY_WINDOW
+from p2pserver.link.limits import ACK_RANGES_MAX, REPLAY_WINDOW, LinkTimers
 from p2pserver.link.ranges import RangeSet
 
 
@@ -55,28 +55,27 @@ class Arrivals:
         self.due_at: float | None = None
 
     def arrived(
-        self, counter: int, now: float, *, asks: bool, delay_s: float, every: int, while_more_comes: bool = False
+        self, counter: int, now: float, timers: LinkTimers, *, asks: bool, at_once: bool, more_follow: bool
     ) -> None:
-        """Note an authentic datagram; `asks`: it wants an acknowledgement, after `delay_s` or `every` such at most.
+        """Note an authentic datagram; `asks`: it wants an acknowledgement, after a delay or a number of such at most.
 
-        A datagram out of order is acknowledged at once, since it may tell of a loss. `while_more_comes`: the delay
-        begins anew with each datagram, for the peer asks for what it needs.
+        In turns the acknowledgement waits until nothing has come for a while, a longer one if `more_follow`. Otherwise
+        a datagram out of order is acknowledged at once, since it may tell of a loss; where the peer asks for what it
+        needs, the delay begins anew with each datagram.
         """
         in_order = counter == self.highest + 1
         self._note(counter, now)
-        if asks:
-            self._pending += 1
-            at_once = self._pending >= every or not in_order
-            if self.due_at is not None and (self.due_at <= now or not (while_more_comes or at_once)):
-                return
-            self.due_at = now if at_once else now + delay_s
-
-    def arrived_in_burst(self, counter: int, now: float, *, asks: bool, quiet_s: float, every: int) -> None:
-        """As `arrived`, on a half-duplex line: the acknowledgement waits until nothing has come for `quiet_s`."""
-        self._note(counter, now)
-        if asks:
-            self._pending += 1
+        if not asks:
+            return
+        self._pending += 1
+        every = 1 if at_once else timers.ack_every
+        if timers.burst_datagrams:
+            quiet_s = timers.ack_quiet_s if more_follow else timers.ack_delay_s
             self.due_at = now if self._pending >= every else now + quiet_s
+            return
+        due = self._pending >= every or not in_order
+        if self.due_at is None or (self.due_at > now and (due or timers.ask_every)):
+            self.due_at = now if due else now + timers.ack_delay_s
 
     def _note(self, counter: int, now: float) -> None:
         if counter > self.highest and now - self._highest_at > self._forget_s:

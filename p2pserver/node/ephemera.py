@@ -23,7 +23,8 @@ from p2pserver.store.database import Database
 from p2pserver.store.receipts import READ, Receipt, note_receipts_told, receipts_since, receipts_told
 from p2pserver.store.room_stream import rooms_joined_by
 from p2pserver.store.tx import Tx
-from p2pserver.wire.messages import WireError, decode_json_object, encode_json
+from p2pserver.wire.fields import WireError
+from p2pserver.wire.messages import decode_json_object, encode_json
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,8 @@ from p2pserver.store.alarms import DIVERGED, raise_alarm
 from p2pserver.store.database import Database
 from p2pserver.store.peers import events_owed, is_joined_room, joined_rooms, not_held_whole, not_in_graph
 from p2pserver.store.tx import Tx
-from p2pserver.wire.messages import HAVE_MAX, WireError, decode_json_object, encode_json
+from p2pserver.wire.fields import WireError
+from p2pserver.wire.messages import HAVE_MAX, decode_json_object, encode_json
 
 log = logging.getLogger(__name__)
 

@@ -413,7 +413,7 @@ class MediaTransfers:
             except PeerUnreachable:
                 under_way.tickets.pop(server, None)
                 data = None
-            except BaseException:
+            except BaseException:  # whatever it is, the span is wanted from others again, and it is raised again
                 assembly.give_back(span)
                 raise
             if data is None:

@@ -27,6 +27,7 @@ from p2pserver.node.identity import Identity
 from p2pserver.node.media import Media
 from p2pserver.node.media_serving import MediaServing
 from p2pserver.node.peer_events import PeerConnected, PeerEvent, PeerLost, PeerRefused
+from p2pserver.node.peer_notes import PeerNotes, watch_outbox
 from p2pserver.node.pipes import Pipe
 from p2pserver.node.session import Progress, Session
 from p2pserver.node.shared_medium import SharedMedium
@@ -36,13 +37,11 @@ from p2pserver.store.database import Database
 from p2pserver.store.peers import (
     all_peers_lost,
     blocked_keys,
-    note_links,
-    peer_connected,
     peer_lost,
     peer_names,
-    peers_seen,
 )
-from p2pserver.wire.messages import SALT_OCTETS, WireError, decode_json_object
+from p2pserver.wire.fields import WireError
+from p2pserver.wire.messages import SALT_OCTETS, decode_json_object
 from transports.contract import INSTANCE_ID_OCTETS, Link, LinkDown, Transport, TransportStatus
 
 log = logging.getLogger(__name__)
@@ -55,11 +54,9 @@ SESSION_KEPT_S = 600.0
 PENALTY_S = 60.0
 DUPLICATE_CLOSED_AFTER_S = 1.0
 """The other side may still be about to move the conversation to the pipe that stays."""
-LINKS_NOTED_AFTER_S = 1.0
 ENDED_MAX = 1024
 FORWARDED_MAX = 8192
 GOODBYE_S = 0.3
-OUTBOX_LOOK_S = 600.0
 
 
 class Mesh:
@@ -104,6 +101,7 @@ class Mesh:
         self._media = Media(
             own_key=identity.signer.verify_key, database=database, neighborhood=self, clock=monotonic_s, rng=rng
         )
+        self._notes = PeerNotes(database, wall_ms=wall_ms, spawn=self.spawn, is_kept=self._keeps)
         self._claims = Claims()
         self._ephemera: Ephemera | None = None
         self._ended: dict[bytes, int] = {}
@@ -443,7 +441,7 @@ class Mesh:
         self._neighbors.remember_name(session.key, name)
         self._neighbor_clock(name, effect.clock_ms)
         self._connected(session, name)
-        watcher = asyncio.create_task(self._watch_outbox(session, name), name=f"outbox {name[:8]}")
+        watcher = asyncio.create_task(watch_outbox(self._database, session, name), name=f"outbox {name[:8]}")
         self._session_tasks[session].append(watcher)
         if self._ephemera is not None:
             telling = asyncio.create_task(self._ephemera.tell(session, name), name=f"ephemera {name[:8]}")
@@ -458,8 +456,11 @@ class Mesh:
         return None if pipe is None else self._media.of(self._transports[pipe.transport])
 
     def _pipes_changed(self, session: Session) -> None:
-        self._note_links_soon(session)
+        self._notes.links_soon(session)
         self._media.session_changed(session, self._medium(session))
+
+    def _keeps(self, session: Session) -> bool:
+        return self._sessions.get(session.key) is session
 
     def session_of(self, key: bytes) -> Session | None:
         return self._sessions.get(key)
@@ -502,30 +503,8 @@ class Mesh:
             self._by_name[name] = session
             self._database.wake([connected_topic(name)])
             self._tell(PeerConnected(name, session.last_link, session.agent))
-            self.spawn(self._note_connected(session, name), name="note connected")
-            self._note_links_soon(session)
-
-    def _note_links_soon(self, session: Session) -> None:
-        """Notes for people what leads to the peer: soon, and once for changes that follow each other."""
-        if session.server_name is not None and not session.links_noted_soon:
-            session.links_noted_soon = True
-            self.spawn(self._note_links(session), name="note links")
-
-    async def _note_links(self, session: Session) -> None:
-        await asyncio.sleep(LINKS_NOTED_AFTER_S)
-        session.links_noted_soon = False
-        links = [(link, [priority.name.lower() for priority in carries]) for link, carries in session.pipes.links()]
-        if links and links != session.links_noted and self._sessions.get(session.key) is session:
-            session.links_noted = links
-            await self._database.write(lambda tx: note_links(tx, session.key, links))
-
-    async def _note_connected(self, session: Session, name: str) -> None:
-        now_ms = self._wall_ms()
-        await self._database.write(
-            lambda tx: peer_connected(
-                tx, session.key, server_name=name, agent=session.agent, link=session.last_link, now_ms=now_ms
-            )
-        )
+            self.spawn(self._notes.connected(session, name), name="note connected")
+            self._notes.links_soon(session)
 
     def leave(self, session: Session, reason: str) -> None:
         log.warning("peer refused", extra={"peer": session.server_name or session.key.hex(), "reason": reason})
@@ -594,14 +573,6 @@ class Mesh:
 
     # Watching the database
 
-    async def _watch_outbox(self, session: Session, server_name: str) -> None:
-        """Wakes the session when something new is owed to the peer."""
-        while True:
-            position = self._database.position
-            session.peering.outbox_grew()
-            session.wake()
-            await self._database.wait([f"peer:{server_name}"], after=position, timeout_s=OUTBOX_LOOK_S)
-
     async def _watch_blocks(self) -> None:
         while True:
             await asyncio.sleep(self._timers.blocks_s)
@@ -614,9 +585,8 @@ class Mesh:
         while True:
             await asyncio.sleep(self._timers.seen_s)
             keys = sorted(session.key for session in self._by_name.values() if session.active is not None)
-            now_ms = self._wall_ms()
             if keys:
-                await self._database.write(lambda tx, keys=keys, now_ms=now_ms: peers_seen(tx, keys, now_ms=now_ms))  # type: ignore[misc]
+                await self._notes.seen(keys)
             self._prune()
 
 

@@ -26,7 +26,8 @@ from p2pserver.mesh.neighbors import PipeFacts
 from p2pserver.node.alarm import Alarm
 from p2pserver.node.pipes import Pipe
 from p2pserver.node.pipes_of_peer import PipesOfPeer
-from p2pserver.wire.messages import WireError, encode_json
+from p2pserver.wire.fields import WireError
+from p2pserver.wire.messages import encode_json
 from transports.contract import LinkProfile
 
 log = logging.getLogger(__name__)

@@ -41,7 +41,7 @@ from p2pserver.wire.broadcasts import (
     decode_broadcast,
     encode_broadcast,
 )
-from p2pserver.wire.messages import WireError
+from p2pserver.wire.fields import WireError
 from transports.contract import LinkDown, LinkProfile, Medium
 
 log = logging.getLogger(__name__)

@@ -47,7 +47,24 @@ from p2pserver.rooms.state import StateView
 from p2pserver.store import events, memberships, parked, rooms, state_groups
 from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
-from p2pserver.wire.messages import is_canonical_event_id
+from p2pserver.wire.event_ids import is_canonical_event_id
+
+
+def room_asked_for(
+    context: RoomContext, tx: Tx, *, origin: str, room_id: str, user_id: str, versions: list[str]
+) -> RoomRow:
+    """The room that another server would bring one of its users into, as a member or to its door.
+
+    Raises: Forbidden, NotFound, IncompatibleRoomVersion.
+    """
+    if not is_user_id(user_id) or server_of(user_id) != origin:
+        raise Forbidden("a server asks for its own users only")
+    room = room_of(tx, room_id)
+    if not memberships.is_joined(tx, room_id, context.server_name):
+        raise NotFound("this server is not in the room")
+    if room.rules.version not in versions:
+        raise IncompatibleRoomVersion("the room has another version", room_version=room.rules.version)
+    return room
 
 
 def join_offer(
@@ -57,13 +74,7 @@ def join_offer(
 
     Raises: Forbidden, NotFound, IncompatibleRoomVersion, UnableToAuthoriseJoin, UnableToGrantJoin.
     """
-    if not is_user_id(user_id) or server_of(user_id) != origin:
-        raise Forbidden("a server joins its own users only")
-    room = room_of(tx, room_id)
-    if not memberships.is_joined(tx, room_id, context.server_name):
-        raise NotFound("this server is not in the room")
-    if room.rules.version not in versions:
-        raise IncompatibleRoomVersion("the room has another version", room_version=room.rules.version)
+    room = room_asked_for(context, tx, origin=origin, room_id=room_id, user_id=user_id, versions=versions)
     parents = parents_for(context, tx, room_id)
     facts = events.facts(tx, parents)
     state = state_after_parents(tx, room, facts)

@@ -27,13 +27,14 @@ from p2pserver.meg.parents import PREV_EVENTS_MAX
 from p2pserver.meg.state import CREATE
 from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.invites import genuine_state, outsiders_state
+from p2pserver.rooms.joining import room_asked_for
 from p2pserver.rooms.judging import DEPTH_MAX
 from p2pserver.rooms.receipt import Intake
 from p2pserver.rooms.sending import auth_events_for, check_is_local, owe_to, parents_for, room_of, state_after_parents
 from p2pserver.rooms.state import StateView
 from p2pserver.store import events, memberships
 from p2pserver.store.tx import Tx
-from p2pserver.wire.messages import is_canonical_event_id
+from p2pserver.wire.event_ids import is_canonical_event_id
 
 AUTH_EVENTS_MAX = 10
 STATE_PDUS_MAX = 100
@@ -46,13 +47,7 @@ def knock_template(
 
     Raises: Forbidden, NotFound, IncompatibleRoomVersion.
     """
-    if not is_user_id(user_id) or server_of(user_id) != origin:
-        raise Forbidden("a server knocks for its own users only")
-    room = room_of(tx, room_id)
-    if not memberships.is_joined(tx, room_id, context.server_name):
-        raise NotFound("this server is not in the room")
-    if room.rules.version not in versions:
-        raise IncompatibleRoomVersion("the room has another version", room_version=room.rules.version)
+    room = room_asked_for(context, tx, origin=origin, room_id=room_id, user_id=user_id, versions=versions)
     parents = parents_for(context, tx, room_id)
     facts = events.facts(tx, parents)
     state = state_after_parents(tx, room, facts)

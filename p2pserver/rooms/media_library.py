@@ -211,7 +211,7 @@ class MediaLibrary:
             await self.files.run(lambda: self.files.keep(path, content))
             try:
                 await self._database.write(unit)
-            except BaseException:
+            except BaseException:  # whatever it is, what was begun is undone, and it is raised again
                 if not await self._database.read(lambda tx: rows.is_held(tx, content.sha256)):
                     await self.files.run(lambda: self.files.remove(content.sha256))
                 raise

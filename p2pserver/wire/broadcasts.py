@@ -15,7 +15,8 @@ import cbor2
 from p2pserver.events.canonical import NotCanonical, check_canonical
 from p2pserver.identifiers import is_room_id
 from p2pserver.wire.cbor import Cbor, CborError, decode_cbor
-from p2pserver.wire.messages import DIGEST_OCTETS, TAG_OCTETS, Beacon, WireError
+from p2pserver.wire.fields import WireError
+from p2pserver.wire.messages import DIGEST_OCTETS, TAG_OCTETS, Beacon
 
 BROADCAST_BEACONS_MAX: Final = 16
 _EVENT = 1

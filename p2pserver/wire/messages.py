@@ -9,10 +9,9 @@ Whoever decodes gets a valid message or `WireError`: counts, sizes and grammars 
 
 from __future__ import annotations
 
-import base64
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final, TypeAlias
@@ -20,8 +19,10 @@ from typing import Any, Final, TypeAlias
 import cbor2
 
 from p2pserver.events.canonical import NotCanonical, check_canonical, decode_loose
-from p2pserver.identifiers import is_chosen_event_id, is_room_id, public_key_of
+from p2pserver.identifiers import public_key_of
 from p2pserver.wire.cbor import Cbor, CborError, decode_cbor
+from p2pserver.wire.event_ids import event_ids_of, packed
+from p2pserver.wire.fields import WireError, flag_of, list_of, number_of, octets_of, room_id_of, text_of
 
 VERSION: Final = 1
 MESSAGE_OCTETS_MAX: Final = 384 * 1024
@@ -47,21 +48,11 @@ AGENT_LENGTH_MAX: Final = 64
 SALT_OCTETS: Final = 8
 TAG_OCTETS: Final = 4
 DIGEST_OCTETS: Final = 8
-NUMBER_MAX: Final = 2**53 - 1
 NETWORK_ID_OCTETS: Final = 8
 EPOCH_MAX: Final = 2**32 - 1
 ITEM_KINDS: Final = ("edu", "invite")
 
-_HASH_OCTETS = 32
-_URL_SAFE_EVENT_ID = re.compile(r"\$[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
-"""43 characters of base64 hold 258 bits: the last two must be 0."""
-_STANDARD_EVENT_ID = re.compile(r"\$[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]")
-"""Of room version 3."""
 _REQUEST_NAME = re.compile(r"[a-z][a-z_]{0,31}")
-
-
-class WireError(ValueError):
-    """Octets that are no message, or a message that cannot be written; the text says what is wrong with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,18 +258,6 @@ Message: TypeAlias = (
 )
 
 
-def is_canonical_event_id(event_id: str) -> bool:
-    """Whether an event ID can be named on the wire, and ever exist.
-
-    It is the one spelling of 32 octets, in URL-safe or (version 3) in standard base64, or `$opaque:server` (before).
-    """
-    return (
-        _URL_SAFE_EVENT_ID.fullmatch(event_id) is not None
-        or _STANDARD_EVENT_ID.fullmatch(event_id) is not None
-        or is_chosen_event_id(event_id)
-    )
-
-
 def encode_json(value: object) -> bytes:
     """The JSON text of what a request, a response or an item carries.
 
@@ -356,50 +335,6 @@ def decode_message(data: bytes) -> Message:
 # Fields, out
 
 
-def _hash_of(event_id: str) -> bytes:
-    return base64.urlsafe_b64decode(event_id[1:] + "=")
-
-
-def _spell(octets: bytes) -> str:
-    return "$" + base64.urlsafe_b64encode(octets).decode("ascii").rstrip("=")
-
-
-def _standard_hash_of(event_id: str) -> bytes:
-    return base64.b64decode(event_id[1:] + "=")
-
-
-def _spell_standard(octets: bytes) -> str:
-    return "$" + base64.b64encode(octets).decode("ascii").rstrip("=")
-
-
-def _packed(event_ids: Iterable[str]) -> bytes | list[bytes | str]:
-    """One byte string of hashes; where an ID is not one in URL-safe base64, a list (`_listed`)."""
-    ids = tuple(event_ids)
-    if all(map(_URL_SAFE_EVENT_ID.fullmatch, ids)):
-        return b"".join(map(_hash_of, ids))
-    return _listed(ids)
-
-
-def _listed(ids: Sequence[str]) -> list[bytes | str]:
-    """Two byte strings, hashes in URL-safe and in standard base64, then chosen IDs as texts.
-
-    Where all are hashes of one alphabet, or all are chosen, as in one room, they keep their order.
-    """
-    if all(map(_STANDARD_EVENT_ID.fullmatch, ids)):
-        return [b"", b"".join(map(_standard_hash_of, ids))]
-    url_safe, standard, chosen = [], [], []
-    for event_id in ids:
-        if _URL_SAFE_EVENT_ID.fullmatch(event_id) is not None:
-            url_safe.append(_hash_of(event_id))
-        elif _STANDARD_EVENT_ID.fullmatch(event_id) is not None:
-            standard.append(_standard_hash_of(event_id))
-        elif is_chosen_event_id(event_id):
-            chosen.append(event_id)
-        else:
-            raise WireError(f"not an event ID that can travel: {event_id[:64]!r}")
-    return [b"".join(url_safe), b"".join(standard), *chosen]
-
-
 def _pdus_out(message: Pdus) -> list[Any]:
     for pdu in message.pdus:
         check_canonical(pdu, loose=True)
@@ -415,12 +350,12 @@ def _request_out(message: Request) -> list[Any]:
 _FIELDS_OF: dict[type, Callable[[Any], Sequence[Any]]] = {
     Hello: lambda m: [VERSION, m.server_name, m.agent, m.salt, m.clock_ms, m.features],
     Beacons: lambda m: [b"".join(room.tag + room.digest for room in m.rooms)],
-    Leaves: lambda m: [m.room_id, _packed(m.event_ids), m.answer],
-    Want: lambda m: [m.room_id, _packed(m.want), _packed(m.have), m.octets_max, m.holds],
+    Leaves: lambda m: [m.room_id, packed(m.event_ids), m.answer],
+    Want: lambda m: [m.room_id, packed(m.want), packed(m.have), m.octets_max, m.holds],
     Pdus: _pdus_out,
-    Lacking: lambda m: [m.room_id, _packed(m.event_ids)],
-    Offer: lambda m: [m.room_id, _packed(m.event_ids)],
-    Stored: lambda m: [m.room_id, _packed(m.event_ids)],
+    Lacking: lambda m: [m.room_id, packed(m.event_ids)],
+    Offer: lambda m: [m.room_id, packed(m.event_ids)],
+    Stored: lambda m: [m.room_id, packed(m.event_ids)],
     Item: lambda m: [m.number, m.kind, m.part, m.more],
     ItemsStored: lambda m: [list(m.numbers)],
     Request: _request_out,
@@ -436,95 +371,28 @@ _FIELDS_OF: dict[type, Callable[[Any], Sequence[Any]]] = {
 # Fields, in
 
 
-def _text(value: Cbor, length_max: int) -> str:
-    if type(value) is not str or len(value) > length_max:
-        raise WireError("a text is missing or too long")
-    return value
-
-
-def _octets(value: Cbor, octets_max: int, *, octets_min: int = 0) -> bytes:
-    if type(value) is not bytes or not octets_min <= len(value) <= octets_max:
-        raise WireError("a byte string is missing or of a wrong length")
-    return value
-
-
-def _number(value: Cbor, number_max: int = NUMBER_MAX) -> int:
-    if type(value) is not int or not 0 <= value <= number_max:
-        raise WireError("a number is missing or out of range")
-    return value
-
-
-def _flag(value: Cbor) -> bool:
-    if type(value) is not bool:
-        raise WireError("a truth value is missing")
-    return value
-
-
-def _list(value: Cbor, length_max: int) -> list[Cbor]:
-    if type(value) is not list or len(value) > length_max:
-        raise WireError("a list is missing or too long")
-    return value
-
-
-def _room_id(value: Cbor) -> str:
-    if not is_room_id(value):
-        raise WireError("not a room ID")
-    return str(value)
-
-
-def _event_ids(value: Cbor, count_max: int) -> tuple[str, ...]:
-    if type(value) is list:
-        ids = _listed_ids(value, count_max)
-    else:
-        ids = [_spell(octets) for octets in _hashes(value, count_max)]
-    if len(set(ids)) != len(ids):
-        raise WireError("an event ID occurs twice")
-    return tuple(ids)
-
-
-def _listed_ids(value: list[Cbor], count_max: int) -> list[str]:
-    if not 2 <= len(value) <= count_max + 2:
-        raise WireError("too few or too many event IDs")
-    ids = [_spell(octets) for octets in _hashes(value[0], count_max)]
-    ids += [_spell_standard(octets) for octets in _hashes(value[1], count_max)]
-    for text in value[2:]:
-        if not isinstance(text, str) or not is_chosen_event_id(text):
-            raise WireError("not an event ID")
-        ids.append(text)
-    if len(ids) > count_max:
-        raise WireError("too many event IDs")
-    return ids
-
-
-def _hashes(value: Cbor, count_max: int) -> list[bytes]:
-    packed = _octets(value, count_max * _HASH_OCTETS)
-    if len(packed) % _HASH_OCTETS:
-        raise WireError("event IDs are cut off")
-    return [packed[at : at + _HASH_OCTETS] for at in range(0, len(packed), _HASH_OCTETS)]
-
-
 def _hello(fields: list[Cbor]) -> Hello:
-    version = _number(fields[0])
+    version = number_of(fields[0])
     if version != VERSION:
         raise WireError(f"version {version} of the messages is not spoken here")
-    server_name = _text(fields[1], 255)
+    server_name = text_of(fields[1], 255)
     if public_key_of(server_name) is None:
         raise WireError("not the name of a node")
-    agent = _text(fields[2], AGENT_LENGTH_MAX)
+    agent = text_of(fields[2], AGENT_LENGTH_MAX)
     if not agent.isprintable():
         raise WireError("an agent that cannot be printed")
     return Hello(
         server_name=server_name,
         agent=agent,
-        salt=_octets(fields[3], SALT_OCTETS, octets_min=SALT_OCTETS),
-        clock_ms=_number(fields[4]),
-        features=_number(fields[5]),
+        salt=octets_of(fields[3], SALT_OCTETS, octets_min=SALT_OCTETS),
+        clock_ms=number_of(fields[4]),
+        features=number_of(fields[5]),
     )
 
 
 def _beacons(fields: list[Cbor]) -> Beacons:
     size = TAG_OCTETS + DIGEST_OCTETS
-    packed = _octets(fields[0], BEACONS_MAX * size)
+    packed = octets_of(fields[0], BEACONS_MAX * size)
     if len(packed) % size:
         raise WireError("beacons are cut off")
     starts = range(0, len(packed), size)
@@ -533,7 +401,7 @@ def _beacons(fields: list[Cbor]) -> Beacons:
 
 def _digests(fields: list[Cbor]) -> Digests:
     size = TAG_OCTETS + 3 * DIGEST_OCTETS
-    packed = _octets(fields[0], DIGESTS_MAX * size)
+    packed = octets_of(fields[0], DIGESTS_MAX * size)
     if len(packed) % size:
         raise WireError("digests are cut off")
     cuts = [0, *range(TAG_OCTETS, size + 1, DIGEST_OCTETS)]
@@ -546,24 +414,24 @@ def _digests(fields: list[Cbor]) -> Digests:
 
 
 def _leaves(fields: list[Cbor]) -> Leaves:
-    return Leaves(_room_id(fields[0]), _event_ids(fields[1], EVENT_IDS_MAX), _flag(fields[2]))
+    return Leaves(room_id_of(fields[0]), event_ids_of(fields[1], EVENT_IDS_MAX), flag_of(fields[2]))
 
 
 def _want(fields: list[Cbor]) -> Want:
-    want = _event_ids(fields[1], WANT_MAX)
+    want = event_ids_of(fields[1], WANT_MAX)
     if not want:
         raise WireError("nothing is wanted")
-    holds = _octets(fields[4], HOLDS_OCTETS_MAX)
-    return Want(_room_id(fields[0]), want, _event_ids(fields[2], HAVE_MAX), _number(fields[3]), holds)
+    holds = octets_of(fields[4], HOLDS_OCTETS_MAX)
+    return Want(room_id_of(fields[0]), want, event_ids_of(fields[2], HAVE_MAX), number_of(fields[3]), holds)
 
 
 def _pdus(fields: list[Cbor]) -> Pdus:
     pdus = []
-    for pdu in _list(fields[1], PDUS_MAX):
+    for pdu in list_of(fields[1], PDUS_MAX):
         if type(pdu) is not dict:
             raise WireError("a PDU is not a map")
         pdus.append(_json(pdu))
-    return Pdus(_room_id(fields[0]), tuple(pdus), _flag(fields[2]), _flag(fields[3]))
+    return Pdus(room_id_of(fields[0]), tuple(pdus), flag_of(fields[2]), flag_of(fields[3]))
 
 
 def _json(pdu: dict[str, Cbor]) -> dict[str, Any]:
@@ -579,39 +447,39 @@ def _json(pdu: dict[str, Cbor]) -> dict[str, Any]:
 
 
 def _item(fields: list[Cbor]) -> Item:
-    kind = _text(fields[1], 16)
+    kind = text_of(fields[1], 16)
     if kind not in ITEM_KINDS:
         raise WireError("an item of unknown kind")
-    return Item(_number(fields[0]), kind, _octets(fields[2], PART_OCTETS_MAX), _flag(fields[3]))
+    return Item(number_of(fields[0]), kind, octets_of(fields[2], PART_OCTETS_MAX), flag_of(fields[3]))
 
 
 def _items_stored(fields: list[Cbor]) -> ItemsStored:
-    return ItemsStored(tuple(_number(number) for number in _list(fields[0], ITEMS_MAX)))
+    return ItemsStored(tuple(number_of(number) for number in list_of(fields[0], ITEMS_MAX)))
 
 
 def _request(fields: list[Cbor]) -> Request:
-    name = _text(fields[1], 32)
+    name = text_of(fields[1], 32)
     if not _REQUEST_NAME.fullmatch(name):
         raise WireError("not the name of a request")
-    return Request(_number(fields[0]), name, _octets(fields[2], REQUEST_OCTETS_MAX))
+    return Request(number_of(fields[0]), name, octets_of(fields[2], REQUEST_OCTETS_MAX))
 
 
 def _response(fields: list[Cbor]) -> Response:
-    part = _octets(fields[2], PART_OCTETS_MAX)
-    return Response(_number(fields[0]), _flag(fields[1]), part, _number(fields[3]))
+    part = octets_of(fields[2], PART_OCTETS_MAX)
+    return Response(number_of(fields[0]), flag_of(fields[1]), part, number_of(fields[3]))
 
 
 def _hears(fields: list[Cbor]) -> Hears:
-    network_id = _octets(fields[0], NETWORK_ID_OCTETS, octets_min=NETWORK_ID_OCTETS)
-    return Hears(network_id, _number(fields[1], EPOCH_MAX), _number(fields[2]))
+    network_id = octets_of(fields[0], NETWORK_ID_OCTETS, octets_min=NETWORK_ID_OCTETS)
+    return Hears(network_id, number_of(fields[1], EPOCH_MAX), number_of(fields[2]))
 
 
 def _media_want(fields: list[Cbor]) -> MediaWant:
-    ticket = _octets(fields[1], TICKET_OCTETS_MAX, octets_min=1)
-    octets = _number(fields[3], PART_OCTETS_MAX)
+    ticket = octets_of(fields[1], TICKET_OCTETS_MAX, octets_min=1)
+    octets = number_of(fields[3], PART_OCTETS_MAX)
     if octets == 0:
         raise WireError("nothing is asked for")
-    return MediaWant(_number(fields[0]), ticket, _number(fields[2]), octets)
+    return MediaWant(number_of(fields[0]), ticket, number_of(fields[2]), octets)
 
 
 _READER_OF: dict[int, tuple[Callable[[list[Cbor]], Message], int]] = {
@@ -620,9 +488,9 @@ _READER_OF: dict[int, tuple[Callable[[list[Cbor]], Message], int]] = {
     3: (_leaves, 3),
     4: (_want, 5),
     5: (_pdus, 4),
-    6: (lambda fields: Lacking(_room_id(fields[0]), _event_ids(fields[1], EVENT_IDS_MAX)), 2),
-    7: (lambda fields: Offer(_room_id(fields[0]), _event_ids(fields[1], EVENT_IDS_MAX)), 2),
-    8: (lambda fields: Stored(_room_id(fields[0]), _event_ids(fields[1], EVENT_IDS_MAX)), 2),
+    6: (lambda fields: Lacking(room_id_of(fields[0]), event_ids_of(fields[1], EVENT_IDS_MAX)), 2),
+    7: (lambda fields: Offer(room_id_of(fields[0]), event_ids_of(fields[1], EVENT_IDS_MAX)), 2),
+    8: (lambda fields: Stored(room_id_of(fields[0]), event_ids_of(fields[1], EVENT_IDS_MAX)), 2),
     9: (_item, 4),
     10: (_items_stored, 1),
     11: (_request, 3),
@@ -630,7 +498,7 @@ _READER_OF: dict[int, tuple[Callable[[list[Cbor]], Message], int]] = {
     13: (_digests, 1),
     14: (_hears, 3),
     15: (_media_want, 4),
-    16: (lambda fields: MediaPart(_number(fields[0]), _octets(fields[1], PART_OCTETS_MAX)), 2),
-    17: (lambda fields: Ephemera(_octets(fields[0], PART_OCTETS_MAX)), 1),
+    16: (lambda fields: MediaPart(number_of(fields[0]), octets_of(fields[1], PART_OCTETS_MAX)), 2),
+    17: (lambda fields: Ephemera(octets_of(fields[0], PART_OCTETS_MAX)), 1),
 }
 _NUMBER_OF: dict[type, int] = dict(zip(_FIELDS_OF, _READER_OF, strict=True))

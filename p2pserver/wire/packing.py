@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 
-from p2pserver.wire.messages import WireError
+from p2pserver.wire.fields import WireError
 
 _PACKED = 0
 _WORTH_OCTETS = 64

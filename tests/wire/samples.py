@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from p2pserver.events.canonical import LOOSE_INTEGER_MAX
 from p2pserver.identifiers import server_name_of
 from p2pserver.wire import messages as m
+from p2pserver.wire.fields import NUMBER_MAX
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 json_values = st.recursive(
@@ -28,7 +29,7 @@ standard_event_ids = st.binary(min_size=32, max_size=32).map(
 )
 chosen_event_ids = st.text("abc/+ é🙂", min_size=1, max_size=40).map(lambda opaque: f"${opaque}:example.org")
 room_ids = event_ids.map(lambda event_id: "!" + event_id[1:]) | st.just("!old:example.org")
-numbers = st.integers(0, m.NUMBER_MAX)
+numbers = st.integers(0, NUMBER_MAX)
 
 
 def ids(count_max: int, *, count_min: int = 0) -> st.SearchStrategy[Any]:

@@ -14,7 +14,8 @@ from p2pserver.wire.broadcasts import (
     decode_broadcast,
     encode_broadcast,
 )
-from p2pserver.wire.messages import Beacon, WireError
+from p2pserver.wire.fields import WireError
+from p2pserver.wire.messages import Beacon
 
 ROOM = "!" + "a" * 42 + "A"
 PDU = {

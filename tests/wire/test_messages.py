@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from p2pserver.events.canonical import encode_canonical
 from p2pserver.wire import messages as m
 from p2pserver.wire.cbor import CborError, decode_cbor
+from p2pserver.wire.event_ids import is_canonical_event_id
+from p2pserver.wire.fields import WireError
 from tests.wire.samples import (
     chosen_event_ids,
     event_ids,
@@ -148,7 +150,7 @@ def test_depth_and_counts_are_bounded() -> None:
     ],
 )
 def test_a_value_that_is_no_message_is_refused(value: object) -> None:
-    with pytest.raises(m.WireError):
+    with pytest.raises(WireError):
         m.decode_message(cbor2.dumps(value))
 
 
@@ -164,7 +166,7 @@ def test_what_cannot_travel_is_refused_before_it_is_sent() -> None:
         m.Pdus(ROOM, ({"a": "x" * 400_000},), more=False, in_answer=False),
         m.Request(1, "join", b"x" * 131_073),
     ):
-        with pytest.raises(m.WireError):
+        with pytest.raises(WireError):
             m.encode_message(message)
 
 
@@ -191,25 +193,25 @@ def test_ids_of_version_4_and_later_take_32_octets_each_and_others_little_more()
 def test_one_spelling_of_an_event_id_can_travel(octets: bytes, last: str) -> None:
     canonical = "$" + base64.urlsafe_b64encode(octets).decode().rstrip("=")
     other = canonical[:-1] + last
-    assert m.is_canonical_event_id(canonical)
-    assert m.is_canonical_event_id(other) == (
+    assert is_canonical_event_id(canonical)
+    assert is_canonical_event_id(other) == (
         "$" + base64.urlsafe_b64encode(base64.urlsafe_b64decode(other[1:] + "=")).decode().rstrip("=") == other
     )
-    assert not m.is_canonical_event_id(canonical + "A")
-    assert not m.is_canonical_event_id(canonical[:-1])
-    assert not m.is_canonical_event_id(canonical[1:])
+    assert not is_canonical_event_id(canonical + "A")
+    assert not is_canonical_event_id(canonical[:-1])
+    assert not is_canonical_event_id(canonical[1:])
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"a":NaN}', b'{"a":1,"a":2}', b'{"a":"\\ud800"}', b"\xff"])
 def test_bodies_are_json_objects(text: bytes) -> None:
-    with pytest.raises(m.WireError):
+    with pytest.raises(WireError):
         m.decode_json_object(text)
 
 
 def test_bodies_may_hold_floats_but_nothing_that_is_not_json() -> None:
     assert m.decode_json_object(m.encode_json({"volume": 0.5})) == {"volume": 0.5}
     for value in ({"a": float("nan")}, {"a": b""}, {"a": "\ud800"}):
-        with pytest.raises(m.WireError):
+        with pytest.raises(WireError):
             m.encode_json(value)
 
 
@@ -249,7 +251,7 @@ def test_mutations_of_valid_messages_earn_an_error_or_a_valid_message() -> None:
     for _ in range(10_000):
         try:
             message = m.decode_message(mutated(rng, m.encode_message(rng.choice(originals))))
-        except m.WireError:
+        except WireError:
             continue
         passed += 1
         assert m.decode_message(m.encode_message(message)) == message

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2pserver.wire.messages import WireError
+from p2pserver.wire.fields import WireError
 from p2pserver.wire.packing import pack, unpack
 
 FUZZ_CASES = 20_000
