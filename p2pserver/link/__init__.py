@@ -10,10 +10,12 @@ from p2pserver.link.endpoint import LinkEndpoint
 from p2pserver.link.errors import LinkError, LocalLinkError, MessageSize, QueueFull, RemoteLinkError
 from p2pserver.link.limits import MESSAGE_OCTETS_MAX, QUEUE_OCTETS_MAX, LinkTimers, Priority
 from p2pserver.link.link_events import LinkEvent, PeerAuthenticated, PipeDead
+from p2pserver.link.node_key import EPOCHS
 from p2pserver.link.pacing import Line, Pacer
 from p2pserver.link.timing import airtime_s, datagram_octets, line_for, pacer_for, timers_for
 
 __all__ = [
+    "EPOCHS",
     "Conversation",
     "LinkEndpoint",
     "LinkEvent",

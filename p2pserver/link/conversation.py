@@ -35,7 +35,7 @@ class Conversation:
     __slots__ = ("_carriers", "_incoming", "_outgoing", "_peer_epoch", "local_epoch")
 
     def __init__(self, local_epoch: int) -> None:
-        """`local_epoch` is the random 64-bit number of this process, the same for all conversations and endpoints."""
+        """`local_epoch`: the random number (below `EPOCHS`) of this process, for all conversations and endpoints."""
         self.local_epoch = local_epoch
         self._peer_epoch: int | None = None
         self._incoming = Incoming()

@@ -39,7 +39,7 @@ from p2pserver.link.limits import (
     Priority,
 )
 from p2pserver.link.link_events import LinkEvent, PeerAuthenticated, PipeDead
-from p2pserver.link.node_key import Introduction, is_node_key, node_key_of, sign_of
+from p2pserver.link.node_key import EPOCHS, Introduction, is_node_key, node_key_of, sign_of
 from p2pserver.link.outgoing import FragmentSent
 from p2pserver.link.pacing import Pacer
 from p2pserver.link.pipe_state import TRANSITIONS, PipeInput, PipeState
@@ -84,10 +84,12 @@ class LinkEndpoint:
         `local_epoch`: the same as in `Conversation`. `pacer`: of the line; None: datagrams are given out at once.
         `known_key`: an initiator expects the node of that key, which shortens the handshake if it is right; `early`:
         the conversation with that node, whose first fragments then go in the first datagram.
-        Raises: LocalLinkError, if no datagram of that size can be made, or `known_key` is no key.
+        Raises: LocalLinkError, if no datagram of that size can be made, or a key or an epoch is none.
         """
         if not DATAGRAM_OCTETS_MIN <= datagram_octets_max <= DATAGRAM_OCTETS_MAX:
             raise LocalLinkError(f"datagrams of {datagram_octets_max} octets")
+        if not 0 <= local_epoch < EPOCHS:
+            raise LocalLinkError("no epoch is so large")
         if known_key is not None and not (initiator and is_node_key(known_key)):
             raise LocalLinkError("no node key is known")
         self.local_epoch = local_epoch

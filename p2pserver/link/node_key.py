@@ -16,7 +16,9 @@ from nacl.exceptions import CryptoError
 from p2pserver.link.errors import PeerRefused
 
 KEY_OCTETS = 32
-EPOCH_OCTETS = 8
+EPOCH_OCTETS = 6
+EPOCHS = 1 << 8 * EPOCH_OCTETS
+"""Epochs are random numbers below this. A process needs another one than the process that its peer met last."""
 INTRODUCTION_OCTETS = 1 + EPOCH_OCTETS
 _PRIME = 2**255 - 19
 
@@ -27,7 +29,7 @@ class Introduction:
 
     sign: int
     epoch: int
-    """A random number of 64 bits that the process drew when it started."""
+    """A random number below `EPOCHS` that the process drew when it started."""
 
     def encode(self) -> bytes:
         return bytes((self.sign,)) + self.epoch.to_bytes(EPOCH_OCTETS, "big")

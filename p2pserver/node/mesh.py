@@ -18,6 +18,7 @@ from p2pserver.federation.peering import Peering
 from p2pserver.federation.recent_ids import RecentIds
 from p2pserver.link import Conversation, LinkEndpoint, datagram_octets, pacer_for, timers_for
 from p2pserver.link.network_key import NetworkKey
+from p2pserver.link.node_key import EPOCH_OCTETS
 from p2pserver.mesh.neighbors import Neighbors, PipeFacts, newer_stays
 from p2pserver.node.claims import Claims
 from p2pserver.node.ephemera import Ephemera, connected_topic
@@ -129,7 +130,7 @@ class Mesh:
         )
 
     def _draw_epoch(self) -> int:
-        return int.from_bytes(self._random_bytes(8), "big")
+        return int.from_bytes(self._random_bytes(EPOCH_OCTETS), "big")
 
     # Life
 

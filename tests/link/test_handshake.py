@@ -8,7 +8,7 @@ from itertools import combinations
 import pytest
 from nacl import bindings
 
-from p2pserver.link import Conversation, LinkEndpoint, LocalLinkError, PeerAuthenticated, PipeDead, Priority
+from p2pserver.link import EPOCHS, Conversation, LinkEndpoint, LocalLinkError, PeerAuthenticated, PipeDead, Priority
 from p2pserver.link.errors import PeerRefused
 from p2pserver.link.handshake import Handshake
 from p2pserver.link.limits import BAD_DATAGRAMS_MAX, LinkTimers
@@ -211,7 +211,7 @@ def test_static_keys_of_no_node_are_refused(key: bytes, sign: int) -> None:
 def test_a_holder_may_show_its_key_or_the_negative_of_it(attacker_initiates: bool) -> None:
     own = node_key_of(MALLORY)
     for sign in (0, 1):
-        victim = forged(bytes((sign,)) + bytes(8), attacker_initiates=attacker_initiates)
+        victim = forged(bytes((sign,)) + bytes(6), attacker_initiates=attacker_initiates)
         shown = own[:31] + bytes((own[31] & 0x7F | sign << 7,))
         assert victim.events() == [PeerAuthenticated(shown, 0)]
         assert static_key_of(shown) == static_key_of(own)
@@ -219,7 +219,7 @@ def test_a_holder_may_show_its_key_or_the_negative_of_it(attacker_initiates: boo
 
 @pytest.mark.parametrize("attacker_initiates", [True, False])
 def test_a_short_introduction_is_refused(attacker_initiates: bool) -> None:
-    for introduction in (b"", bytes(8)):
+    for introduction in (b"", bytes(6)):
         victim = forged(introduction, attacker_initiates=attacker_initiates)
         assert victim.events() == [PipeDead("an introduction too short")]
 
@@ -227,7 +227,7 @@ def test_a_short_introduction_is_refused(attacker_initiates: bool) -> None:
 @pytest.mark.parametrize("attacker_initiates", [True, False])
 def test_what_follows_a_sound_introduction_is_ignored(attacker_initiates: bool) -> None:
     own = node_key_of(MALLORY)
-    victim = forged(bytes((0xFE | own[31] >> 7,)) + bytes(8) + b"later", attacker_initiates=attacker_initiates)
+    victim = forged(bytes((0xFE | own[31] >> 7,)) + bytes(6) + b"later", attacker_initiates=attacker_initiates)
     assert victim.events() == [PeerAuthenticated(own, 0)]
 
 
@@ -347,6 +347,9 @@ def test_misuse_is_refused() -> None:
     for octets_max in (0, 19, 65_536):
         with pytest.raises(LocalLinkError):
             LinkEndpoint(CAROL, True, octets_max, world.rng.randbytes, 0.0, lambda _: True, local_epoch=1)
+    for epoch in (-1, EPOCHS):
+        with pytest.raises(LocalLinkError):
+            LinkEndpoint(CAROL, True, 20, world.rng.randbytes, 0.0, lambda _: True, local_epoch=epoch)
     end = LinkEndpoint(CAROL, True, 20, world.rng.randbytes, 0.0, lambda _: True, local_epoch=1)
     with pytest.raises(LocalLinkError):
         end.attach(Conversation(1))

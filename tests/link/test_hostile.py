@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from p2pserver.link import Conversation, LinkEndpoint, PeerAuthenticated, PipeDead, Priority
+from p2pserver.link import EPOCHS, Conversation, LinkEndpoint, PeerAuthenticated, PipeDead, Priority
 from p2pserver.link.frames import (
     LONG_BITS,
     encode_ack,
@@ -77,7 +77,7 @@ class Duel:
 
     def honest_message_passes(self) -> bool:
         """A peer of the same key that restarted and means well is heard and answered."""
-        epoch = self.rng.getrandbits(64)
+        epoch = self.rng.randrange(EPOCHS)
         self.connect(epoch)
         self.conversation.received()
         peer = Conversation(epoch)

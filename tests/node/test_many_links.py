@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from p2pserver.link import Conversation, LinkEndpoint, Priority, datagram_octets, pacer_for, timers_for
+from p2pserver.link import EPOCHS, Conversation, LinkEndpoint, Priority, datagram_octets, pacer_for, timers_for
 from p2pserver.link.frames import Fragment, decode_varint
 from p2pserver.link.incoming import Incoming
 from p2pserver.link.outgoing import Outgoing
@@ -32,7 +32,7 @@ class End:
         self.host = host
         self.rng = random.Random(seed)
         self.seed = self.rng.randbytes(32)
-        self.conversation = Conversation(self.rng.getrandbits(64))
+        self.conversation = Conversation(self.rng.randrange(EPOCHS))
         self.clock = asyncio.get_running_loop().time
         self.pipes = PipesOfPeer(self.conversation, self.clock)
         self.received: list[bytes] = []

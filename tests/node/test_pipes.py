@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from p2pserver.link import Conversation, LinkEndpoint, Priority
+from p2pserver.link import EPOCHS, Conversation, LinkEndpoint, Priority
 from p2pserver.node.pipes import Pipe
 from transports.sim import LinkConditions, SimNetwork, run_virtual
 
@@ -20,7 +20,7 @@ class End:
         self.network = network
         self.rng = random.Random(seed)
         self.seed = self.rng.randbytes(32)
-        self.epoch = self.rng.getrandbits(64)
+        self.epoch = self.rng.randrange(EPOCHS)
         self.conversation = Conversation(self.epoch)
         self.messages: list[bytes] = []
         self.pipes: list[Pipe] = []

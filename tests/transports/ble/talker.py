@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 
-from p2pserver.link import Conversation, LinkEndpoint, Priority, datagram_octets, pacer_for, timers_for
+from p2pserver.link import EPOCHS, Conversation, LinkEndpoint, Priority, datagram_octets, pacer_for, timers_for
 from p2pserver.node.pipes import Pipe
 from transports.contract import Link
 
@@ -48,7 +49,7 @@ class Talker:
 
 
 def random_epoch() -> int:
-    return int.from_bytes(os.urandom(8), "big")
+    return secrets.randbelow(EPOCHS)
 
 
 def endpoint_of(link: Link, seed: bytes, epoch: int, now: float) -> LinkEndpoint:
