@@ -43,11 +43,11 @@ async def upload(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     requester = request.requester
     device_keys = request.body.get("device_keys")
     if device_keys is not None:
-        _check_device_keys(device_keys, requester.user_id, requester.device_id)
+        check_device_keys(device_keys, requester.user_id, requester.device_id)
     one_time_keys = optional_object(request.body, "one_time_keys")
     fallback_keys = optional_object(request.body, "fallback_keys")
     for key_id, key in [*one_time_keys.items(), *fallback_keys.items()]:
-        _check_one_time_key(key_id, key)
+        check_one_time_key(key_id, key)
 
     def unit(tx: Tx) -> dict[str, int]:
         user_id, device_id = requester.user_id, requester.device_id
@@ -62,7 +62,7 @@ async def upload(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     return {"one_time_key_counts": await api.database.write(unit)}
 
 
-def _check_device_keys(keys: object, user_id: str, device_id: str) -> None:
+def check_device_keys(keys: object, user_id: str, device_id: str) -> None:
     """Raises: BadJson, InvalidParam, TooLarge."""
     if not isinstance(keys, dict):
         raise BadJson("`device_keys` is not an object")
@@ -92,7 +92,8 @@ def check_size(value: object) -> None:
         raise TooLarge(f"a key is over {KEY_OCTETS_MAX} octets")
 
 
-def _check_one_time_key(key_id: str, key: object) -> None:
+def check_one_time_key(key_id: str, key: object) -> None:
+    """Raises: InvalidParam, BadJson, TooLarge."""
     algorithm, colon, name = key_id.partition(":")
     if not algorithm or not colon or not name or len(key_id) > 255:
         raise InvalidParam(f"{key_id[:255]!r} is not of the form algorithm:id")
@@ -206,7 +207,7 @@ def _checked_keys(answer: Mapping[str, Any], user_id: str) -> UserKeys | None:
     kept = {}
     for device_id, value in list(devices.items())[:DEVICES_PER_USER_MAX]:
         try:
-            _check_device_keys(value, user_id, device_id)
+            check_device_keys(value, user_id, device_id)
         except MatrixError:
             continue
         kept[device_id] = {name: member for name, member in value.items() if name != "unsigned"}
@@ -316,7 +317,7 @@ async def _claim_from_server(
                 continue
             ((key_id, key),) = keys.items()
             try:
-                _check_one_time_key(key_id, key)
+                check_one_time_key(key_id, key)
             except MatrixError:
                 continue
             if key_id.partition(":")[0] == algorithm:

@@ -21,7 +21,7 @@ from p2pserver.http_api.body_fields import optional_boolean, optional_string, re
 from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.store.account_status import account_status
 from p2pserver.store.accounts import password_hash_of
-from p2pserver.store.devices import delete_device, device_ids, log_in_device
+from p2pserver.store.devices import delete_device, log_in_device, log_out_everywhere
 from p2pserver.store.tokens import add_short_lived_token, delete_tokens, refresh, take_login_token
 from p2pserver.store.tx import Tx
 
@@ -231,15 +231,9 @@ async def logout(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
 
 @routes.route("POST", "/logout/all")
 async def logout_all(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
-    """`POST /logout/all`."""
+    """`POST /logout/all`; a dehydrated device stays."""
     user_id = request.requester.user_id
-
-    def unit(tx: Tx) -> None:
-        for device_id in device_ids(tx, user_id):
-            delete_device(tx, user_id, device_id)
-        delete_tokens(tx, user_id)
-
-    await api.database.write(unit)
+    await api.database.write(lambda tx: log_out_everywhere(tx, user_id))
     return {}
 
 

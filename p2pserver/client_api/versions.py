@@ -18,6 +18,7 @@ UNSTABLE_FEATURES = {
     "org.matrix.msc3916.stable": True,
     "org.matrix.e2e_cross_signing": True,
     "org.matrix.msc3912": True,
+    "org.matrix.msc3814": True,
     "org.matrix.msc4140": True,
     "org.matrix.simplified_msc3575": True,
     "org.matrix.msc3026.busy_presence": True,

@@ -48,21 +48,30 @@ def log_in_device(
         (now_ms, ip, user_id, device_id),
     )
     if known.rowcount == 0:
-        _make_room(tx, user_id)
-        tx.execute(
-            "INSERT INTO devices (user_id, device_id, display_name, last_seen_ms, last_seen_ip) VALUES (?, ?, ?, ?, ?)",
-            (user_id, device_id, display_name, now_ms, ip),
-        )
+        add_device(tx, user_id, device_id, display_name=display_name, now_ms=now_ms, ip=ip)
+    else:
+        tx.execute("DELETE FROM dehydrated_devices WHERE user_id = ? AND device_id = ?", (user_id, device_id))
     delete_tokens(tx, user_id, device_id)
     add_token(tx, user_id, device_id, token=token, expires_ms=expires_ms, refresh_token=refresh_token)
     tx.notify(f"user:{user_id}")
 
 
+def add_device(tx: Tx, user_id: str, device_id: str, *, display_name: str | None, now_ms: int, ip: str) -> None:
+    """A device without token and keys."""
+    _make_room(tx, user_id)
+    tx.execute(
+        "INSERT INTO devices (user_id, device_id, display_name, last_seen_ms, last_seen_ip) VALUES (?, ?, ?, ?, ?)",
+        (user_id, device_id, display_name, now_ms, ip),
+    )
+
+
 def _make_room(tx: Tx, user_id: str) -> None:
     """A script that logs in for ever loses its oldest devices."""
     rows = tx.all(
-        "SELECT device_id FROM devices WHERE user_id = ? ORDER BY last_seen_ms DESC LIMIT -1 OFFSET ?",
-        (user_id, DEVICES_PER_USER_MAX - 1),
+        "SELECT device_id FROM devices WHERE user_id = ?"
+        " AND device_id NOT IN (SELECT device_id FROM dehydrated_devices WHERE user_id = ?)"
+        " ORDER BY last_seen_ms DESC LIMIT -1 OFFSET ?",
+        (user_id, user_id, DEVICES_PER_USER_MAX - 1),
     )
     for (device_id,) in rows:
         delete_device(tx, user_id, device_id)
@@ -70,6 +79,18 @@ def _make_room(tx: Tx, user_id: str) -> None:
 
 def device_ids(tx: Tx, user_id: str) -> list[str]:
     return [row[0] for row in tx.all("SELECT device_id FROM devices WHERE user_id = ?", (user_id,))]
+
+
+def log_out_everywhere(tx: Tx, user_id: str) -> None:
+    """Deletes every device that somebody could use, and so not the dehydrated one: it is for who is logged out."""
+    rows = tx.all(
+        "SELECT device_id FROM devices WHERE user_id = ?"
+        " AND device_id NOT IN (SELECT device_id FROM dehydrated_devices WHERE user_id = ?)",
+        (user_id, user_id),
+    )
+    for (device_id,) in rows:
+        delete_device(tx, user_id, device_id)
+    delete_tokens(tx, user_id)
 
 
 def devices_of(tx: Tx, user_id: str, device_id: str | None = None) -> list[Device]:
@@ -120,6 +141,7 @@ def delete_device(tx: Tx, user_id: str, device_id: str) -> bool:
         "to_device",
         "client_transactions",
         "pushers",
+        "dehydrated_devices",
     ):
         tx.execute(f"DELETE FROM {table} WHERE user_id = ? AND device_id = ?", (user_id, device_id))
     if row[0] is not None:

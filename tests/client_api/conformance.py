@@ -32,7 +32,6 @@ WHY_NOT = {
     "/policy_server": "a node has no policy server",
     "/login/sso/": "no single sign-on",
     "/thirdparty/": "no bridges that could be looked up",
-    "dehydrated_device": "MSC3814 is not there yet; clients live with a 404",
     "/rtc/transports": "no group calls",
     "/rendezvous": "needs OAuth; `p2pserver login-qr` logs in the next device",
     "/subscription": "MSC4306 is not announced, so that no client asks",
