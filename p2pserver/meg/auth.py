@@ -16,8 +16,8 @@ from p2pserver.events.pdu import Pdu
 from p2pserver.events.versions import RoomVersionRules
 from p2pserver.identifiers import is_user_id, server_of
 from p2pserver.meg.auth_state import AuthState, StateOfEvents
-from p2pserver.meg.membership import check_membership
-from p2pserver.meg.power import PowerLevels, check_power_levels
+from p2pserver.meg.membership import check_membership, level_to_ban
+from p2pserver.meg.power import Level, PowerLevels, check_power_levels
 from p2pserver.meg.state import CREATE, JOIN_RULES, POWER_LEVELS, NotAllowed, StateSlot, member_slot
 
 __all__ = [
@@ -242,6 +242,27 @@ def case_of(event: Pdu) -> tuple[str, str, bool] | None:
         if is_plain and parent not in event.auth_events and parent != create_id_of(event.room_id):
             return event.type, event.server, False
     return None
+
+
+def is_ban_of_another(event: Pdu) -> bool:
+    """Whether an event bans somebody else. Of its target `authorize` looks at nothing but the level."""
+    return (
+        event.type == "m.room.member"
+        and event.content.get("membership") == "ban"
+        and event.state_key != event.sender
+        and is_user_id(event.state_key)
+    )
+
+
+def level_below_which_bans(event: Pdu, view: AuthState | None) -> Level:
+    """Where the levels begin that protect from a ban by this event's sender (`is_ban_of_another`).
+
+    Raises: NotAllowed, where nobody can be banned by it.
+    """
+    if view is None:
+        raise NotAllowed("the state has no create event")
+    check_federation(event, view)
+    return level_to_ban(event.sender, view)
 
 
 def check_federation(event: Pdu, state: AuthState) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, TypeVar
 
 from p2pserver.events.pdu import Pdu
-from p2pserver.meg.auth import auth_slots_of, case_of, create_id_of
+from p2pserver.meg.auth import auth_slots_of, case_of, create_id_of, is_ban_of_another
 from p2pserver.meg.auth_state import membership_by
 from p2pserver.meg.power import Creators, Level, LevelTables, PowerLevels
 from p2pserver.meg.state import POWER_LEVELS, EventSource, StateSlot
@@ -43,7 +43,8 @@ class EventFacts:
 
     `auth_ids` are the auth events as the event lists them; in version 12 the create event, which is implied, comes
     last. `auth_slots` are the slots of a state that the auth rules look at. `membership` is what a member event makes
-    of its user, None of other events. `case`: the same states let in all events of one case (`case_of`).
+    of its user, None of other events. `case`: the same states let in all events of one case (`case_of`). `is_ban`: of
+    somebody else, whose membership the auth rules then do not look at.
     """
 
     slot: StateSlot | None
@@ -55,6 +56,7 @@ class EventFacts:
     auth_slots: tuple[StateSlot, ...]
     create_implied: bool
     case: tuple[str, str, bool] | None
+    is_ban: bool
 
     @classmethod
     def of(cls, event: Pdu) -> EventFacts:
@@ -63,6 +65,7 @@ class EventFacts:
         if create_implied:
             listed = (*listed, create_id_of(event.room_id))
         slot = event.state_slot
+        is_ban = is_ban_of_another(event)
         return cls(
             slot=None if slot is None else _interned(slot),
             type=sys.intern(event.type),
@@ -70,9 +73,10 @@ class EventFacts:
             origin_server_ts=event.origin_server_ts,
             membership=membership_by(event) if event.type == "m.room.member" else None,
             auth_ids=listed,
-            auth_slots=tuple(map(_interned, auth_slots_of(event))),
+            auth_slots=tuple(_interned(each) for each in auth_slots_of(event) if not is_ban or each != slot),
             create_implied=create_implied,
             case=case_of(event),
+            is_ban=is_ban,
         )
 
 
@@ -198,6 +202,12 @@ class AuthGraph:
             if (facts.get(auth_id) or self.facts(auth_id)).slot == slot:
                 return auth_id
         return None
+
+    def auth_ids_outside(self, event_id: str, slot: StateSlot) -> tuple[str, ...]:
+        """The known auth events of an event that do not hold the given slot."""
+        facts = self.known_facts
+        auth_ids = self._auth_ids.get(event_id) or self.auth_ids(event_id)
+        return tuple([each for each in auth_ids if (facts.get(each) or self.facts(each)).slot != slot])
 
     def cited_power_levels(self, event_id: str) -> str | None:
         """The ID of the power levels event among the auth events of an event."""

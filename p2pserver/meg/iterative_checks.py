@@ -6,14 +6,18 @@ Source: room version 2, "State resolution", "Iterative auth checks".
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from p2pserver.events.pdu import Pdu
-from p2pserver.meg.auth import NotAllowed, authorize_in
+from p2pserver.meg.auth import NotAllowed, authorize_in, level_below_which_bans
 from p2pserver.meg.auth_state import NO_MEMBER, join_rule_by
 from p2pserver.meg.chains import AuthGraph, EventFacts
-from p2pserver.meg.power import LevelTables
+from p2pserver.meg.power import Level, LevelTables, PowerLevels
 from p2pserver.meg.state import CREATE, JOIN_RULES, POWER_LEVELS, StateMap, StateSlot
+
+View: TypeAlias = tuple[str | None, ...]
+"""What is seen (`_Seen`) in the `auth_slots` of an event; an implied create event comes last."""
 
 
 class Overlay(Mapping[StateSlot, str]):
@@ -62,22 +66,34 @@ def apply(graph: AuthGraph, order: Iterable[str], state: Overlay) -> None:
     seen = _Seen(graph, state)
     see = seen.__getitem__
     alike: dict[tuple[object, tuple[str, ...]], bool] = {}  # by case and auth events, until something else is seen
+    bans: dict[tuple[str, tuple[str, ...]], Bans] = {}  # by sender and auth events, likewise
+
+    def view_of(event_id: str, facts: EventFacts) -> View:
+        view: View = tuple(map(see, facts.auth_slots))
+        if not facts.create_implied and None not in view:
+            return view
+        cited = graph.seen_in_auth_events(event_id)
+        found = [cited.get(slot) if held is None else held for held, slot in zip(view, facts.auth_slots, strict=True)]
+        return (*found, cited.get(CREATE)) if facts.create_implied else tuple(found)
+
     for event_id in order:
         facts = facts_of.get(event_id) or graph.facts(event_id)
         slot = facts.slot
         if slot is None or (rejected[event_id] if event_id in rejected else graph.is_rejected(event_id)):
             continue
-        membership, case, slots = facts.membership, facts.case, facts.auth_slots
+        membership, case = facts.membership, facts.case
         is_allowed = kind = None
-        if membership is None and case is not None:
+        if facts.is_ban:
+            banned_by = (facts.sender, graph.auth_ids_outside(event_id, slot))
+            known = bans.get(banned_by)
+            if known is None:
+                known = bans[banned_by] = bans_of(graph, event_id, facts, view_of(event_id, facts))
+            is_allowed = known.include(slot[1])
+        elif membership is None and case is not None:
             kind = (case, facts.auth_ids)
             is_allowed = alike.get(kind)
         if is_allowed is None:
-            view: tuple[str | None, ...] = tuple(map(see, slots))
-            if facts.create_implied or None in view:
-                cited = graph.seen_in_auth_events(event_id)
-                found = [cited.get(each) if held is None else held for held, each in zip(view, slots, strict=True)]
-                view = (*found, cited.get(CREATE)) if facts.create_implied else tuple(found)
+            view = view_of(event_id, facts)
             question = (case or event_id, view)
             is_allowed = noted.get(question)
             if is_allowed is None:
@@ -93,19 +109,46 @@ def apply(graph: AuthGraph, order: Iterable[str], state: Overlay) -> None:
                 if seen[slot] != becomes:
                     seen[slot] = becomes
                     alike.clear()
+                    bans.clear()
 
 
-def allows(graph: AuthGraph, event_id: str, facts: EventFacts, view: tuple[str | None, ...]) -> bool:
+def allows(graph: AuthGraph, event_id: str, facts: EventFacts, view: View) -> bool:
     """Whether a state lets an event in, seen in the event's `auth_slots`; an implied create event comes last."""
+    try:
+        authorize_in(graph.event(event_id), _state_of(graph, facts, view))
+    except NotAllowed:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Bans:
+    """Whom somebody may ban in a state: those below a level by some power levels; nobody, where these are None."""
+
+    below: Level
+    power: PowerLevels | None
+
+    def include(self, user_id: str) -> bool:
+        return self.power is not None and self.power.of_user(user_id) < self.below
+
+
+def bans_of(graph: AuthGraph, event_id: str, facts: EventFacts, view: View) -> Bans:
+    """What `allows` says of any ban by the sender of this one, by the target."""
+    state = _state_of(graph, facts, view)
+    try:
+        below = level_below_which_bans(graph.event(event_id), state)
+    except NotAllowed:
+        return Bans(0, None)
+    assert state is not None
+    return Bans(below, state.power)
+
+
+def _state_of(graph: AuthGraph, facts: EventFacts, view: View) -> _StateSeen | None:
     seen = dict(zip(facts.auth_slots, view, strict=False))
     if facts.create_implied:
         seen[CREATE] = view[-1]
     create_id = seen.get(CREATE)
-    try:
-        authorize_in(graph.event(event_id), None if create_id is None else _StateSeen(graph, seen, create_id))
-    except NotAllowed:
-        return False
-    return True
+    return None if create_id is None else _StateSeen(graph, seen, create_id)
 
 
 class _StateSeen:

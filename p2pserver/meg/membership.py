@@ -16,7 +16,7 @@ from p2pserver.events.signing import VERIFY_KEY_OCTETS, signature_matches
 from p2pserver.events.unpadded_base64 import decode_base64
 from p2pserver.identifiers import is_user_id
 from p2pserver.meg.auth_state import AuthState
-from p2pserver.meg.power import creators_of
+from p2pserver.meg.power import Level, creators_of
 from p2pserver.meg.state import NotAllowed
 
 THIRD_PARTY_SIGNATURE_CHECKS_MAX: Final = 256
@@ -164,11 +164,21 @@ def check_leave(event: Pdu, target: str, state: AuthState) -> None:
 
 
 def check_ban(event: Pdu, target: str, state: AuthState) -> None:
-    if state.membership(event.sender) != "join":
-        raise NotAllowed(f"{event.sender} is not in the room")
-    level = state.power.of_user(event.sender)
-    if level < state.power.ban or state.power.of_user(target) >= level:
+    if state.power.of_user(target) >= level_to_ban(event.sender, state):
         raise NotAllowed(f"{event.sender} may not ban {target}")
+
+
+def level_to_ban(sender: str, state: AuthState) -> Level:
+    """A user may ban, whatever their membership, all those whose level is below this one.
+
+    Raises: NotAllowed.
+    """
+    if state.membership(sender) != "join":
+        raise NotAllowed(f"{sender} is not in the room")
+    level = state.power.of_user(sender)
+    if level < state.power.ban:
+        raise NotAllowed(f"{sender} may not ban anybody")
+    return level
 
 
 def check_knock(event: Pdu, target: str, state: AuthState) -> None:

@@ -10,8 +10,15 @@ import pytest
 
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.versions import V6, V10, V12, RoomVersionRules
-from p2pserver.meg.auth import auth_slots_of, case_of
-from p2pserver.meg.auth_state import membership_by
+from p2pserver.meg.auth import (
+    NotAllowed,
+    auth_slots_of,
+    auth_state_of,
+    case_of,
+    is_ban_of_another,
+    level_below_which_bans,
+)
+from p2pserver.meg.auth_state import AuthState, membership_by
 from p2pserver.meg.state import CREATE, JOIN_RULES, POWER_LEVELS, StateSlot, member_slot
 from tests.meg.rooms import ALICE, BOB, CAROL, DAVE
 from tests.meg.test_auth import event, is_allowed, make_state
@@ -106,3 +113,38 @@ def of_every_own_join(what: Pdu) -> object:
 @pytest.mark.parametrize("cases", [without(0), without(1), without(2), of_every_join, of_every_own_join])
 def test_a_case_that_leaves_something_out_is_noticed(cases: Callable[[Pdu], object]) -> None:
     assert next(failures(V10, cases), None) is not None
+
+
+def ban_failures(
+    rules: RoomVersionRules, may_ban: Callable[[Pdu, AuthState | None], float] = level_below_which_bans
+) -> Iterator[str]:
+    """Bans of which the level of the target alone, for one sender in one state, does not tell the verdict."""
+    bans = [
+        event(rules, "m.room.member", sender=sender, state_key=target, content={"membership": "ban"})
+        for sender, target in product((ALICE, BOB, CAROL, DAVE), (ALICE, BOB, CAROL, DAVE, "nobody"))
+    ]
+    verdicts: set[bool] = set()
+    for federated in (True, False):
+        for state, what in product([{}, *states(rules, federated=federated)], filter(is_ban_of_another, bans)):
+            view = auth_state_of(state)
+            try:
+                below = may_ban(what, view)
+            except NotAllowed:
+                below = float("-inf")
+            told = view is not None and what.state_key is not None and view.power.of_user(what.state_key) < below
+            verdicts.add(told)
+            if told is not is_allowed(what, state):
+                yield f"the ban of {what.state_key} by {what.sender}"
+    assert verdicts == {True, False}
+
+
+@pytest.mark.parametrize("rules", VERSIONS, ids=lambda rules: rules.version)
+def test_of_its_target_a_ban_looks_at_nothing_but_the_level(rules: RoomVersionRules) -> None:
+    assert list(ban_failures(rules)) == []
+
+
+def test_whoever_bans_by_another_level_is_noticed() -> None:
+    def without_asking(what: Pdu, view: AuthState | None) -> float:
+        return 0 if view is None else view.power.of_user(what.sender)
+
+    assert next(ban_failures(V10, without_asking), None) is not None

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.versions import ROOM_VERSIONS, V10, V11, V12, RoomVersionRules, StateRes
-from p2pserver.meg import resolution
+from p2pserver.meg import iterative_checks, resolution
 from p2pserver.meg.auth import auth_slots_of
 from p2pserver.meg.chains import AuthGraph
 from p2pserver.meg.resolution import resolve
@@ -400,3 +400,54 @@ def test_a_setting_after_its_sender_has_left_is_refused_although_one_like_it_bef
     stayed = {**common, ("m.example.setting", "b"): "$late"}
     resolved = resolve([left, stayed], room, rules)
     assert resolved == left
+
+
+def bans_around_a_demotion(rules: RoomVersionRules) -> tuple[dict[StateSlot, str], dict[StateSlot, str]]:
+    """What Carol's bans come to, one before and one after she gave up her level, citing the same; and what they should.
+
+    A third is of somebody as powerful as she is.
+    """
+    room, (common, *_) = duel(rules, 0)
+    del common[member_slot(BOB)]
+    room_id = room.events[common[POWER_LEVELS]].room_id
+    base_users = {} if rules.creators_privileged else {ALICE: 100}
+    steps: list[tuple[str, str, str, dict[str, Any]]] = [
+        ("$early", "m.room.member", "@early:g.example", {"membership": "ban"}),
+        ("$equal", "m.room.member", BOB, {"membership": "ban"}),
+        ("$demotion", "m.room.power_levels", "", {"users": {**base_users, BOB: 100, CAROL: 10}}),
+        ("$late", "m.room.member", "@late:g.example", {"membership": "ban"}),
+    ]
+    for ts, (event_id, event_type, key, content) in enumerate(steps, 100):
+        draft = pdu(rules, event_id, event_type, sender=CAROL, content=content, state_key=key)
+        cited = [common[slot] for slot in auth_slots_of(draft) if slot in common]
+        room.events[event_id] = pdu(
+            rules,
+            event_id,
+            event_type,
+            sender=CAROL,
+            content=content,
+            state_key=key,
+            auth_events=cited,
+            ts=ts,
+            room_id=room_id,
+        )
+        room.verdicts[event_id] = "accepted"
+    early, equal = member_slot("@early:g.example"), member_slot(BOB)
+    one = {**common, early: "$early", equal: "$equal", POWER_LEVELS: "$demotion"}
+    other = {**common, member_slot("@late:g.example"): "$late"}
+    return resolve([one, other], room, rules), {**common, early: "$early", POWER_LEVELS: "$demotion"}
+
+
+@pytest.mark.parametrize("rules", [V10, V11, V12], ids=lambda rules: rules.version)
+def test_bans_are_judged_by_the_levels_of_both_at_each_moment(rules: RoomVersionRules) -> None:
+    found, expected = bans_around_a_demotion(rules)
+    assert found == expected
+
+
+@pytest.mark.parametrize("wrong", [lambda *_: True, lambda *_: False], ids=["all", "none"])
+def test_bans_that_are_judged_otherwise_are_noticed(
+    wrong: Callable[..., bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(iterative_checks.Bans, "include", wrong)
+    found, expected = bans_around_a_demotion(V12)
+    assert found != expected
