@@ -35,15 +35,15 @@ class LinkProfile:
     """The transport's name: `lan`, `sim`, `ble`, ..."""
     addressed_octets_max: int
     """The largest datagram to one neighbor."""
-    broadcast_octets_max: int | None
+    broadcast_octets_max: int | None = None
     """The largest datagram to all neighbors at once; None: the medium is not shared."""
-    bit_rate: int | None
+    bit_rate: int | None = None
     """Bits per second; None: fast enough not to pace."""
-    airtime_ms_per_hour: int | None
+    airtime_ms_per_hour: int | None = None
     """A 1 % duty cycle is 36_000; None: unmetered."""
-    shared_medium: bool
+    shared_medium: bool = False
     """All neighbors hear what one sends."""
-    half_duplex: bool
+    half_duplex: bool = False
     """Sending and receiving exclude each other."""
     may_encrypt: bool = True
     """False where the law forbids it (amateur packet radio)."""
@@ -260,6 +260,14 @@ class Parameters:
                 raise ValueError(f"parameter {key!r} is given twice")
             pairs.append((key, value))
         return cls(tuple(pairs))
+
+    @classmethod
+    def all_of(cls, text: str, *keys: str) -> dict[str, str]:
+        """For who has no defaults: each key once. Raises: ValueError with one clear line."""
+        given = cls.parse(text, once=frozenset(keys))
+        if len(given.pairs) < len(keys):
+            raise ValueError(f"give {', '.join(f'{key}=...' for key in keys)}")
+        return dict(given.pairs)
 
     def one(self, key: str) -> str | None:
         """The value of a key that is given at most once."""

@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from examples import folder_transport
 from examples.folder_transport import FolderTransport
 from transports.conformance import TransportConformance
 from transports.contract import Transport
+
+
+def test_it_is_as_short_as_the_page_says() -> None:
+    text = Path(folder_transport.__file__).read_text()
+    assert len([line for line in text.splitlines() if line.strip()]) <= 60
 
 
 class TestFolder(TransportConformance):

@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import Protocol, Self
 
+from transports.base import TransportBase
 from transports.ble.greeting import Ability, Greeting, NotUnderstood, read_control, rename
 from transports.ble.link import BleLink
 from transports.ble.parameters import BleParameters
@@ -26,9 +27,7 @@ from transports.ble.uuids import (
     datagram_octets,
     tagged_datagram_octets,
 )
-from transports.contract import INSTANCE_ID_OCTETS, TransportStatus
-from transports.offered import OfferedLinks
-from transports.watched import watched
+from transports.contract import TransportStatus
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +50,6 @@ MANY_LINKS = 5
 _DIAL_S = 45.0
 """Over all of one dial, whose parts have limits of their own: what is given up in the middle is not tidied up."""
 _OPERATION_S = 10.0
-_CLOSE_S = 0.9
 _LINGER_S = 0.3
 _RETRY_FIRST_S = 1.0
 _RETRY_MAX_S = 30.0
@@ -67,7 +65,7 @@ class RadioOpener(Protocol):
         ...
 
 
-class BleTransport:
+class BleTransport(TransportBase[BleLink]):
     """Implements `transports.contract.Transport`, and `PeripheralUser` for its radio."""
 
     kind = "ble"
@@ -79,6 +77,7 @@ class BleTransport:
         rng: random.Random | None = None,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
+        super().__init__()
         self._open_radio = open_radio
         self._rng = rng or random.Random()
         self._random_bytes = random_bytes
@@ -89,11 +88,8 @@ class BleTransport:
         self._greeting: dict[Channel, asyncio.TimerHandle] = {}
         self._parting: dict[Channel, None] = {}
         self._hellos = TokenBucket(HELLOS_PER_MIN, HELLOS_PER_MIN / 2)
-        self._offered: OfferedLinks[BleLink] = OfferedLinks()
         self._wake = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._supervisor: asyncio.Task[None] | None = None
-        self._started = self._closed = False
+        self._disconnecting: set[asyncio.Task[None]] = set()
         self._note: str | None = None
         self._failures = 0
         """Since an adapter was last on."""
@@ -127,19 +123,11 @@ class BleTransport:
 
     # Transport
 
-    async def start(self, instance_id: bytes) -> None:
-        if len(instance_id) != INSTANCE_ID_OCTETS:
-            raise ValueError(f"an instance id has {INSTANCE_ID_OCTETS} octets, not {len(instance_id)}")
-        if self._started or self._closed:
-            raise RuntimeError("a transport is started once")
-        self._started = True
-        self._supervisor = watched(self._keep_radio(), name="ble adapter", broken=self._broken)
+    async def begin(self) -> None:
+        self.work_on(self._keep_radio(), name="adapter", broken=self._broken)
 
     def _broken(self, note: str) -> None:
         self._note = note
-
-    async def next_link(self) -> BleLink:
-        return await self._offered.next()
 
     def status(self) -> TransportStatus:
         radio = self._radio
@@ -148,23 +136,19 @@ class BleTransport:
             notes += [role.note for role in (radio.central, radio.peripheral) if role is not None]
         return TransportStatus(
             kind=self.kind,
-            listening=(radio.name,) if radio is not None and not self._closed else (),
+            listening=(radio.name,) if radio is not None and not self.closed else (),
             services=self._roles.services(),
             notes=tuple(note for note in notes if note),
         )
 
     async def close(self) -> None:
-        self._closed = True
-        self._offered.close()
+        self.closed = True
         for link in list(self._links):
             link.end("the transport is closed")
-        if self._supervisor is not None:
-            self._supervisor.cancel()
-            await asyncio.wait({self._supervisor}, timeout=_CLOSE_S)
-        for task in list(self._tasks):
+        await self.stop_work()
+        for task in list(self._disconnecting):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._offered.clear()
+        await asyncio.gather(*self._disconnecting, return_exceptions=True)
 
     # the adapter
 
@@ -229,8 +213,8 @@ class BleTransport:
             link.end(self._down_because or self._note or "Bluetooth is off")
         self._by_channel.clear()
         closing = [role for role in (radio.central, radio.peripheral) if role is not None]
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=_LINGER_S)
+        if self._disconnecting:
+            await asyncio.wait(self._disconnecting, timeout=_LINGER_S)
         for role in dict.fromkeys(closing):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LINGER_S):
@@ -427,7 +411,7 @@ class BleTransport:
         self._links[link] = None
         self._by_channel[link.channel] = link
         self._roles.linked(link.short_id)
-        self._offered.offer(link)
+        self.offer(link)
         self._wake.set()
 
     def _link_over(self, link: BleLink, reason: str) -> None:
@@ -444,8 +428,8 @@ class BleTransport:
 
     def _disconnect(self, channel: Channel) -> None:
         task = asyncio.get_running_loop().create_task(self._part(channel), name="ble disconnect")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._disconnecting.add(task)
+        task.add_done_callback(self._disconnecting.discard)
 
     async def _part(self, channel: Channel) -> None:
         """BlueZ takes 2 to 3 s to disconnect, and who dials meanwhile gets a connection that ends at once."""
@@ -464,7 +448,7 @@ class BleTransport:
     def dialed(self, channel: Channel) -> None:
         self._advertised = None  # most adapters stop to advertise when somebody connects
         self._wake.set()
-        if len(self._greeting) >= GREETING_MAX or self._closed:
+        if len(self._greeting) >= GREETING_MAX or self.closed:
             self._disconnect(channel)
             return
         loop = asyncio.get_running_loop()

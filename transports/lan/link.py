@@ -13,24 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import deque
 from typing import Protocol, cast
 
-from transports.contract import INSTANCE_ID_OCTETS, LinkDown, LinkProfile, check_datagram
+from transports.base import LinkBase
+from transports.contract import INSTANCE_ID_OCTETS, LinkDown, LinkProfile
 from transports.lan.addresses import shown
 
 GREETING = b"P2PSRV1\n"
 DATAGRAM_OCTETS_MAX = 65_535
-PROFILE = LinkProfile(
-    kind="lan",
-    addressed_octets_max=DATAGRAM_OCTETS_MAX,
-    broadcast_octets_max=None,
-    bit_rate=None,
-    airtime_ms_per_hour=None,
-    shared_medium=False,
-    half_duplex=False,
-    ordered=True,
-)
+PROFILE = LinkProfile(kind="lan", addressed_octets_max=DATAGRAM_OCTETS_MAX, ordered=True)
 
 _GREETING_S = 5.0
 _DATAGRAM_S = 30.0
@@ -38,8 +29,6 @@ _STOPPED_READING_S = 30.0
 _LINGER_S = 0.4
 _WRITE_BUFFER_OCTETS = 262_144
 _INBOX_OCTETS = 1_048_576
-_INBOX_ENTRY_OCTETS = 64
-"""What a waiting datagram costs besides its octets, so that a flood of tiny ones is bounded too."""
 
 
 class LinkOwner(Protocol):
@@ -62,98 +51,61 @@ class LinkOwner(Protocol):
         ...
 
 
-class LanLink(asyncio.Protocol):
+class LanLink(LinkBase, asyncio.Protocol):
     """One TCP connection; implements `transports.contract.Link`."""
 
-    profile = PROFILE
-
     def __init__(self, owner: LinkOwner, instance_id: bytes, *, initiator: bool) -> None:
-        self.initiator = initiator
-        self.remote = "lan ?"
+        super().__init__(PROFILE, initiator=initiator, remote="lan ?")
         self.remote_host = ""
-        self.peer_hint: bytes | None = None
-        loop = asyncio.get_running_loop()
-        self.made_at_s = loop.time()
         self.greeted = asyncio.Event()
         """Set when the greeting has arrived, or never will (then the link is down)."""
         self.gone = asyncio.Event()
         """Set when the socket is closed."""
-        self._loop = loop
+        self._loop = asyncio.get_running_loop()
         self._owner = owner
         self._instance_id = instance_id
         self._transport: asyncio.Transport | None = None
-        self._down_because: str | None = None
         self._unparsed = bytearray()
         self._unparsed_since_s = 0.0
         self._deadline: asyncio.TimerHandle | None = None
-        self._inbox: deque[bytes] = deque()
-        self._inbox_octets = 0
         self._reading_paused = False
-        self._arrived = asyncio.Event()
         self._may_write = asyncio.Event()
-        self._turn_to_send = asyncio.Lock()
 
-    @property
-    def is_open(self) -> bool:
-        return self._down_because is None
+    async def transmit(self, datagram: bytes) -> None:
+        if not self._may_write.is_set():
+            try:
+                async with asyncio.timeout(_STOPPED_READING_S):
+                    await self._may_write.wait()
+            except TimeoutError:
+                self.abort("the other side stopped reading")
+            self.check_open()
+        if self._transport is None:
+            raise LinkDown("not connected")
+        self._transport.write(len(datagram).to_bytes(2, "big") + datagram)
 
-    @property
-    def down_because(self) -> str:
-        return self._down_because or ""
-
-    async def send(self, datagram: bytes) -> None:
-        check_datagram(datagram, self.profile)
-        async with self._turn_to_send:
-            transport = self._open_transport()
-            if not self._may_write.is_set():
-                try:
-                    async with asyncio.timeout(_STOPPED_READING_S):
-                        await self._may_write.wait()
-                except TimeoutError:
-                    self.abort("the other side stopped reading")
-                transport = self._open_transport()
-            transport.write(len(datagram).to_bytes(2, "big") + datagram)
-
-    async def receive(self) -> bytes:
-        while not self._inbox:
-            self._open_transport()
-            self._arrived.clear()
-            await self._arrived.wait()
-        datagram = self._inbox.popleft()
-        self._inbox_octets -= len(datagram) + _INBOX_ENTRY_OCTETS
-        if self._reading_paused and self._inbox_octets < _INBOX_OCTETS // 2 and self._transport is not None:
+    def was_read(self) -> None:
+        if self._reading_paused and self.inbox_octets < _INBOX_OCTETS // 2 and self._transport is not None:
             self._reading_paused = False
             self._unparsed_since_s = self._loop.time()
             self._transport.resume_reading()
-        return datagram
 
     async def close(self) -> None:
         if self._transport is not None and self.is_open:
             self._transport.close()  # what is in the write buffer still goes out, for a moment
             self._loop.call_later(_LINGER_S, self._transport.abort)
-        self._end("closed here", keep_inbox=False)
+        await super().close()
 
     def abort(self, reason: str) -> None:
         """Ends the link without a word."""
-        self._end(reason, keep_inbox=False)
+        self.end(reason, keep_inbox=False)
         if self._transport is not None:
             self._transport.abort()
 
-    def _open_transport(self) -> asyncio.Transport:
-        if self._down_because is not None or self._transport is None:
-            raise LinkDown(self._down_because or "not connected")
-        return self._transport
-
-    def _end(self, reason: str, *, keep_inbox: bool) -> None:
-        if self._down_because is not None:
-            return
-        self._down_because = reason
-        if not keep_inbox:
-            self._inbox.clear()
+    def ended(self, reason: str) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-        for event in (self.greeted, self._arrived, self._may_write):
-            event.set()
+        self.greeted.set()
+        self._may_write.set()
         self._owner.link_over(self)
 
     # asyncio.Protocol
@@ -186,7 +138,7 @@ class LanLink(asyncio.Protocol):
         if self.peer_hint is None and not self._take_greeting():
             return
         self._take_datagrams()
-        if self.is_open and self._inbox_octets > _INBOX_OCTETS and self._transport is not None:
+        if self.is_open and self.inbox_octets > _INBOX_OCTETS and self._transport is not None:
             self._reading_paused = True
             self._transport.pause_reading()
 
@@ -216,13 +168,11 @@ class LanLink(asyncio.Protocol):
                 return
             if len(self._unparsed) - start - 2 < size:
                 break
-            self._inbox.append(bytes(self._unparsed[start + 2 : start + 2 + size]))
-            self._inbox_octets += size + _INBOX_ENTRY_OCTETS
+            self.arrived(bytes(self._unparsed[start + 2 : start + 2 + size]))
             start += 2 + size
         if start:
             del self._unparsed[:start]
             self._unparsed_since_s = self._loop.time()
-            self._arrived.set()
         if self._unparsed and self._deadline is None:
             self._deadline = self._loop.call_later(_DATAGRAM_S, self._check_pace)
 
@@ -246,7 +196,7 @@ class LanLink(asyncio.Protocol):
         self._may_write.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(str(exc) or type(exc).__name__ if exc is not None else "closed by the other side", keep_inbox=True)
+        self.end(str(exc) or type(exc).__name__ if exc is not None else "closed by the other side")
         self._may_write.set()
         self.gone.set()
         self._owner.link_gone(self)

@@ -10,7 +10,8 @@ import socket
 from dataclasses import dataclass
 from typing import Self
 
-from transports.contract import INSTANCE_ID_OCTETS, LinkDown, Parameters, TransportStatus
+from transports.base import TransportBase
+from transports.contract import LinkDown, Parameters, TransportStatus
 from transports.lan.addresses import (
     LocalAddress,
     SocketAddress,
@@ -23,8 +24,6 @@ from transports.lan.addresses import (
 from transports.lan.dialing import Dialer
 from transports.lan.discovery import Discovery
 from transports.lan.link import LanLink
-from transports.offered import OfferedLinks
-from transports.watched import watched
 
 INBOUND_MAX = 64
 INBOUND_PER_HOST_MAX = 32
@@ -95,25 +94,22 @@ class LanParameters:
         return ip is None or ip.is_unspecified
 
 
-class LanTransport:
+class LanTransport(TransportBase[LanLink]):
     """Implements `transports.contract.Transport`; also the owner of its connections."""
 
     kind = "lan"
 
     def __init__(self, parameters: LanParameters, *, rng: random.Random | None = None) -> None:
+        super().__init__()
         self._parameters = parameters
         self._rng = rng or random.Random()
-        self._instance_id = b""
         self._server: asyncio.Server | None = None
         self._port = 0
         self._dialer: Dialer | None = None
         self._discovery: Discovery | None = None
-        self._watch: asyncio.Task[None] | None = None
         self._local: frozenset[LocalAddress] = frozenset()
         self._connections: set[LanLink] = set()
         self._open_links: dict[LanLink, None] = {}
-        self._offered: OfferedLinks[LanLink] = OfferedLinks()
-        self._closed = False
         self._started_at_s = 0.0
         self._address_note: str | None = None
         self._broken_note: str | None = None
@@ -122,12 +118,8 @@ class LanTransport:
     def from_parameters(cls, parameters: str) -> Self:
         return cls(LanParameters.parse(parameters))
 
-    async def start(self, instance_id: bytes) -> None:
-        if len(instance_id) != INSTANCE_ID_OCTETS:
-            raise ValueError(f"an instance id has {INSTANCE_ID_OCTETS} octets, not {len(instance_id)}")
-        if self._instance_id or self._closed:
-            raise RuntimeError("a transport is started once")
-        self._instance_id = instance_id
+    async def begin(self) -> None:
+        instance_id = self.instance_id
         loop = asyncio.get_running_loop()
         self._started_at_s = loop.time()
         listener = _listen(*self._parameters.listen)
@@ -142,13 +134,10 @@ class LanTransport:
             dialer.add_named(host, port)
         if self._parameters.mdns:
             self._discovery = Discovery(instance_id, found=dialer.announced, gone=dialer.gone)
-        self._watch = watched(self._watch_network(dialer), name="lan watch network", broken=self._broken)
+        self.work_on(self._watch_network(dialer), name="watch network", broken=self._broken)
 
     def _broken(self, note: str) -> None:
         self._broken_note = f"looking for others on the network: {note}"
-
-    async def next_link(self) -> LanLink:
-        return await self._offered.next()
 
     def status(self) -> TransportStatus:
         return TransportStatus(
@@ -159,13 +148,9 @@ class LanTransport:
         )
 
     async def close(self) -> None:
-        self._closed = True
-        self._offered.close()
         if self._server is not None:
             self._server.close()
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.gather(self._watch, return_exceptions=True)
+        await self.stop_work()
         if self._dialer is not None:
             await self._dialer.close()
         with contextlib.suppress(TimeoutError):
@@ -173,12 +158,11 @@ class LanTransport:
                 await asyncio.gather(self._close_links(), self._discovery.stop() if self._discovery else _nothing())
         for link in tuple(self._connections):
             link.abort("the transport is closed")
-        self._offered.clear()
 
     # LinkOwner
 
     def admits(self, link: LanLink) -> bool:
-        if self._closed:
+        if self.closed:
             return False
         if not link.initiator:
             inbound = [other for other in self._connections if not other.initiator]
@@ -191,7 +175,7 @@ class LanTransport:
     def link_ready(self, link: LanLink) -> None:
         if link.initiator:
             return  # the dialer looks who it is first
-        if link.peer_hint == self._instance_id:
+        if link.peer_hint == self.instance_id:
             link.abort("that is this node itself")
             return
         self._offer(link)
@@ -208,7 +192,7 @@ class LanTransport:
     def _offer(self, link: LanLink) -> None:
         if link.is_open:
             self._open_links[link] = None
-            self._offered.offer(link)
+            self.offer(link)
             if self._dialer is not None:
                 self._dialer.link_made(link)
 
@@ -237,7 +221,7 @@ class LanTransport:
             try:
                 connection.setblocking(False)
                 await loop.sock_connect(connection, address)
-                link = LanLink(self, self._instance_id, initiator=True)
+                link = LanLink(self, self.instance_id, initiator=True)
                 await loop.create_connection(lambda made=link: made, sock=connection)  # type: ignore[misc]
             except OSError as error:
                 connection.close()
@@ -309,7 +293,7 @@ class LanTransport:
         return outside | loopback, outside or loopback
 
     def _listening(self) -> tuple[str, ...]:
-        if self._server is None or self._closed:
+        if self._server is None or self.closed:
             return ()
         if not self._parameters.all_addresses:
             return (shown(self._parameters.listen[0], self._port),)

@@ -7,13 +7,8 @@ import contextlib
 import random
 from typing import Self
 
-from transports.contract import (
-    INSTANCE_ID_OCTETS,
-    DiscoveredService,
-    ServiceState,
-    TransportStatus,
-)
-from transports.offered import OfferedLinks
+from transports.base import TransportBase
+from transports.contract import DiscoveredService, ServiceState, TransportStatus
 from transports.serial.channel import Channel
 from transports.serial.control import ANY_LINK, CONTROL_OCTETS_MAX, Control, Kind, decode_control
 from transports.serial.frames import EVERYBODY, Frame, FrameDecoder
@@ -23,14 +18,13 @@ from transports.serial.medium import SerialMedium
 from transports.serial.neighbors import OPEN_TRIES, UNKNOWN, Neighbor, Neighbors
 from transports.serial.parameters import DATAGRAM_OCTETS_MAX, SerialParameters
 from transports.serial.port import Port, ThreadedPort
-from transports.watched import watched
 
 FIRST_HELLO_S = 1.0
 """After the first HELLO, while nobody has answered; then doubled, up to `hello_s`."""
 CLOSE_S = 0.9
 
 
-class SerialTransport:
+class SerialTransport(TransportBase[SerialLink]):
     """Implements `transports.contract.Transport`; hears what the port, the links and the clock have to say."""
 
     kind = "serial"
@@ -39,6 +33,7 @@ class SerialTransport:
         self, parameters: SerialParameters, *, port: Port | None = None, rng: random.Random | None = None
     ) -> None:
         """`port` instead of the one that the parameters name: a test's, on virtual time."""
+        super().__init__()
         self.parameters = parameters
         self.profile = parameters.link_profile
         self._rng = rng or random.Random()
@@ -54,25 +49,18 @@ class SerialTransport:
             else None
         )
         self._channel: Channel | None = None
-        self._tasks: list[asyncio.Task[None]] = []
         self._woken = asyncio.Event()
         self._hello_at: float | None = None
         self._hello_wanted = False
         self._hello_pause_s = FIRST_HELLO_S
         self._port_note: str | None = None
-        self._offered: OfferedLinks[SerialLink] = OfferedLinks()
-        self._closed = False
 
     @classmethod
     def from_parameters(cls, parameters: str) -> Self:
         return cls(SerialParameters.parse(parameters))
 
-    async def start(self, instance_id: bytes) -> None:
-        if len(instance_id) != INSTANCE_ID_OCTETS:
-            raise ValueError(f"an instance id has {INSTANCE_ID_OCTETS} octets, not {len(instance_id)}")
-        if self._neighbors is not None or self._closed:
-            raise RuntimeError("a transport is started once")
-        self._neighbors = neighbors = Neighbors(instance_id, self._rng)
+    async def begin(self) -> None:
+        self._neighbors = neighbors = Neighbors(self.instance_id, self._rng)
         self._channel = channel = Channel(
             self._port,
             self.parameters,
@@ -84,43 +72,33 @@ class SerialTransport:
         if self.medium is not None:
             self.medium.begin()
             channel.add(self.medium)
-        self._tasks = [
-            watched(channel.run(), name="serial channel", broken=self._broken),
-            watched(self._keep(neighbors, channel), name="serial neighbors", broken=self._broken),
-        ]
+        self.work_on(channel.run(), name="channel", broken=self._broken)
+        self.work_on(self._keep(neighbors, channel), name="neighbors", broken=self._broken)
 
     def _broken(self, note: str) -> None:
         self._port_note = f"{self.parameters.port}: {note}"
 
-    async def next_link(self) -> SerialLink:
-        return await self._offered.next()
-
     def status(self) -> TransportStatus:
         here = f"{self.parameters.port}, {self.parameters.profile}, {self.parameters.baud} baud"
         notes = [self._port_note] if self._port_note else []
-        if self._port.is_open and not self._closed:
+        if self._port.is_open and not self.closed:
             notes += self._quality.notes()
         return TransportStatus(
             kind=self.kind,
-            listening=(here,) if self._port.is_open and not self._closed else (),
+            listening=(here,) if self._port.is_open and not self.closed else (),
             services=tuple(self._service(neighbor) for neighbor in self._neighbors or ()),
             notes=tuple(notes),
         )
 
     async def close(self) -> None:
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
-        self._offered.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.stop_work()
         if self._neighbors is not None and self._channel is not None:
-            self._channel.last_word(self._frame(EVERYBODY, Control(Kind.BYE, self._own_id())))
+            self._channel.last_word(self._frame(EVERYBODY, Control(Kind.BYE, self.instance_id)))
             for neighbor in self._neighbors:
-                self._link_over(neighbor, "the transport is closed")
+                self._link_over(neighbor, "the transport is closed", keep_inbox=False)
                 self._neighbors.forget(neighbor)
-        self._offered.clear()
         if self.medium is not None:
             self.medium.end()
         with contextlib.suppress(TimeoutError):
@@ -136,9 +114,9 @@ class SerialTransport:
         channel = self._running_channel()
         channel.reset()
         self._say(
-            EVERYBODY, Control(Kind.BYE, self._own_id())
+            EVERYBODY, Control(Kind.BYE, self.instance_id)
         )  # who linked to us before the port was lost should do it anew
-        self._say(EVERYBODY, Control(Kind.ASK, self._own_id()))
+        self._say(EVERYBODY, Control(Kind.ASK, self.instance_id))
         self._hello_pause_s = max(FIRST_HELLO_S, 10 * self._control_s())
         self._hello_at = self._now() + self._hello_pause_s
         self._woken.set()
@@ -147,7 +125,7 @@ class SerialTransport:
         self._port_note = f"{self.parameters.port}: {reason}; trying again"
         self._decoder.forget()
         for neighbor in self._neighbors or ():
-            self._link_over(neighbor, f"{self.parameters.port}: {reason}")
+            self._link_over(neighbor, f"{self.parameters.port}: {reason}", keep_inbox=False)
             if self._neighbors is not None:
                 self._neighbors.forget(neighbor)
 
@@ -155,7 +133,7 @@ class SerialTransport:
         self._running_channel().stir()
 
     def octets_arrived(self, octets: bytes) -> None:
-        if self._closed or self._neighbors is None:
+        if self.closed or self._neighbors is None:
             return
         damaged = self._decoder.damaged
         frames = self._decoder.feed(octets)
@@ -182,7 +160,7 @@ class SerialTransport:
         channel.remove(link)
         for frame in unsent:
             channel.say(frame)
-        self._say_to(link, Control(Kind.CLOSE, self._own_id(), link.nonce))
+        self._say_to(link, Control(Kind.CLOSE, self.instance_id, link.nonce))
         neighbor = self._neighbors.with_id(link.instance_id) if self._neighbors is not None else None
         if neighbor is not None and neighbor.link is link:
             self._back_off(neighbor, link)
@@ -232,7 +210,7 @@ class SerialTransport:
         elif control.kind is Kind.BYE:
             leaving = neighbors.with_id(control.instance_id)
             if leaving is not None:
-                self._link_over(leaving, "the other side left", keep_inbox=True)
+                self._link_over(leaving, "the other side left")
                 neighbors.forget(leaving)
             return
         neighbor = neighbors.heard(frame.sender, now)
@@ -246,7 +224,7 @@ class SerialTransport:
                     self._make_link(neighbor, control.nonce, initiator=True)
             case Kind.CLOSE if control.instance_id == neighbor.instance_id and neighbor.link is not None:
                 if control.nonce in {neighbor.link.nonce, ANY_LINK}:
-                    self._link_over(neighbor, "closed by the other side", keep_inbox=True)
+                    self._link_over(neighbor, "closed by the other side")
             case Kind.STOP if neighbor.link is not None:
                 neighbor.link.told_to_stop()
             case Kind.GO if neighbor.link is not None:
@@ -254,9 +232,9 @@ class SerialTransport:
 
     def _opened_there(self, neighbor: Neighbor, control: Control) -> None:
         if neighbor.link is None or neighbor.link.nonce != control.nonce:
-            self._link_over(neighbor, "the other side began anew", keep_inbox=True)
+            self._link_over(neighbor, "the other side began anew")
             self._make_link(neighbor, control.nonce, initiator=False)
-        self._say(neighbor.handle, Control(Kind.ACCEPT, self._own_id(), control.nonce))
+        self._say(neighbor.handle, Control(Kind.ACCEPT, self.instance_id, control.nonce))
 
     # links
 
@@ -275,9 +253,9 @@ class SerialTransport:
         neighbor.link, neighbor.opening, neighbor.tries = link, None, 0
         neighbor.state = ServiceState.LINKED
         self._running_channel().add(link)
-        self._offered.offer(link)
+        self.offer(link)
 
-    def _link_over(self, neighbor: Neighbor, reason: str, *, keep_inbox: bool = False) -> None:
+    def _link_over(self, neighbor: Neighbor, reason: str, *, keep_inbox: bool = True) -> None:
         link = neighbor.link
         if link is not None:
             self._running_channel().remove(link)
@@ -344,7 +322,7 @@ class SerialTransport:
         for neighbor in neighbors:
             silent_s = now - neighbor.heard_at
             if silent_s >= self.parameters.silence_s:
-                self._link_over(neighbor, f"nothing was heard for {silent_s:.0f} s", keep_inbox=True)
+                self._link_over(neighbor, f"nothing was heard for {silent_s:.0f} s")
                 neighbors.forget(neighbor)
                 self._hello_pause_s = max(FIRST_HELLO_S, 10 * self._control_s())
                 self._answer_soon(at_once=False)
@@ -393,10 +371,6 @@ class SerialTransport:
             state=neighbor.state,
             last_error="it is heard, but does not seem to hear us" if failed else None,
         )
-
-    def _own_id(self) -> bytes:
-        assert self._neighbors is not None
-        return self._neighbors.instance_id
 
     def _own_handle(self) -> int:
         assert self._neighbors is not None
