@@ -32,7 +32,18 @@ from p2pserver.config import Config
 class _Commands(click.Group):
     """Commands with a file of their own are imported when they are used: `run` starts without them."""
 
-    GROUPS = ("debug", "doctor", "login-qr", "media", "network", "room")
+    GROUPS = (
+        "backup",
+        "debug",
+        "doctor",
+        "login-qr",
+        "media",
+        "move",
+        "network",
+        "recovery-key",
+        "restore",
+        "room",
+    )
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *self.GROUPS])

@@ -21,6 +21,10 @@ from p2pserver.identifiers import KEY_ID, InvalidIdentifier, server_name_of
 KEY_FILE = "signing.key"
 DOMAIN_FILE = "domain"
 LOCK_FILE = "lock"
+RETIRED_FILE = "retired"
+"""There, once the node was moved to another device: it must not run here any more."""
+RESTORING_FOLDER = ".restoring"
+"""There, while a backup is being restored into the data folder."""
 SEED_OCTETS = 32
 
 
@@ -56,36 +60,87 @@ def load_identity(
     Raises: IdentityError, if the folder cannot be used, a file in it is damaged, or `domain` is not the one that the
     node was made with.
     """
-    key_file, domain_file = data_dir / KEY_FILE, data_dir / DOMAIN_FILE
+    key_file = data_dir / KEY_FILE
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_may_run(data_dir)
         if not key_file.exists():
             if (data_dir / "p2pserver.db").exists():
                 raise IdentityError(f"{key_file} is missing but the database is there: put the key back from a backup")
             seed = random_bytes(SEED_OCTETS)
-            if domain is not None:
-                _write_durably(domain_file, f"{domain}\n", mode=0o644)
-            else:
-                domain_file.unlink(missing_ok=True)
-            line = f"{KEY_ID} {base64.b64encode(seed).decode('ascii').rstrip('=')}\n"
-            _write_durably(key_file, line, mode=0o600)
+            write_identity(data_dir, seed, domain)
             return identity_of(seed, domain=domain, is_new=True)
-        seed = _parse_key(key_file)
-        made_with = domain_file.read_text(encoding="utf-8").strip() if domain_file.exists() else None
     except OSError as error:
         raise IdentityError(f"cannot use the data folder {data_dir}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise IdentityError(f"{domain_file} is damaged: put it back from a backup") from None
+    identity = identity_in(data_dir)
+    made_with = identity.server_name.partition(".")[2] or None
     if domain is not None and domain != made_with:
         was = f"{made_with!r}" if made_with else "none"
         raise IdentityError(
             f"--domain {domain!r} differs from the domain this node was made with ({was}); a name never changes: "
             "leave the option out, or start a new node with another --data-dir"
         )
+    return identity
+
+
+def identity_in(data_dir: Path) -> Identity:
+    """The identity that is kept in a data folder, whether or not the node may run there.
+
+    Raises: IdentityError, if there is none, or a file of it is damaged.
+    """
+    key_file, domain_file = data_dir / KEY_FILE, data_dir / DOMAIN_FILE
+    if not key_file.exists():
+        raise IdentityError(f"no node in {data_dir} yet: start one with `p2pserver run`, or name its --data-dir")
     try:
-        return identity_of(seed, domain=made_with)
+        seed = _parse_key(key_file)
+        domain = domain_file.read_text(encoding="utf-8").strip() if domain_file.exists() else None
+        return identity_of(seed, domain=domain)
+    except OSError as error:
+        raise IdentityError(f"cannot use the data folder {data_dir}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise IdentityError(f"{domain_file} is damaged: put it back from a backup") from None
     except InvalidIdentifier as error:
         raise IdentityError(f"{domain_file} is damaged ({error}): put it back from a backup") from None
+
+
+def write_identity(data_dir: Path, seed: bytes, domain: str | None) -> None:
+    """Keeps a key and a domain in a data folder that has none, durably; the key last. Raises: OSError."""
+    if domain is not None:
+        write_durably(data_dir / DOMAIN_FILE, f"{domain}\n", mode=0o644)
+    else:
+        (data_dir / DOMAIN_FILE).unlink(missing_ok=True)
+    line = f"{KEY_ID} {base64.b64encode(seed).decode('ascii').rstrip('=')}\n"
+    write_durably(data_dir / KEY_FILE, line, mode=0o600)
+
+
+def _check_may_run(data_dir: Path) -> None:
+    """Raises: IdentityError, where a node was moved away from, or has not wholly arrived."""
+    if (data_dir / RESTORING_FOLDER).exists():
+        raise IdentityError(f"a restore into {data_dir} did not finish: run `p2pserver restore` again")
+    if is_retired(data_dir):
+        raise IdentityError(
+            f"the node in {data_dir} was moved to another device and must not run here too: restore the file there, or,"
+            " if that was never done, take it back with `p2pserver move --cancel`"
+        )
+
+
+def is_retired(data_dir: Path) -> bool:
+    """Whether the node was moved away from here."""
+    return (data_dir / RETIRED_FILE).exists()
+
+
+def retire(data_dir: Path, *, now_ms: int) -> None:
+    """From now on no node runs here: this one goes on elsewhere. Raises: OSError."""
+    write_durably(data_dir / RETIRED_FILE, f"moved to another device at {now_ms} ms since 1970\n", mode=0o644)
+
+
+def cancel_retirement(data_dir: Path) -> bool:
+    """The node runs here again; False, if it was not moved away. Raises: OSError."""
+    if not is_retired(data_dir):
+        return False
+    (data_dir / RETIRED_FILE).unlink()
+    sync_folder(data_dir)
+    return True
 
 
 def _parse_key(path: Path) -> bytes:
@@ -99,7 +154,7 @@ def _parse_key(path: Path) -> bytes:
     return seed
 
 
-def _write_durably(path: Path, text: str, *, mode: int) -> None:
+def write_durably(path: Path, text: str, *, mode: int) -> None:
     """The file is there whole or not at all, also after a power cut."""
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)
@@ -109,8 +164,13 @@ def _write_durably(path: Path, text: str, *, mode: int) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes the names in a folder durable, where the system can do that."""
     with suppress(OSError):  # Windows does not open folders
-        folder = os.open(path.parent, os.O_RDONLY)
+        folder = os.open(path, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
