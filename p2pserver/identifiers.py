@@ -101,6 +101,15 @@ def split_identifier(identifier: str, sigil: str) -> tuple[str, str]:
     return local, server
 
 
+def is_alias(text: str) -> bool:
+    """Whether the text is a room alias."""
+    try:
+        split_identifier(text, "#")
+    except InvalidIdentifier:
+        return False
+    return True
+
+
 def server_of(user_id: str) -> str:
     """The server name in a user ID, an alias, an event ID of versions 1 and 2: what follows the first colon, or ""."""
     return user_id.partition(":")[2]

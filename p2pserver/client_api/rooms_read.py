@@ -111,7 +111,7 @@ async def get_joined_members(api: ClientApi, request: ApiRequest) -> dict[str, A
 
 def _shown_profile(member: Pdu) -> dict[str, Any]:
     fields = {"display_name": member.content.get("displayname"), "avatar_url": member.content.get("avatar_url")}
-    return {name: value if isinstance(value, str) else None for name, value in fields.items()}
+    return {name: value for name, value in fields.items() if isinstance(value, str)}
 
 
 @routes.route("GET", "/rooms/{room_id}/event/{event_id}")

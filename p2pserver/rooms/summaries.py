@@ -12,7 +12,7 @@ from typing import Any
 
 from p2pserver.errors import NotFound
 from p2pserver.events.pdu import Pdu
-from p2pserver.identifiers import is_room_id, is_server_name, is_user_id
+from p2pserver.identifiers import is_alias, is_room_id, is_server_name, is_user_id
 from p2pserver.rooms import reading
 from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.restricted import opening_rooms
@@ -44,6 +44,15 @@ _TEXT_CHARACTERS_MAX = 2_000
 """Of what another server says of a room: longer names and topics are cut."""
 _VIA_MAX = 10
 _ORDER_CHARACTERS_MAX = 50
+
+
+def _can_be(name: str, text: str) -> bool:
+    """Whether a text is of use in this field of a summary: clients take an address for one."""
+    if name == "avatar_url":
+        return text.startswith("mxc://")
+    if name == "canonical_alias":
+        return is_alias(text)
+    return text != ""
 
 
 def public_entry(tx: Tx, room_id: str) -> dict[str, Any]:
@@ -90,7 +99,7 @@ def summary_of(state: Callable[[str], Pdu | None], *, room_id: str, room_version
     }
     for event_type, key, name in _SHOWN:
         text = value(event_type, key)
-        if isinstance(text, str):
+        if isinstance(text, str) and _can_be(name, text):
             summary[name] = text
     opening = [] if rules is None else opening_rooms(rules.content)
     if opening:
@@ -164,7 +173,7 @@ def sane_summary(value: object) -> dict[str, Any] | None:
     }
     for name in _TEXTS:
         text = value.get(name)
-        if isinstance(text, str):
+        if isinstance(text, str) and _can_be(name, text):
             sane[name] = text[:_TEXT_CHARACTERS_MAX]
     if isinstance(opening, list):
         sane["allowed_room_ids"] = [each for each in opening[:CHILDREN_MAX] if is_room_id(each)]

@@ -23,7 +23,7 @@ from p2pserver.errors import MatrixError
 from p2pserver.http_api.routing import ApiResponse
 
 RECORD = Path(__file__).parent / "shown_by.json"
-NOT_ASKED = ("test_hostile_http", "test_endpoints", "sabotage")
+NOT_ASKED = ("test_hostile_http", "test_conformity", "test_endpoints", "sabotage")
 """Tests that ask for whatever there is."""
 
 _asked: dict[str, set[tuple[str, str]]] = defaultdict(set)

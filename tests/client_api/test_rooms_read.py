@@ -137,7 +137,7 @@ async def test_members_filters_and_point_in_time() -> None:
         await alice.put(f"/profile/{alice.user_id}/displayname", {"displayname": "A"})
         await set_state(alice, room_id, "m.room.member", {"membership": "join", "displayname": "A"}, alice.user_id)
         answer = await alice.get(at(room_id, "joined_members"))
-        assert answer["joined"] == {alice.user_id: {"display_name": "A", "avatar_url": None}}
+        assert answer["joined"] == {alice.user_id: {"display_name": "A"}}
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5, 1000])

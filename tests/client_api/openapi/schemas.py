@@ -82,7 +82,11 @@ def _validator(schema: str) -> Draft202012Validator:
 def faults(schema: dict[str, Any], value: Any) -> list[str]:
     """Where and how a value is not what the schema says; empty where it is."""
     found = _validator(json.dumps(schema)).iter_errors(value)
-    return [f"{error.json_path}: {error.message[:300]}" for error in found]
+    return [f"{error.json_path}: {_shortened(error.message)}" for error in found]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) < 300 else f"{text[:150]} … {text[-150:]}"
 
 
 def response_faults(operation: Operation, status: int, body: Any) -> list[str]:
