@@ -162,6 +162,13 @@ OPTIONS: tuple[Option, ...] = (
         help="Shows media stored from now on to whoever knows their address, as clients from before 2024 need.",
     ),
     Option(
+        name="app_service",
+        metavar="FILE",
+        default_text="none",
+        many=True,
+        help="The registration of an application service, a bridge or a bot, as for Synapse; may be repeated.",
+    ),
+    Option(
         name="support",
         metavar="@USER:SERVER|MAIL|URL",
         default_text="none",
@@ -211,6 +218,7 @@ class Config:
     media_slow_seconds: float = 60.0
     media_slow_types: tuple[str, ...] = ("*/*",)
     legacy_media: bool = False
+    app_services: tuple[Path, ...] = ()
     support: tuple[str, ...] = ()
     ready_file: Path | None = None
     log_level: str = "warning"
@@ -351,6 +359,8 @@ def _build(values: Mapping[str, Any], origins: Mapping[str, str]) -> Config:
             settings["listen_host"], settings["listen_port"] = split_address(value)
         elif name == "transport":
             settings["transports"] = _transports(tuple(value))
+        elif name == "app_service":
+            settings["app_services"] = tuple(Path(each).expanduser() for each in value)
         elif name == "support":
             settings[name] = _support(tuple(value))
         elif name in ("data_dir", "ready_file"):

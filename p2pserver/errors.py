@@ -6,7 +6,7 @@ an error response. What is wrong with a peer's event is not an exception but a `
     MatrixError
     ├── BadJson, NotJson, MissingParam, InvalidParam, TooLarge, ProfileTooLarge, KeyTooLarge
     ├── Forbidden, InviteBlocked, NotFound, Unrecognized, LimitExceeded
-    ├── MissingToken, UnknownToken, GuestAccessForbidden
+    ├── MissingToken, UnknownToken, UnknownDevice, GuestAccessForbidden
     ├── UserDeactivated, UserLocked, UserSuspended
     ├── UserInUse, InvalidUsername, Exclusive, RoomInUse, WeakPassword
     ├── IncompatibleRoomVersion, UnsupportedRoomVersion, BadState, UnableToAuthoriseJoin, UnableToGrantJoin
@@ -71,6 +71,10 @@ class ProfileTooLarge(MatrixError):
 
 class KeyTooLarge(MatrixError):
     errcode = "M_KEY_TOO_LARGE"
+
+
+class UnknownDevice(MatrixError):
+    errcode = "M_UNKNOWN_DEVICE"
 
 
 class Forbidden(MatrixError):

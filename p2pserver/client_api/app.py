@@ -25,7 +25,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from p2pserver.client_api.account_standing import answer_in_the_shadow, check_standing
-from p2pserver.client_api.authentication import authenticate
+from p2pserver.client_api.app_service_calls import AppServiceCalls
+from p2pserver.client_api.authentication import act_for, authenticate, token_in
 from p2pserver.client_api.interactive_auth import InteractiveAuth
 from p2pserver.client_api.join_progress import JoinProgress
 from p2pserver.client_api.joining import Joins, retry_pending_joins
@@ -39,6 +40,7 @@ from p2pserver.client_api.thumbnails import Thumbnails
 from p2pserver.errors import LimitExceeded, MatrixError
 from p2pserver.http_api.password_checks import PasswordChecks
 from p2pserver.http_api.routing import ApiRequest, ApiResponse, Match, Requester, Route, Router, parse_query
+from p2pserver.rooms.app_services import AppServices
 from p2pserver.rooms.departures import depart
 from p2pserver.rooms.live import LIVE_TOPIC, LiveChanges, Typing
 from p2pserver.rooms.media_library import MediaLibrary
@@ -96,6 +98,7 @@ class ClientApi:
         monotonic_s: Callable[[], float] = time.monotonic,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
         tell_join: Callable[[JoinProgress], None] = lambda progress: None,
+        app_services: AppServices | None = None,
     ) -> None:
         """`tell_join` hears of joins that take long, every few seconds."""
         self.database = database
@@ -105,6 +108,8 @@ class ClientApi:
         self.remote_media = remote_media
         self.thumbnails = Thumbnails(media)
         self.config = config
+        self.app_services = app_services or AppServices()
+        self.app_service_calls = AppServiceCalls()
         self.wall_ms = wall_ms
         self.random_bytes = random_bytes
         self.rate_limits = RateLimits(monotonic_s, enabled=config.rate_limits)
@@ -141,6 +146,7 @@ class ClientApi:
 
     def start(self) -> None:
         """Goes on with what the last run of the node left undone. Call inside the event loop."""
+        from p2pserver.client_api.app_service_delivery import tell_app_services
         from p2pserver.client_api.delayed_events import send_delayed_events
         from p2pserver.client_api.profiles import spread_profiles
         from p2pserver.client_api.pushers import push_notifications
@@ -150,6 +156,7 @@ class ClientApi:
         self.spawn(retry_pending_joins(self), name="retry-joins")
         self.spawn(send_delayed_events(self), name="send-delayed-events")
         self.spawn(push_notifications(self), name="push-notifications")
+        tell_app_services(self)
 
     def spawn(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
         """Runs `work` beside the requests; `close` cancels it. What it raises is logged."""
@@ -187,6 +194,7 @@ class ClientApi:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.joins.close()
+        await self.app_service_calls.close()
 
     async def run_handler(self, match: Match, request: ApiRequest, receive: Receive) -> Any:
         """The handler's answer.
@@ -271,13 +279,17 @@ class _Application:
     async def _handle(self, request: Request, body: RequestBody) -> Any:
         match = self._router.match(request.method, _raw_path(request.scope))
         query = parse_query(request.scope["query_string"])
-        owner = await authenticate(
-            self._api.database, match.route.auth, request.headers, query, now_ms=self._api.wall_ms()
-        )
+        token = token_in(request.headers, query)
+        service = None if token is None else self._api.app_services.by_token(token)
+        if service is None:
+            owner = await authenticate(self._api.database, match.route.auth, token, now_ms=self._api.wall_ms())
+        else:
+            owner = await act_for(self._api.database, match.route.auth, service, query)
         await check_standing(self._api, owner, match)
         remote_address = request.client.host if request.client is not None else ""
         who, own_rate = (remote_address, None) if owner is None else (owner.user_id, owner.rate)
-        self._api.rate_limits.take(match.route.pace, who, own_rate)
+        if service is None or (service.rate_limited and who != service.sender):
+            self._api.rate_limits.take(match.route.pace, who, own_rate)
         requester = None
         if owner is not None:
             requester = Requester(
@@ -295,6 +307,7 @@ class _Application:
             remote_address=remote_address,
             base_url=_base_url(request),
             headers=request.headers,
+            app_service=service,
             parts=body.parts() if match.route.streams else None,
         )
         if owner is not None and owner.shadow_banned:

@@ -10,12 +10,12 @@ from typing import Any
 
 from p2pserver.client_api.app import ClientApi
 from p2pserver.client_api.room_access import require_joined, view_of
-from p2pserver.client_api.room_aliases import check_alias, put_alias, resolve_alias
+from p2pserver.client_api.room_aliases import check_alias, check_is_free_alias, put_alias, resolve_alias
 from p2pserver.errors import BadJson, Forbidden, InvalidParam, MatrixError, NotFound
-from p2pserver.http_api.body_fields import optional_object, optional_string, required_string
+from p2pserver.http_api.body_fields import optional_boolean, optional_object, optional_string, required_string
 from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.identifiers import is_room_id, is_server_name, server_of
-from p2pserver.rooms.published_rooms import published_rooms
+from p2pserver.rooms.published_rooms import Network, published_rooms
 from p2pserver.rooms.summaries import as_public_entry, sane_summary
 from p2pserver.store import aliases
 from p2pserver.store.rooms import room
@@ -40,6 +40,7 @@ async def set_alias(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     check_alias(name)
     if server_of(name) != api.server_name:
         raise InvalidParam("the alias is of another server")
+    check_is_free_alias(api, name, request.app_service)
     room_id = required_string(request.body, "room_id")
     if not is_room_id(room_id):
         raise InvalidParam("room_id is not a room ID")
@@ -54,15 +55,16 @@ async def set_alias(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
 
 @routes.route("DELETE", "/directory/room/{alias}")
 async def delete_alias(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
-    """Who made the alias may delete it, and who may set the room's canonical alias."""
-    name, user_id = request.params["alias"], request.requester.user_id
+    """Who made the alias may delete it, and who may set the room's canonical alias; services their own."""
+    name, user_id, service = request.params["alias"], request.requester.user_id, request.app_service
     check_alias(name)
+    check_is_free_alias(api, name, service)
 
     def unit(tx: Tx) -> None:
         found = aliases.alias(tx, name)
         if found is None:
             raise NotFound(f"there is no alias {name}")
-        if user_id != found.creator:
+        if user_id != found.creator and not (service is not None and service.owns_alias(name)):
             _require_directory_power(api, tx, user_id, found.room_id)
         aliases.delete_alias(tx, name)
 
@@ -121,7 +123,9 @@ def _require_directory_power(api: ClientApi, tx: Tx, user_id: str, room_id: str)
 @routes.route("GET", "/publicRooms", auth="none")
 async def get_public_rooms(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     limit = request.query_integer("limit", default=PUBLIC_ROOMS_MAX, most=PUBLIC_ROOMS_MAX)
-    return await _public_rooms(api, request, limit=limit, since=request.query.get("since"), search=None, types=None)
+    return await _public_rooms(
+        api, request, limit=limit, since=request.query.get("since"), search=None, types=None, network=None
+    )
 
 
 @routes.route("POST", "/publicRooms")
@@ -142,7 +146,26 @@ async def search_public_rooms(api: ClientApi, request: ApiRequest) -> dict[str, 
         since=optional_string(request.body, "since"),
         search=optional_string(chosen, "generic_search_term"),
         types=types,
+        network=_network_of(api, request.body),
     )
+
+
+def _network_of(api: ClientApi, body: dict[str, Any]) -> Network | None:
+    """Of which networks the list is to be: `include_all_networks`, or one by its `third_party_instance_id`.
+
+    Raises: BadJson, InvalidParam.
+    """
+    instance = optional_string(body, "third_party_instance_id")
+    if optional_boolean(body, "include_all_networks"):
+        if instance is not None:
+            raise InvalidParam("`include_all_networks` and `third_party_instance_id` do not go together")
+        return Network(None)
+    if instance is None:
+        return None
+    service_id, bar, network_id = instance.partition("|")
+    if not bar or all(service.service_id != service_id for service in api.app_services.all):
+        raise InvalidParam("there is no such network")
+    return Network((service_id, network_id))
 
 
 async def _public_rooms(
@@ -153,8 +176,11 @@ async def _public_rooms(
     since: str | None,
     search: str | None,
     types: list[str | None] | None,
+    network: Network | None,
 ) -> dict[str, Any]:
     """One page of the list, the largest rooms first. Without `server`, of this node and of those connected now.
+
+    Of `network`, which only this node knows, the rooms that its application service lists.
 
     Raises: InvalidParam; PeerUnreachable, if it is `server` that is asked for and cannot be asked.
     """
@@ -168,9 +194,13 @@ async def _public_rooms(
         question["search"] = search
     found: dict[str, dict[str, Any]] = {}
     if server is None or server == api.server_name:
-        for entry in await api.database.read(lambda tx: published_rooms(tx, search=search, limit=PUBLIC_ROOMS_MAX)):
+        for entry in await api.database.read(
+            lambda tx: published_rooms(tx, search=search, limit=PUBLIC_ROOMS_MAX, network=network)
+        ):
             found[entry["room_id"]] = entry
-    if server is None:
+    if network is not None and network.instance is not None:
+        asked = []
+    elif server is None:
         asked = [_ask(api, name, question) for name in api.remote.connected()[:NEIGHBORS_MAX]]
     else:
         asked = [] if server == api.server_name else [_rooms_of(api, server, question)]

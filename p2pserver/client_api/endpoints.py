@@ -7,6 +7,7 @@ from types import ModuleType
 
 from p2pserver.client_api import (
     account,
+    app_services,
     content,
     cross_signing,
     dehydrated_devices,
@@ -42,6 +43,7 @@ from p2pserver.client_api import (
     space_hierarchy,
     sync,
     third_party_ids,
+    third_party_networks,
     user_data,
     user_directory,
     versions,
@@ -85,6 +87,8 @@ MODULES: tuple[ModuleType, ...] = (
     reports,
     event_by_time,
     third_party_ids,
+    third_party_networks,
+    app_services,
     old_sync,
     search,
     delayed_events,

@@ -41,6 +41,8 @@ CLAIMS_PER_QUESTION = 50
 async def upload(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`POST /keys/upload`; the answer counts one-time keys, also if none were sent."""
     requester = request.requester
+    if not requester.device_id:
+        raise InvalidParam("an application service says by device_id whose keys these are")
     device_keys = request.body.get("device_keys")
     if device_keys is not None:
         check_device_keys(device_keys, requester.user_id, requester.device_id)

@@ -7,20 +7,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
+from p2pserver.client_api.authentication import token_in
 from p2pserver.client_api.versions import well_known
 from p2pserver.errors import (
     BadJson,
+    Exclusive,
     Forbidden,
     InvalidParam,
     MatrixError,
+    MissingToken,
     UnknownToken,
     UserDeactivated,
     UserLocked,
 )
 from p2pserver.http_api.body_fields import optional_boolean, optional_string, required_string
 from p2pserver.http_api.routing import ApiRequest, Routes
+from p2pserver.rooms.app_services import AppService
 from p2pserver.store.account_status import account_status
-from p2pserver.store.accounts import password_hash_of
+from p2pserver.store.accounts import password_hash_of, user_exists
 from p2pserver.store.devices import delete_device, log_in_device, log_out_everywhere
 from p2pserver.store.tokens import add_short_lived_token, delete_tokens, refresh, take_login_token
 from p2pserver.store.tx import Tx
@@ -29,6 +33,7 @@ routes = Routes()
 
 PASSWORD = "m.login.password"  # noqa: S105  # the name of a stage
 LOGIN_TOKEN = "m.login.token"  # noqa: S105
+APP_SERVICE = "m.login.application_service"
 LOGIN_TOKEN_MS = 2 * 60 * 1000
 DEVICE_ID_CHARACTERS_MAX = 255
 DISPLAY_NAME_CHARACTERS_MAX = 256
@@ -37,18 +42,21 @@ DISPLAY_NAME_CHARACTERS_MAX = 256
 @routes.route("GET", "/login", auth="none")
 async def login_flows(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`GET /login`."""
-    return {"flows": [{"type": PASSWORD}, {"type": LOGIN_TOKEN, "get_login_token": True}]}
+    flows: list[dict[str, Any]] = [{"type": PASSWORD}, {"type": LOGIN_TOKEN, "get_login_token": True}]
+    return {"flows": [*flows, *([{"type": APP_SERVICE}] if api.app_services.all else [])]}
 
 
 @routes.route("POST", "/login", auth="none", pace="login")
 async def login(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
-    """`POST /login` with a password, or with a token that another device of the user asked for."""
+    """`POST /login` with a password, with a token that another device of the user asked for, or by his service."""
     kind = required_string(request.body, "type")
-    if kind not in (PASSWORD, LOGIN_TOKEN):
+    if kind not in (PASSWORD, LOGIN_TOKEN, APP_SERVICE):
         raise MatrixError("this login type is not offered")
     device = Device.asked_for(request)
     if kind == LOGIN_TOKEN:
         return await _log_in_by_token(api, request, device)
+    if kind == APP_SERVICE:
+        return await _log_in_by_service(api, request, device)
     password = required_string(request.body, "password")
     user_id = user_of(api, request.body)
     await check_password(api, user_id, password)
@@ -70,6 +78,29 @@ async def _log_in_by_token(api: ClientApi, request: ApiRequest, device: Device) 
     if answer is None:
         raise Forbidden("this login token is not known, was used or has expired")
     return answer | {"well_known": well_known(request)}
+
+
+async def _log_in_by_service(api: ClientApi, request: ApiRequest, device: Device) -> dict[str, Any]:
+    """A device for one of the users of the application service that asks."""
+    service, user_id = service_of(request), user_of(api, request.body)
+    if not service.may_act_as(user_id):
+        raise Exclusive("the user is not in the namespaces of this application service")
+
+    def unit(tx: Tx) -> dict[str, Any]:
+        if not user_exists(tx, user_id):
+            raise Forbidden("there is no such user")
+        return log_in(api, tx, request, user_id, device)
+
+    return await api.database.write(unit) | {"well_known": well_known(request)}
+
+
+def service_of(request: ApiRequest) -> AppService:
+    """The application service that asks. Raises: MissingToken, UnknownToken."""
+    if request.app_service is not None:
+        return request.app_service
+    if token_in(request.headers, request.query_lists) is None:
+        raise MissingToken("an application service shows its token")
+    raise UnknownToken("this is no token of an application service", soft_logout=False)
 
 
 def user_of(api: ClientApi, body: dict[str, Any]) -> str:
@@ -113,8 +144,12 @@ async def check_password(api: ClientApi, user_id: str, password: str) -> None:
 async def require_password(api: ClientApi, request: ApiRequest) -> None:
     """Asks for the requester's password by user-interactive authentication.
 
+    An application service vouches for its users.
+
     Raises: InteractiveAuthRequired, until the request carries it; LimitExceeded.
     """
+    if request.app_service is not None:
+        return
 
     async def check(auth: dict[str, Any]) -> None:
         if ("identifier" in auth or "user" in auth) and user_of(api, auth) != request.requester.user_id:
@@ -240,4 +275,6 @@ async def logout_all(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
 @routes.route("GET", "/account/whoami")
 async def whoami(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`GET /account/whoami`."""
-    return {"user_id": request.requester.user_id, "device_id": request.requester.device_id, "is_guest": False}
+    requester = request.requester
+    device = {"device_id": requester.device_id} if requester.device_id else {}
+    return {"user_id": requester.user_id, **device, "is_guest": False}

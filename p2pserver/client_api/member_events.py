@@ -26,7 +26,14 @@ MEMBERSHIPS = ("join", "invite", "knock", "leave", "ban")
 
 
 def send_member_event(
-    api: ClientApi, tx: Tx, *, room_id: str, sender: str, target: str, content: Mapping[str, Any]
+    api: ClientApi,
+    tx: Tx,
+    *,
+    room_id: str,
+    sender: str,
+    target: str,
+    content: Mapping[str, Any],
+    ts_ms: int | None = None,
 ) -> Pdu:
     """Sends a member event of a room that this node is in. An invite goes to the invited server as well.
 
@@ -43,7 +50,13 @@ def send_member_event(
     if target == sender and membership == "join":
         content = _with_authorizing_user(api, tx, room_id, sender, content)
     event = api.rooms.send(
-        tx, room_id=room_id, sender=sender, event_type="m.room.member", state_key=target, content=dict(content)
+        tx,
+        room_id=room_id,
+        sender=sender,
+        event_type="m.room.member",
+        state_key=target,
+        content=dict(content),
+        ts_ms=ts_ms,
     )
     if membership == "invite" and server_of(target) != api.server_name:
         queue_invite(tx, server_of(target), room_id, api.rooms.invite_payload(tx, event.event_id))

@@ -7,11 +7,13 @@ import hmac
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
-from p2pserver.client_api.login import Device, log_in
+from p2pserver.client_api.login import APP_SERVICE, Device, log_in, service_of
 from p2pserver.errors import Exclusive, Forbidden, GuestAccessForbidden, InvalidParam, MissingParam, UserInUse
 from p2pserver.http_api.body_fields import optional_boolean, optional_string, required_string
 from p2pserver.http_api.routing import ApiRequest, Routes
+from p2pserver.rooms.app_services import AppService
 from p2pserver.store.accounts import NOTICES_LOCALPART, check_new_user_id, is_name_taken, register_user
+from p2pserver.store.app_services import note_registered_by
 from p2pserver.store.registration_tokens import registration_token, use_registration_token
 from p2pserver.store.tx import Tx
 
@@ -27,13 +29,15 @@ async def available(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     if "username" not in request.query:
         raise MissingParam("query parameter 'username' is missing")
     user_id = f"@{request.query['username'].lower()}:{api.server_name}"
-    await api.database.read(lambda tx: _check_available(tx, user_id))
+    await api.database.read(lambda tx: _check_available(api, tx, user_id))
     return {"available": True}
 
 
-def _check_available(tx: Tx, user_id: str) -> None:
-    """Raises: InvalidUsername; Exclusive, for the names that the node itself uses; UserInUse."""
+def _check_available(api: ClientApi, tx: Tx, user_id: str, *, by: AppService | None = None) -> None:
+    """Raises: InvalidUsername; Exclusive, for the names of the node itself and of other services; UserInUse."""
     check_new_user_id(user_id)
+    if api.app_services.is_taken_user(user_id, by=by):
+        raise Exclusive("this user name belongs to an application service")
     if user_id.startswith(f"@{NOTICES_LOCALPART}:"):
         raise Exclusive("this user name belongs to the node itself")
     if is_name_taken(tx, user_id):
@@ -71,6 +75,8 @@ async def register(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
         raise GuestAccessForbidden("this node has no guests")
     if kind != "user":
         raise InvalidParam("`kind` is neither user nor guest")
+    if request.body.get("type") == APP_SERVICE:
+        return await _register_by_service(api, request)
     if api.config.registration == "closed":
         raise Forbidden("registration is closed; ask who runs this node")
     body = request.body
@@ -81,7 +87,7 @@ async def register(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     if username is None:
         username = "user" + base64.b32encode(api.random_bytes(5)).decode().lower()
     user_id = f"@{username.lower()}:{api.server_name}"
-    await api.database.read(lambda tx: _check_available(tx, user_id))
+    await api.database.read(lambda tx: _check_available(api, tx, user_id))
     token: str | None = None
 
     async def check(auth: dict[str, Any]) -> None:
@@ -103,6 +109,26 @@ async def register(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
         if by_operator is not None and not use_registration_token(tx, by_operator, now_ms=now_ms):
             raise Forbidden("this registration token is used up or has expired")
         register_user(tx, user_id, password_hash, created_ms=now_ms)
+        if inhibit_login:
+            return {"user_id": user_id, "home_server": api.server_name}
+        return log_in(api, tx, request, user_id, device)
+
+    return await api.database.write(unit)
+
+
+async def _register_by_service(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """A user of the application service that asks, in every mode of registration; he has no password."""
+    service = service_of(request)
+    user_id = f"@{required_string(request.body, 'username').lower()}:{api.server_name}"
+    inhibit_login = optional_boolean(request.body, "inhibit_login")
+    device = Device.asked_for(request)
+    if not service.may_act_as(user_id):
+        raise Exclusive("this user name is not in the namespaces of the application service")
+
+    def unit(tx: Tx) -> dict[str, Any]:
+        _check_available(api, tx, user_id, by=service)
+        register_user(tx, user_id, None, created_ms=api.wall_ms())
+        note_registered_by(tx, user_id, service.service_id)
         if inhibit_login:
             return {"user_id": user_id, "home_server": api.server_name}
         return log_in(api, tx, request, user_id, device)

@@ -5,13 +5,16 @@ Source: client-server API, "Room aliases"; server-server API, `query/directory`.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
-from p2pserver.errors import AliasInUse, BadAlias, InvalidParam, NotFound, PeerUnreachable
+from p2pserver.client_api.app_service_calls import CallFailed
+from p2pserver.errors import AliasInUse, BadAlias, Exclusive, InvalidParam, NotFound, PeerUnreachable
 from p2pserver.identifiers import InvalidIdentifier, is_room_id, is_server_name, server_of, split_identifier
+from p2pserver.rooms.app_services import AppService
 from p2pserver.store.aliases import alias, insert_alias
 from p2pserver.store.tx import Tx
 
@@ -40,6 +43,22 @@ def local_alias(tx: Tx, name: str) -> str | None:
     return None if found is None else found.room_id
 
 
+async def ask_for_alias(api: ClientApi, name: str) -> bool:
+    """Whether an application service in whose namespaces the alias is has just made a room for it."""
+    for service in api.app_services.all:
+        if service.url is not None and service.has_alias(name):
+            with contextlib.suppress(CallFailed):
+                if await api.app_service_calls.knows_alias(service, name):
+                    return True
+    return False
+
+
+def check_is_free_alias(api: ClientApi, name: str, service: AppService | None) -> None:
+    """Raises: Exclusive, if the alias belongs to another application service than the one that asks."""
+    if api.app_services.is_taken_alias(name, by=service):
+        raise Exclusive("this alias belongs to an application service")
+
+
 def put_alias(tx: Tx, name: str, room_id: str, creator: str) -> None:
     """Raises: AliasInUse."""
     if alias(tx, name) is not None:
@@ -63,6 +82,8 @@ async def resolve_alias(api: ClientApi, name: str) -> ResolvedAlias:
             return ResolvedAlias(room_id, sorted(api.rooms.member_servers(tx, room_id) | {api.server_name}))
 
         found = await api.database.read(look_up)
+        if found is None and await ask_for_alias(api, name):
+            found = await api.database.read(look_up)
         if found is None:
             raise NotFound(f"there is no alias {name}")
         return found

@@ -9,7 +9,7 @@ from typing import Any
 
 from p2pserver.client_api.app import ClientApi
 from p2pserver.client_api.member_events import profile_content, send_member_event
-from p2pserver.client_api.room_aliases import check_alias, local_alias, put_alias
+from p2pserver.client_api.room_aliases import check_alias, check_is_free_alias, local_alias, put_alias
 from p2pserver.client_api.room_presets import RoomRequest
 from p2pserver.errors import Forbidden, InvalidRoomState, RoomInUse
 from p2pserver.http_api.routing import ApiRequest, Routes
@@ -27,6 +27,7 @@ async def create_room(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     if wanted.alias_localpart is not None:
         alias = f"#{wanted.alias_localpart}:{api.server_name}"
         check_alias(alias)
+        check_is_free_alias(api, alias, request.app_service)
 
     def unit(tx: Tx) -> str:
         if alias is not None and local_alias(tx, alias) is not None:

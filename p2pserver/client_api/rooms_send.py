@@ -36,9 +36,17 @@ async def send_event(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
         path = transaction_path("rooms", room_id, "send_delayed", event_type, txn_id)
         return await schedule_event(api, request, delay_ms, event_type, None, request.body, path)
 
+    ts_ms = _massaged_ts(request)
+
     def act(tx: Tx) -> str:
         return send_message(
-            api, tx, user_id=requester.user_id, room_id=room_id, event_type=event_type, content=request.body
+            api,
+            tx,
+            user_id=requester.user_id,
+            room_id=room_id,
+            event_type=event_type,
+            content=request.body,
+            ts_ms=ts_ms,
         )
 
     answer = await _once(api, requester, path, act)
@@ -57,8 +65,10 @@ async def redact_event(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     path = transaction_path("rooms", room_id, "redact", event_id, txn_id)
     kinds = optional_list(request.body, WITH_RELATIONS)
 
+    ts_ms = _massaged_ts(request)
+
     def act(tx: Tx) -> str:
-        redaction_id = redact(api, tx, requester.user_id, room_id, content)
+        redaction_id = redact(api, tx, requester.user_id, room_id, content, ts_ms=ts_ms)
         if kinds:
             redact_related(api, tx, requester.user_id, event_id, content, kinds)
         return redaction_id
@@ -77,6 +87,8 @@ async def send_state(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     if delay_ms is not None:
         return await schedule_event(api, request, delay_ms, event_type, state_key, request.body, None)
 
+    ts_ms = _massaged_ts(request)
+
     def unit(tx: Tx) -> dict[str, Any]:
         event_id = sending.send_state(
             api,
@@ -86,10 +98,21 @@ async def send_state(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
             event_type=event_type,
             state_key=state_key,
             content=request.body,
+            ts_ms=ts_ms,
         )
         return {"event_id": event_id}
 
     return await api.database.write(unit)
+
+
+def _massaged_ts(request: ApiRequest) -> int | None:
+    """The timestamp that an application service gives to an event; from others the parameter is ignored.
+
+    Raises: InvalidParam. Source: application service API, "Timestamp massaging".
+    """
+    if request.app_service is None or "ts" not in request.query:
+        return None
+    return request.query_integer("ts", default=None)
 
 
 async def _once(api: ClientApi, requester: Requester, path: str, act: Callable[[Tx], str]) -> dict[str, Any]:

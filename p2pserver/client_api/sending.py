@@ -23,35 +23,63 @@ RELATED_REDACTED_MAX = 200
 
 
 def send_message(
-    api: ClientApi, tx: Tx, *, user_id: str, room_id: str, event_type: str, content: dict[str, Any]
+    api: ClientApi,
+    tx: Tx,
+    *,
+    user_id: str,
+    room_id: str,
+    event_type: str,
+    content: dict[str, Any],
+    ts_ms: int | None = None,
 ) -> str:
     """Sends an event that is no state and returns its ID; a redaction names its target in `content`.
+
+    `ts_ms`: its timestamp, as an application service may give it.
 
     Raises: Forbidden, InvalidParam, NotFound, BadJson, TooLarge.
     """
     if event_type == "m.room.redaction":
-        return redact(api, tx, user_id, room_id, content)
+        return redact(api, tx, user_id, room_id, content, ts_ms=ts_ms)
     require_joined(tx, user_id, room_id)
-    return api.rooms.send(tx, room_id=room_id, sender=user_id, event_type=event_type, content=content).event_id
+    event = api.rooms.send(tx, room_id=room_id, sender=user_id, event_type=event_type, content=content, ts_ms=ts_ms)
+    return event.event_id
 
 
 def send_state(
-    api: ClientApi, tx: Tx, *, user_id: str, room_id: str, event_type: str, state_key: str, content: dict[str, Any]
+    api: ClientApi,
+    tx: Tx,
+    *,
+    user_id: str,
+    room_id: str,
+    event_type: str,
+    state_key: str,
+    content: dict[str, Any],
+    ts_ms: int | None = None,
 ) -> str:
     """Sends a state event and returns its ID. Raises: Forbidden, InvalidParam, BadAlias, BadJson, TooLarge."""
     if event_type == "m.room.member":
-        member = send_member_event(api, tx, room_id=room_id, sender=user_id, target=state_key, content=content)
+        member = send_member_event(
+            api, tx, room_id=room_id, sender=user_id, target=state_key, content=content, ts_ms=ts_ms
+        )
         return member.event_id
     require_joined(tx, user_id, room_id)
     if event_type == "m.room.canonical_alias":
         check_canonical_alias(api, tx, room_id, content)
     event = api.rooms.send(
-        tx, room_id=room_id, sender=user_id, event_type=event_type, state_key=state_key, content=content
+        tx,
+        room_id=room_id,
+        sender=user_id,
+        event_type=event_type,
+        state_key=state_key,
+        content=content,
+        ts_ms=ts_ms,
     )
     return event.event_id
 
 
-def redact(api: ClientApi, tx: Tx, user_id: str, room_id: str, body: Mapping[str, Any]) -> str:
+def redact(
+    api: ClientApi, tx: Tx, user_id: str, room_id: str, body: Mapping[str, Any], *, ts_ms: int | None = None
+) -> str:
     """Redacts an event that is held here, if the user sent it or may redact others' events.
 
     Raises: InvalidParam, NotFound, Forbidden.
@@ -67,6 +95,7 @@ def redact(api: ClientApi, tx: Tx, user_id: str, room_id: str, body: Mapping[str
         event_type="m.room.redaction",
         content={key: value for key, value in body.items() if key != "redacts"},
         redacts=target_id,
+        ts_ms=ts_ms,
     )
     return event.event_id
 

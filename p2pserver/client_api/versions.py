@@ -25,6 +25,7 @@ UNSTABLE_FEATURES = {
     "uk.half-shot.msc2666.query_mutual_rooms": True,
     "uk.half-shot.msc2666.query_mutual_rooms.stable": True,
     "uk.timedout.msc4323": True,
+    "fi.mau.msc2659.stable": True,
     "uk.tcpip.msc4133": True,
     "uk.tcpip.msc4133.stable": True,
 }
@@ -87,10 +88,4 @@ async def capabilities(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
 @routes.route("GET", "/voip/turnServer")
 async def turn_server(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`GET /voip/turnServer`: none."""
-    return {}
-
-
-@routes.route("GET", "/thirdparty/protocols")
-async def third_party_protocols(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
-    """`GET /thirdparty/protocols`: no bridges."""
     return {}

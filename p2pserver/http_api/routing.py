@@ -20,6 +20,7 @@ from typing import Any, TypeAlias
 from urllib.parse import quote
 
 from p2pserver.errors import InvalidParam, MethodNotAllowed, MissingParam, Unrecognized
+from p2pserver.rooms.app_services import AppService
 
 QUERY_PARAMETERS_MAX = 100
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -49,6 +50,7 @@ class Requester:
 
     user_id: str
     device_id: str
+    """"": an application service acts for the user and names no device."""
     token_id: int
     admin: bool = False
 
@@ -73,6 +75,8 @@ class ApiRequest:
     """How the client reached this node: scheme and authority, no trailing slash."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """By lower-case name."""
+    app_service: AppService | None = None
+    """Whose `as_token` the request carries."""
     parts: AsyncIterator[bytes] | None = None
     """The octets of the body as they come, on a route that streams."""
     query: Mapping[str, str] = field(init=False)

@@ -25,6 +25,7 @@ from p2pserver.node.media_transfers import MediaTransfers
 from p2pserver.node.mesh import Mesh
 from p2pserver.node.peer_events import JoinUnderWay, PeerEvent
 from p2pserver.node.timers import NodeTimers
+from p2pserver.rooms.app_services import AppServices, is_to_come
 from p2pserver.rooms.media_library import MediaLibrary, MediaLimits
 from p2pserver.rooms.s2s import s2s_handlers
 from p2pserver.rooms.s2s_media import Tickets, media_handlers
@@ -64,10 +65,12 @@ class Node:
         tell: Callable[[PeerEvent], None] | None = None,
         timers: NodeTimers | None = None,
         media_files: MediaFiles | None = None,
+        app_services: AppServices | None = None,
     ) -> None:
         """`tell` hears of nodes that come and go, and of joins that take long. `media_files`: by default beside the
         database."""
         rng = rng or random.Random(random_bytes(16))
+        services = app_services or AppServices()
         self.config = config
         self.identity = identity
         self.database = database
@@ -79,7 +82,7 @@ class Node:
             clock=self.clock,
             wall_ms=wall_ms,
             rng=rng,
-            user_exists=user_exists,
+            user_exists=lambda tx, user_id: user_exists(tx, user_id) or is_to_come(tx, services, user_id),
         )
         self.media = MediaLibrary(
             database=database,
@@ -144,6 +147,7 @@ class Node:
             wall_ms=wall_ms,
             monotonic_s=monotonic_s,
             random_bytes=random_bytes,
+            app_services=services,
             tell_join=lambda progress: tell(_join_event(progress)) if tell is not None else None,
         )
         self.mesh.attend(

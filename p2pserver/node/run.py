@@ -13,10 +13,12 @@ from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 
 from p2pserver.config import Config, ConfigError
+from p2pserver.node.app_service_files import load_app_services
 from p2pserver.node.http import HttpServer, write_ready_file
 from p2pserver.node.identity import Identity, IdentityError, load_identity, locked
 from p2pserver.node.lines import device_addresses, line_of, lines_of_network, lines_of_transport, welcome
 from p2pserver.node.node import Node
+from p2pserver.rooms.app_services import AppServices
 from p2pserver.store.database import SqliteDatabase
 from p2pserver.store.tx import Tx
 from transports.contract import Transport, TransportFactory
@@ -38,11 +40,12 @@ async def run(config: Config, *, announce: Callable[[str], None], register: str)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     transports = [transport_of(text) for text in config.transports]
     identity = load_identity(config.data_dir, domain=config.domain)
+    app_services = load_app_services(config.app_services, identity.server_name)
     with locked(config.data_dir):
         database = await prepare_database(config, identity, keep_open=True)
         assert database is not None
         try:
-            return await _serve(config, identity, database, transports, announce, register)
+            return await _serve(config, identity, database, transports, app_services, announce, register)
         finally:
             await database.close()
 
@@ -108,6 +111,7 @@ async def _serve(
     identity: Identity,
     database: SqliteDatabase,
     transports: list[Transport],
+    app_services: AppServices,
     announce: Callable[[str], None],
     register: str,
 ) -> int:
@@ -120,6 +124,7 @@ async def _serve(
         identity=identity,
         database=database,
         transports=transports,
+        app_services=app_services,
         tell=lambda event: announce(line_of(event)),
     )
     http = HttpServer(node.asgi_app(), host=config.listen_host, port=config.listen_port)

@@ -101,6 +101,7 @@ def send_event(
     content: dict[str, Any],
     state_key: str | None,
     redacts: str | None,
+    ts_ms: int | None = None,
 ) -> Pdu:
     """Raises: NotFound (room), Forbidden, InvalidParam, BadJson, TooLarge."""
     check_is_local(context, sender)
@@ -123,6 +124,7 @@ def send_event(
         state_key=state_key,
         content=content,
         redacts=redacts,
+        ts_ms=ts_ms,
     )
 
 
@@ -136,6 +138,7 @@ def append(
     state_key: str | None,
     content: dict[str, Any],
     redacts: str | None = None,
+    ts_ms: int | None = None,
 ) -> Pdu:
     """Builds an event on the forward extremities, judges it as everybody will, keeps it and owes it to the others."""
     event = build_on_extremities(
@@ -147,6 +150,7 @@ def append(
         state_key=state_key,
         content=content,
         redacts=redacts,
+        ts_ms=ts_ms,
     )
     return keep_own(context, tx, room_of(tx, room_id), event)
 
@@ -161,6 +165,7 @@ def build_on_extremities(
     state_key: str | None,
     content: dict[str, Any],
     redacts: str | None = None,
+    ts_ms: int | None = None,
 ) -> Pdu:
     """The event that `append` would keep."""
     room = room_of(tx, room_id)
@@ -169,6 +174,8 @@ def build_on_extremities(
     before = state_after_parents(tx, room, facts)
     timestamps = [found.origin_server_ts for found in (events.pdu(tx, each) for each in parents) if found is not None]
     auth_events = auth_events_for(room.rules, before, sender, event_type, state_key, content)
+    if ts_ms is None:
+        ts_ms = context.clock.stamp(wall_ms=context.wall_ms(), parents_ts=timestamps)
     return build_event(
         rules=room.rules,
         room_id=room_id,
@@ -179,7 +186,7 @@ def build_on_extremities(
         prev_events=parents,
         auth_events=auth_events,
         depth=min(DEPTH_MAX, 1 + max(fact.depth for fact in facts.values())),
-        origin_server_ts=context.clock.stamp(wall_ms=context.wall_ms(), parents_ts=timestamps),
+        origin_server_ts=ts_ms,
         signer=context.signer,
         redacts=redacts,
         reference_hashes=reference_hashes(tx, room.rules, [*parents, *auth_events]),

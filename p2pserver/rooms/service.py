@@ -112,8 +112,12 @@ class Rooms:
         content: dict[str, Any],
         state_key: str | None = None,
         redacts: str | None = None,
+        ts_ms: int | None = None,
     ) -> Pdu:
-        """Builds an event on the forward extremities, authorizes and keeps it, and owes it to every member server."""
+        """Builds an event on the forward extremities, authorizes and keeps it, and owes it to every member server.
+
+        `ts_ms`: its timestamp, where that is not when it is sent.
+        """
         return sending.send_event(
             self.context,
             tx,
@@ -123,6 +127,7 @@ class Rooms:
             content=content,
             state_key=state_key,
             redacts=redacts,
+            ts_ms=ts_ms,
         )
 
     def invite_payload(self, tx: Tx, event_id: str) -> dict[str, Any]:

@@ -164,6 +164,7 @@ def _note_position(tx: Tx, user_id: str) -> int:
     )
     for mate in [user_id, *local_room_mates(tx, user_id)]:
         tx.notify(f"user:{mate}")
+    tx.notify("device_lists")
     return position
 
 

@@ -200,6 +200,7 @@ def keep_invite(tx: Tx, event: Pdu, *, user_id: str, room_state: Sequence[Pdu], 
             event.content.get("membership"),
         ),
     )
+    tx.notify("invites")
 
 
 def invite(tx: Tx, user_id: str, room_id: str) -> Invite | None:
@@ -229,6 +230,7 @@ def end_invite(tx: Tx, user_id: str, room_id: str, leave: Pdu) -> None:
         "UPDATE invites SET leave_event_id = ?, leave_raw = ? WHERE room_id = ? AND user_id = ?",
         (leave.event_id, encode_raw(leave.raw), room_id, user_id),
     )
+    tx.notify("invites")
 
 
 def has_ended(tx: Tx, user_id: str, room_id: str, event: Pdu) -> bool:

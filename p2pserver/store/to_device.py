@@ -41,6 +41,7 @@ def add_to_device(tx: Tx, user_id: str, device_id: str, message: dict[str, Any],
                 (user_id, device, tx.next_position(), text, len(text), int(stranger)),
             )
             tx.notify(f"user:{user_id}")
+            tx.notify("to_device")
 
 
 def _has_room(tx: Tx, user_id: str, device_id: str, octets: int, *, stranger: bool) -> bool:

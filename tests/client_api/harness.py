@@ -3,7 +3,7 @@
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +16,8 @@ from p2pserver.errors import NotFound, NotYetUploaded, PeerUnreachable
 from p2pserver.events.signing import SelfCertifyingKeys, Signer
 from p2pserver.identifiers import KEY_ID, server_name_of
 from p2pserver.meg.clock import HybridClock
+from p2pserver.node.app_service_files import registration_of
+from p2pserver.rooms.app_services import AppServices, is_to_come
 from p2pserver.rooms.media_library import MediaLibrary, MediaLimits
 from p2pserver.rooms.service import Rooms
 from p2pserver.store import accounts
@@ -170,8 +172,9 @@ async def running_node(
     disk: SimulatedDisk | None = None,
     remote: Any = None,
     media_limits: MediaLimits | None = None,
+    app_services: Sequence[dict[str, Any]] = (),
 ) -> AsyncIterator[Node]:
-    """A node on a simulated disk; give the same disk again for a restart."""
+    """A node on a simulated disk; give the same disk again for a restart. `app_services`: registrations."""
     rng = random.Random(seed)
     key = rng.randbytes(32)
     public_name = server_name_of(Signer("unnamed", KEY_ID, key).verify_key)
@@ -184,13 +187,14 @@ async def running_node(
         now_ms[0] += 1
         return now_ms[0]
 
+    services = AppServices(registration_of(each, public_name) for each in app_services)
     rooms = Rooms(
         signer=Signer(public_name, KEY_ID, key),
         keys=SelfCertifyingKeys(),
         clock=HybridClock(build_ms=NOW_MS, trusted=True),
         wall_ms=wall_ms,
         rng=rng,
-        user_exists=user_exists,
+        user_exists=lambda tx, user_id: user_exists(tx, user_id) or is_to_come(tx, services, user_id),
     )
     media = MediaLibrary(
         database=database,
@@ -210,6 +214,7 @@ async def running_node(
         config=config or ClientApiConfig(rate_limits=False),
         wall_ms=wall_ms,
         monotonic_s=lambda: clock_s[0],
+        app_services=services,
     )
     transport = httpx.ASGITransport(app=api.asgi_app(), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://node.test:8008") as http:
