@@ -60,8 +60,11 @@ def check_domain(domain: str) -> None:
 
 def public_key_of(server_name: str) -> bytes | None:
     """The 32-octet key that a self-certifying server name spells canonically, or None for any other name."""
-    if len(server_name) > SERVER_NAME_LENGTH_MAX:
-        return None
+    return _key_in(server_name) if len(server_name) <= SERVER_NAME_LENGTH_MAX else None
+
+
+@lru_cache(maxsize=4096)
+def _key_in(server_name: str) -> bytes | None:
     label, _, domain = server_name.partition(".")
     if not _LABEL.fullmatch(label):
         return None

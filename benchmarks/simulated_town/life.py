@@ -13,17 +13,17 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from benchmarks.simulated_town.lies import LIES, POWERFUL, Plot
 from benchmarks.simulated_town.outcome import FULL, Disagreement, Outcome, Scale, describe
-from benchmarks.simulated_town.people import DAY_S, HOUR_S, INDOORS, RIVER, Town, draw_times
+from benchmarks.simulated_town.people import DAY_S, HOUR_S, INDOORS, OUTDOORS, RIVER, Town, draw_times
 from p2pserver.events.signing import Signer
 from p2pserver.federation.limits import PeeringTimers
 from p2pserver.identifiers import KEY_ID
-from p2pserver.link import LinkTimers
+from p2pserver.link import timers_for
 from p2pserver.node.in_process_client import InProcessClient
 from p2pserver.node.shared_verdicts import SharedVerdicts
 from p2pserver.node.simulation import RequestFailed, RoomActions, Sabotage, SimulatedMesh
@@ -38,19 +38,21 @@ from transports.sim import LinkConditions, NetworkAcross, Seam, run_beside, run_
 
 T = TypeVar("T")
 
+SILENCE_S = 4 * HOUR_S
+"""After so long it is asked whether a silent link is still there, and whether rooms are still equal."""
 TIMERS = NodeTimers(
-    link=LinkTimers(
-        idle_ping_s=1_800,
-        dead_after_s=1_860,
+    link=replace(
+        timers_for(OUTDOORS.profile()),
+        idle_ping_s=SILENCE_S,
+        dead_after_s=SILENCE_S + 60,
         answer_s=60,
-        ack_delay_s=0.05,
         timeout_min_s=0.3,
         handshake_retry_s=0.5,
     ),
-    peering=PeeringTimers(compare_all_s=4 * HOUR_S, quiet_s=15, recheck_s=1, offer_s=(0.2, 1.5)),
+    peering=PeeringTimers(compare_all_s=SILENCE_S, quiet_s=15, recheck_s=1, offer_s=(0.2, 1.5)),
     blocks_s=DAY_S,
-    seen_s=HOUR_S,
-    media_s=HOUR_S,
+    seen_s=SILENCE_S,
+    media_s=DAY_S,
 )
 """Of a device on a battery: a silent link costs next to nothing, and says itself when it is down."""
 DOWN_AFTER_S = 20.0
@@ -489,12 +491,17 @@ class Life:
     async def come_together(self) -> None:
         """The last cut is over, nobody writes any more, people go on meeting."""
         held: dict[str, tuple[object, float]] = {}
+        looked_at: dict[str, int] = {}
         tick_s = self.ends_s
         while True:
             await self.look()
             for quarter in range(1, 5):
                 await self.until(tick_s + TICK_S * quarter / 4)
                 for name in self.honest_here:
+                    position = self.position(name)
+                    if looked_at.get(name) == position and quarter < 4:
+                        continue
+                    looked_at[name] = position
                     leaves = await self.leaves(name)
                     if name not in held or held[name][0] != leaves:
                         held[name] = (leaves, self.now_s)
@@ -520,6 +527,12 @@ class Life:
         """Of the honest nodes, of both banks."""
         here = [await self.mesh.digest(name, self.room_id) for name in self.honest_here]
         return [digest for digests in await self.of_all(here) for digest in digests]
+
+    def position(self, name: str) -> int:
+        """It is another one when there is a new event, unless that is history from before a join."""
+        database = self.mesh.nodes[name].database
+        assert database is not None
+        return database.position
 
     async def read(self, name: str, query: Callable[[Tx], Any]) -> Any:
         database = self.mesh.nodes[name].database

@@ -35,7 +35,6 @@ ACTIONS = ("restart", "send", "cancel")
 _ID_OCTETS = 24
 _LOOK_S = 60.0
 """The clock may be set: how often it is looked at while something waits."""
-_IDLE_S = 3600.0
 
 routes = Routes()
 
@@ -200,7 +199,7 @@ async def send_delayed_events(api: ClientApi) -> None:
         if left_ms is not None and left_ms <= 0:
             await api.database.write(lambda tx: send_next(api, tx))
             continue
-        wait_s = _IDLE_S if left_ms is None else min(left_ms / 1000, _LOOK_S)
+        wait_s = None if left_ms is None else min(left_ms / 1000, _LOOK_S)
         await api.database.wait([store.TOPIC], after=position, timeout_s=wait_s)
 
 

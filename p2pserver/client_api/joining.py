@@ -46,7 +46,6 @@ LOOK_S = 2.0
 """How often the connected servers are looked at while joins are pending."""
 AGAIN_S = 60.0
 """How soon a join is tried again while nobody new is connected."""
-IDLE_S = 3600.0
 
 _CONCLUSIVE = ("M_FORBIDDEN", "M_INCOMPATIBLE_ROOM_VERSION", "M_UNSUPPORTED_ROOM_VERSION")
 
@@ -145,7 +144,7 @@ async def retry_pending_joins(api: ClientApi) -> None:
         if not waiting:
             tried_s.clear()
             known = frozenset()
-            await api.database.wait([TOPIC], after=position, timeout_s=IDLE_S)
+            await api.database.wait([TOPIC], after=position, timeout_s=None)
             continue
         oldest_ms = api.wall_ms() - PENDING_MS_MAX
         if waiting[0].requested_ms < oldest_ms:

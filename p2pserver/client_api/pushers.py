@@ -36,7 +36,6 @@ ANSWER_OCTETS_MAX: Final = 64 * 1024
 AT_ONCE_MAX: Final = 8
 WAIT_FIRST_S, WAIT_MAX_S = 1.0, 3_600.0
 """After a failure, and at most: each wait is twice the one before."""
-LOOK_S: Final = 3_600.0
 NOTE_EVERY: Final = 1_000
 """Positions without anything to push after which the place of a pusher is written down."""
 GIVE_UP_S: Final = 24 * 3_600.0
@@ -172,7 +171,7 @@ class _Pushing:
                     for each in self._progress.values()
                     if each.failing_since is not None and not each.busy
                 ]
-                wait_s = LOOK_S if not waits else max(0.01, min(waits) - loop.time())
+                wait_s = None if not waits else max(0.01, min(waits) - loop.time())
                 await database.wait(topics, after=position, timeout_s=wait_s)
         finally:
             if self._http is not None:

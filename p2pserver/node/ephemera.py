@@ -41,7 +41,6 @@ SLOW_S: Final = 60.0
 NOTE_EVERY_S: Final = 30.0
 FULL_S: Final = 1.0
 """When the way to the peer is full, how long until it is tried again."""
-LOOK_S: Final = 24 * 3600.0
 
 Edu = dict[str, Any]
 
@@ -114,7 +113,7 @@ class Ephemera:
             if said and (reached < position or (is_fast and self._live.serial != serial)):
                 continue
             topics = ("receipts", connected_topic(server), *((LIVE_TOPIC,) if is_fast else ()))
-            wait_s = TYPING_AGAIN_S if fleeting.typing else LOOK_S
+            wait_s = TYPING_AGAIN_S if fleeting.typing else None
             if not await self._database.wait(topics, after=position, timeout_s=wait_s):
                 fleeting.again = True
 

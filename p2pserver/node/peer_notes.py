@@ -10,7 +10,6 @@ from p2pserver.store.database import Database
 from p2pserver.store.peers import note_links, peer_connected, peers_seen
 
 LINKS_NOTED_AFTER_S = 1.0
-OUTBOX_LOOK_S = 600.0
 
 
 class PeerNotes:
@@ -63,4 +62,4 @@ async def watch_outbox(database: Database, session: Session, server_name: str) -
         position = database.position
         session.peering.outbox_grew()
         session.wake()
-        await database.wait([f"peer:{server_name}"], after=position, timeout_s=OUTBOX_LOOK_S)
+        await database.wait([f"peer:{server_name}"], after=position, timeout_s=None)

@@ -46,8 +46,8 @@ class Database(Protocol):
     async def read(self, query: Callable[[Tx], T]) -> T:
         """Runs `query` on one consistent snapshot of committed data."""
 
-    async def wait(self, topics: Collection[str], *, after: int, timeout_s: float) -> bool:
-        """True as soon as one of `topics` was notified by a commit newer than `after`; False at the timeout."""
+    async def wait(self, topics: Collection[str], *, after: int, timeout_s: float | None) -> bool:
+        """True as soon as one of `topics` was notified by a commit newer than `after`; False at the timeout, if any."""
 
     def wake(self, topics: Collection[str]) -> None:
         """Lets those who wait for one of `topics` look again, though nothing was committed."""
@@ -114,10 +114,10 @@ class Wakeups:
                 if not future.done():
                     future.set_result(None)
 
-    async def wait(self, topics: Collection[str], after: int, timeout_s: float) -> bool:
+    async def wait(self, topics: Collection[str], after: int, timeout_s: float | None) -> bool:
         if any(self._last.get(topic, self._forgotten_until) > after for topic in topics):
             return True
-        if timeout_s <= 0:
+        if timeout_s is not None and timeout_s <= 0:
             return False
         future = asyncio.get_running_loop().create_future()
         for topic in topics:
@@ -213,7 +213,7 @@ class SqliteDatabase:
     async def read(self, query: Callable[[Tx], T]) -> T:
         return await self._reader.call(lambda conn: run_read(conn, self._reader_caches, query))
 
-    async def wait(self, topics: Collection[str], *, after: int, timeout_s: float) -> bool:
+    async def wait(self, topics: Collection[str], *, after: int, timeout_s: float | None) -> bool:
         return await self._wakeups.wait(topics, after, timeout_s)
 
     def wake(self, topics: Collection[str]) -> None:

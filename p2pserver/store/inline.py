@@ -83,7 +83,7 @@ class InlineDatabase:
             raise sqlite3.ProgrammingError("the database is closed")
         return run_read(self._conn, self._caches, query)
 
-    async def wait(self, topics: Collection[str], *, after: int, timeout_s: float) -> bool:
+    async def wait(self, topics: Collection[str], *, after: int, timeout_s: float | None) -> bool:
         return await self._wakeups.wait(topics, after, timeout_s)
 
     def wake(self, topics: Collection[str]) -> None:

@@ -22,7 +22,8 @@ class Tx:
     def __init__(self, conn: sqlite3.Connection, caches: dict[str, Any]) -> None:
         self.conn = conn
         self.caches = caches
-        self._position: int = conn.execute("SELECT position FROM stream").fetchone()[0]
+        self._position: int | None = None
+        """Read when it is first asked for: most reads never do."""
         self._callbacks: list[Callable[[], None]] = []
         self._topics: set[str] = set()
 
@@ -42,11 +43,13 @@ class Tx:
 
     def position(self) -> int:
         """The newest stream position: of the snapshot in a read, counting this commit's own in a write."""
+        if self._position is None:
+            self._position = self.conn.execute("SELECT position FROM stream").fetchone()[0]
         return self._position
 
     def next_position(self) -> int:
         """A stream position that nobody had before; it becomes visible with the commit, never earlier."""
-        self._position += 1
+        self._position = self.position() + 1
         return self._position
 
     def after_commit(self, callback: Callable[[], None]) -> None:
@@ -57,10 +60,10 @@ class Tx:
         """Wakes whoever waits for `topic`, once this unit is durable."""
         self._topics.add(topic)
 
-    def mark(self) -> tuple[int, int, frozenset[str]]:
+    def mark(self) -> tuple[int | None, int, frozenset[str]]:
         return self._position, len(self._callbacks), frozenset(self._topics)
 
-    def back_to(self, mark: tuple[int, int, frozenset[str]]) -> None:
+    def back_to(self, mark: tuple[int | None, int, frozenset[str]]) -> None:
         """Forgets what was asked for since `mark`; the statements are rolled back by the savepoint."""
         self._position, kept, topics = mark
         del self._callbacks[kept:]
