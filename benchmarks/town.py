@@ -53,7 +53,10 @@ def report(outcome: Outcome) -> str:
             f"{scale.people - scale.hostile} honest nodes; "
             f"errors logged: {len(outcome.errors)} {outcome.errors[:3] or ''}"
         ),
-        f"shared between nodes: {outcome.checks[1]:,} of {outcome.checks[0]:,} checks on receipt",
+        (
+            f"pure verdicts shared between the nodes of a process: {outcome.checks[1]:,} of {outcome.checks[0]:,} "
+            f"checks on receipt, {outcome.resolutions[1]:,} of {outcome.resolutions[0]:,} state resolutions"
+        ),
         f"{outcome.wall_s:.0f} s, {outcome.cpu_s:.0f} s of CPU time, {outcome.memory_mib} MiB",
     ]
     return "\n".join(lines)

@@ -558,7 +558,8 @@ class Life:
         [outcome.healing_events] = await self.read(one, lambda tx: tx.one(healing, (self.room_id, HEALING_TYPE)))
         await self.count_lies()
         if self.shared is not None:
-            outcome.checks = (self.shared.checks, self.shared.checks_found)
+            outcome.checks = self.shared.checks, self.shared.checks_found
+            outcome.resolutions = self.shared.resolutions, self.shared.resolutions_found
         outcome.errors = self.watch.errors
         outcome.cpu_s = time.process_time() - self.began_cpu_s
         outcome.memory_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

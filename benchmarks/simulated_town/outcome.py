@@ -67,6 +67,9 @@ class Outcome:
     operational: str = ""
     errors: list[str] = field(default_factory=list)
     checks: tuple[int, int] = (0, 0)
+    """On receipt, and how many of them another node had made."""
+    resolutions: tuple[int, int] = (0, 0)
+    """Of states, likewise."""
     cpu_s: float = 0.0
     wall_s: float = 0.0
     memory_mib: int = 0
@@ -103,6 +106,10 @@ class Outcome:
         self.agreed_after_s = sorted((*self.agreed_after_s, *other.agreed_after_s))
         self.errors = [*self.errors, *other.errors]
         self.checks = (self.checks[0] + other.checks[0], self.checks[1] + other.checks[1])
+        self.resolutions = (
+            self.resolutions[0] + other.resolutions[0],
+            self.resolutions[1] + other.resolutions[1],
+        )
         self.cpu_s += other.cpu_s
         self.memory_mib += other.memory_mib
 

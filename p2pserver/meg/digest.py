@@ -17,6 +17,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from p2pserver.meg.state import StateMap, StateSlot
 
@@ -63,6 +64,7 @@ def state_digest(state: StateMap) -> bytes:
     return sum_digest(state_sum(state))
 
 
+@lru_cache(maxsize=2048)
 def _number_of(slot: StateSlot, event_id: str) -> int:
     digest = hashlib.shake_256()
     for text in (*slot, event_id):

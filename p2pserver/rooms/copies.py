@@ -27,6 +27,8 @@ def is_welcome(context: RoomContext, tx: Tx, event_id: str) -> bool:
 
 def wanted_copies(context: RoomContext, tx: Tx, room_id: str) -> list[str]:
     """Some of the events to ask for a genuine copy: others each time, for a liar can make many that have none."""
+    if not events.has_redacted_copies(tx, room_id):
+        return []
     start = "$" + "".join(context.rng.choices(_LETTERS, k=4))
     found = events.redacted_copies(tx, room_id, start=start, most=COPIES_AT_ONCE)
     poor = poor_permissions(tx, room_id)

@@ -66,7 +66,7 @@ def _sec(tx: Tx, room: RoomRow) -> bytes:
         cache = tx.caches["sec_resolutions"] = Lru(RESOLUTIONS_KEPT)
     resolution = cache.get(leaves)  # of which it is a function, whatever was judged again since
     if resolution is None:
-        resolution = state_digest(resolved_map(tx, room.rules, groups))
+        resolution = state_digest(resolved_map(tx, room.room_id, room.rules, groups))
         cache.put(leaves, resolution)
     return room_sec(leaves, resolution)
 
@@ -101,7 +101,7 @@ def digest_of_everything(tx: Tx, room_id: str) -> RoomDigest:
     after = {event_id: group for event_id, _, _, group in rows}
     groups = {after[event_id] for event_id in events.uncovered_events(tx, room_id, of=not_rejected)}
     return RoomDigest(
-        sec=sec_digest(entries, resolved_map(tx, room.rules, groups) if groups else {}),
+        sec=sec_digest(entries, resolved_map(tx, room_id, room.rules, groups) if groups else {}),
         operational=state_digest(memberships.current_state(tx, room_id)),
         width=len(events.uncovered_events(tx, room_id)),
         events=len(rows),

@@ -264,7 +264,7 @@ def state_after_parents(tx: Tx, room: RoomRow, parents: Mapping[str, EventFacts]
     if room.current_group is not None and len(parents) == len(events.extremities(tx, room.room_id)):
         return state_groups.state_map(tx, room.current_group)
     groups = [fact.state_after for fact in parents.values() if fact.state_after is not None]
-    return resolved_map(tx, room.rules, groups)
+    return resolved_map(tx, room.room_id, room.rules, groups)
 
 
 def auth_events_for(

@@ -80,14 +80,23 @@ def resolved_group(tx: Tx, room_id: str, rules: RoomVersionRules, groups: Collec
 
 def _resolved_anew(tx: Tx, room_id: str, rules: RoomVersionRules, groups: Sequence[int]) -> int:
     """One of the groups where the resolution is its state, else a delta on the first."""
-    states = [state_groups.state_map(tx, group_id) for group_id in groups]
-    slots = state_groups.differing(tx, states)
-    changes = resolved_changes(states, slots, StoredEvents(tx), rules, index=StoredAuthIndex(tx), notes=_notes(tx))
-    wanted = [(slot, changes[slot] if slot in changes else states[0].get(slot)) for slot in slots.union(changes)]
-    for group_id, state in zip(groups, states, strict=True):
-        if all(state.get(slot) == event_id for slot, event_id in wanted):
+    changes = resolution(tx, room_id, rules, groups, notes=_notes(tx))
+    for group_id in groups:
+        state = state_groups.state_map(tx, group_id)
+        if all(state.get(slot) == event_id for slot, event_id in changes.items()):
             return group_id
     return state_groups.group_with(tx, room_id, groups[0], changes)
+
+
+def resolution(
+    tx: Tx, room_id: str, rules: RoomVersionRules, groups: Sequence[int], *, notes: ResolutionNotes | None = None
+) -> Mapping[StateSlot, str | None]:
+    """The resolution of some groups of a room as changes to any of them: each slot in which they differ is there."""
+    states = [state_groups.state_map(tx, group_id) for group_id in groups]
+    slots = state_groups.differing(tx, states)
+    if not slots:
+        return {}
+    return resolved_changes(states, slots, StoredEvents(tx), rules, index=StoredAuthIndex(tx), notes=notes)
 
 
 def _notes(tx: Tx) -> ResolutionNotes:
@@ -109,14 +118,11 @@ def forget_resolutions(tx: Tx) -> None:
     tx.caches.pop("resolutions", None)
 
 
-def resolved_map(tx: Tx, rules: RoomVersionRules, groups: Collection[int]) -> StateMap:
+def resolved_map(tx: Tx, room_id: str, rules: RoomVersionRules, groups: Collection[int]) -> StateMap:
     """The resolution of some groups, without keeping it: for those who only read."""
-    states = [state_groups.state_map(tx, group_id) for group_id in sorted(set(groups))]
-    slots = state_groups.differing(tx, states)
-    if len(states) == 1 or not slots:
-        return states[0]
-    changes = resolved_changes(states, slots, StoredEvents(tx), rules, index=StoredAuthIndex(tx))
-    return states[0].with_changes(changes)
+    distinct = sorted(set(groups))
+    first = state_groups.state_map(tx, distinct[0])
+    return first if len(distinct) == 1 else first.with_changes(resolution(tx, room_id, rules, distinct))
 
 
 def power_levels_of(tx: Tx, create: Pdu, power_levels: Pdu | None) -> PowerLevels:

@@ -253,6 +253,12 @@ def mark_redacted_copy(tx: Tx, event_id: str) -> None:
     _cache(tx).drop(event_id)
 
 
+def has_redacted_copies(tx: Tx, room_id: str) -> bool:
+    """Whether there is an event of the graph of which a genuine copy never came."""
+    sql = "SELECT 1 FROM events WHERE room_id = ? AND redacted_copy = 1 AND outlier = 0 LIMIT 1"
+    return tx.one(sql, (room_id,)) is not None
+
+
 def redacted_copies(tx: Tx, room_id: str, *, start: str, most: int) -> list[str]:
     """Events of the graph of which a genuine copy never came, in the order of their IDs, from `start` on and around."""
     sql = (

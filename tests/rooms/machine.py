@@ -387,7 +387,8 @@ class RoomMachine(RuleBasedStateMachine):
 
         def read(tx: Tx) -> StateMap:
             facts = events.facts(tx, event_ids)
-            return resolved_map(tx, self.rules_of_room, [f.state_after for f in facts.values() if f.state_after])
+            groups = [fact.state_after for fact in facts.values() if fact.state_after]
+            return resolved_map(tx, self.room_id, self.rules_of_room, groups)
 
         return self.mallory.run(read)
 
