@@ -17,6 +17,7 @@ STEPS = [
     "two people compare emoji",
     "a person compares emoji on two devices",
     "history from the key backup",
+    "written while she was logged in nowhere",
     "both were away",
     "a device is removed",
 ]

@@ -155,7 +155,11 @@ await eventually("bob trusts alice", async () =>
     (await tablet.getCrypto().getUserVerificationStatus(alice.userId)).isCrossSigningVerified());
 done("two people compare emoji");
 
+// A client drops the request of a device whose keys it has not asked for yet.
+const knows = async (client, deviceId) =>
+    (await client.getCrypto().getUserDeviceInfo([alice.userId])).get(alice.userId)?.has(deviceId);
 const laptop = await alice.device("LAPTOP");
+await eventually("alice's devices know each other", async () => await knows(laptop, "PHONE") && await knows(phone, "LAPTOP"));
 await compareEmoji(laptop, phone, () => laptop.getCrypto().requestOwnUserVerification());
 await eventually("the laptop is cross-signed, as bob sees it", async () =>
     (await tablet.getCrypto().getDeviceVerificationStatus(alice.userId, "LAPTOP"))?.crossSigningVerified);
@@ -175,6 +179,32 @@ await hears(restored, roomId, "the bridge is out");
 await hears(restored, roomId, "we take the ferry");
 done("history from the key backup");
 
+const carol = new Person(here, "carol");
+await carol.register();
+const watch = await carol.device("WATCH");
+await carol.setUpEncryption(watch);
+const known = async (userId) => (await tablet.getCrypto().getUserDeviceInfo([userId])).get(userId);
+await tablet.invite(roomId, carol.userId);
+await eventually("the second invite", () => watch.getRoom(roomId)?.getMyMembership() === "invite");
+await watch.joinRoom(roomId);
+await watch.getCrypto().startDehydration();
+await watch.logout(true);
+await eventually("bob knows of the dehydrated device alone", async () => {
+    const devices = [...(await known(carol.userId))?.values() ?? []];
+    return devices.length === 1 && devices[0].dehydrated;
+});
+await send(tablet, roomId, "the ferry is back");
+const next = await carol.device("NEXT");
+await eventually("it cannot be read yet", () =>
+    next.getRoom(roomId)?.getLiveTimeline().getEvents().some((event) => event.isDecryptionFailure()));
+assert(!textsOf(next, roomId).includes("the ferry is back"));
+assert(await next.getCrypto().userHasCrossSigningKeys(carol.userId, true), "carol has keys");
+await next.getCrypto().bootstrapCrossSigning({});
+await next.getCrypto().startDehydration();
+await hears(next, roomId, "the ferry is back");
+next.stopClient();
+done("written while she was logged in nowhere");
+
 await please("part");
 await send(phone, roomId, "is anybody there?");
 await send(tablet, roomId, "alone on this side");
@@ -184,7 +214,7 @@ await hears(phone, roomId, "alone on this side");
 await hears(laptop, roomId, "alone on this side");
 done("both were away");
 
-const knownToBob = async () => (await tablet.getCrypto().getUserDeviceInfo([alice.userId])).get(alice.userId);
+const knownToBob = () => known(alice.userId);
 assert((await knownToBob()).has("LAPTOP"));
 laptop.stopClient();
 await phone.deleteDevice("LAPTOP").then(
