@@ -45,6 +45,7 @@ class End:
 
     conversation: Conversation
     received: list[bytes] = field(default_factory=list)
+    received_at: list[float] = field(default_factory=list)
     link: CountedLink | None = None
     pipe: Pipe | None = None
     authenticated_at: float | None = None
@@ -57,6 +58,7 @@ class End:
     def pipe_active(self, pipe: Pipe) -> None:
         if fresh := self.conversation.received():
             self.received += fresh
+            self.received_at += [asyncio.get_running_loop().time()] * len(fresh)
             pipe.wake()
 
     def pipe_standing_changed(self, pipe: Pipe) -> None:

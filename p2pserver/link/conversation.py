@@ -127,6 +127,11 @@ class Conversation:
     ) -> tuple[bytes, list[FragmentSent]]:
         return self._outgoing.take(octets, classes, positions)
 
+    def take_again(
+        self, fragments: Sequence[FragmentSent], octets: int, positions: PositionsSent
+    ) -> tuple[bytes, list[FragmentSent]]:
+        return self._outgoing.again(fragments, octets, positions)
+
     def fragments_acknowledged(self, fragments: Sequence[FragmentSent]) -> None:
         for fragment in fragments:
             self._outgoing.acknowledged(fragment)

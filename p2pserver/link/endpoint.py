@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from p2pserver.link.conversation import Conversation
+from p2pserver.link.copies import Copies
 from p2pserver.link.errors import LocalLinkError, PeerRefused, RemoteLinkError
 from p2pserver.link.frames import (
     PING,
@@ -111,6 +112,7 @@ class LinkEndpoint:
         )
         self._pacer = pacer or Pacer()
         self._recovery = Recovery(datagram_octets_max, self._timers)
+        self._copies = Copies(self._recovery, self._pacer, self._timers)
         self._replay = ReplayWindow()
         self._positions_sent = PositionsSent()
         self._positions_received = PositionsReceived()
@@ -227,11 +229,21 @@ class LinkEndpoint:
         trip = self._recovery.trip
         return trip.smoothed if trip.best is None else trip.best
 
+    def loss(self, now: float) -> float:
+        """The part of what this side sends that gets lost, of late."""
+        return self._recovery.loss.share(now)
+
+    @property
+    def resend_s(self) -> float:
+        """How long after a datagram that was lost it goes again, if nothing behind it tells."""
+        return self._recovery.patience_s
+
     def _narrow(self) -> None:
         self._sendable = tuple(priority for priority in self._classes if priority in self._budget_classes)
 
     def displaced(self) -> None:
         self._conversation = None
+        self._copies.forget()
         self._recovery.forget()
 
     def close(self, reason: str, now: float) -> None:
@@ -430,6 +442,8 @@ class LinkEndpoint:
     def _give_up(self, datagrams: list[SentDatagram]) -> None:
         if self._conversation is not None:
             for datagram in datagrams:
+                if datagram.is_copy:
+                    continue
                 given_back = datagram.given_back
                 self._conversation.fragments_lost(
                     [sent for sent in datagram.fragments if sent.priority not in given_back]
@@ -442,8 +456,12 @@ class LinkEndpoint:
     # Sending
 
     def _has_data(self) -> bool:
-        if self._ping_due:
+        if self._ping_due or self._copies.next is not None:
             return True
+        return self._has_news()
+
+    def _has_news(self) -> bool:
+        """Whether the conversation has something that is not on its way."""
         conversation = self._conversation
         classes = self._sendable
         return (
@@ -493,7 +511,11 @@ class LinkEndpoint:
                 ack = encode_ack(ranges, delay_ms, room)
         if ack and (not has_data or room - len(ack) < COMPANY_OCTETS_LEAST):
             return self._seal(ack, now)
-        return self._data_datagram(ack, ack_floor, room - len(ack), now) if has_data else None
+        if not has_data:
+            return None
+        if not self._ping_due and not self._has_news() and (copied := self._copies.next) is not None:
+            return self._copy_datagram(copied, ack, ack_floor, room - len(ack), now)
+        return self._data_datagram(ack, ack_floor, room - len(ack), now)
 
     def _data_datagram(self, ack: bytes, ack_floor: int, room: int, now: float) -> bytes:
         frames = bytearray(ack)
@@ -502,6 +524,7 @@ class LinkEndpoint:
         room -= ping_due or turns
         octets = b""
         fragments: list[FragmentSent] = []
+        copies_follow = False
         held: tuple[Priority, ...] = ()
         credit: int | None = None
         if self._conversation is not None and self._sendable:
@@ -519,32 +542,70 @@ class LinkEndpoint:
                     frames += limit
                     self._conversation.credit_sent(credit)
             if not (turns and ping_due and self._recovery.window_is_full):
-                octets, fragments = self._take_fragments(room, self._conversation)
+                octets, fragments = self._conversation.take_fragments(room, self._sendable, self._positions())
             more = self._conversation.has_fragments(self._sendable)
-            if turns and (self._pacer.ends_burst if more else len(octets) + len(frames) > self._octets_max // 2 - 16):
-                ping_due = True
-            ping_due = ping_due or (not more and len(octets) < room and self._recovery.asks_last)
+            if fragments and not more:
+                more = copies_follow = self._copies.pay(len(octets), now)
+            ping_due = ping_due or self._asks(len(frames), len(octets), room, more=more)
             frames += octets
-        if ping_due:
+        datagram = self._dispatch(
+            frames, fragments, now, asks=ping_due, ack_floor=ack_floor, told_credit=credit is not None, held=held
+        )
+        if copies_follow:
+            self._copies.begin()
+        return datagram
+
+    def _asks(self, octets_before: int, octets: int, room: int, *, more: bool) -> bool:
+        """Whether a datagram asks for an answer at once; `more`: it is not the last one for now."""
+        if self._timers.burst_datagrams:
+            return self._pacer.ends_burst if more else octets + octets_before > self._octets_max // 2 - 16
+        return not more and octets < room and self._recovery.asks_last
+
+    def _copy_datagram(self, copied: SentDatagram, ack: bytes, ack_floor: int, room: int, now: float) -> bytes | None:
+        """What is on its way already, once more."""
+        assert self._conversation is not None
+        self._copies.sent()
+        room -= copied.asks or self._timers.burst_datagrams > 0
+        octets, fragments = self._conversation.take_again(copied.fragments, room, self._positions())
+        if not fragments:
+            return self._seal(ack, now) if ack else None
+        asks = copied.asks or self._asks(len(ack), len(octets), room, more=self._copies.next is not None)
+        return self._dispatch(bytearray(ack + octets), fragments, now, asks=asks, ack_floor=ack_floor, is_copy=True)
+
+    def _dispatch(
+        self,
+        frames: bytearray,
+        fragments: list[FragmentSent],
+        now: float,
+        *,
+        asks: bool,
+        ack_floor: int,
+        told_credit: bool = False,
+        held: tuple[Priority, ...] = (),
+        is_copy: bool = False,
+    ) -> bytes:
+        """A datagram that wants an acknowledgement; with `asks`, at once."""
+        if asks:
             frames.insert(0, PING)
         assert self._sealer is not None
         counter = self._sealer.counter
         datagram = self._seal(bytes(frames), now)
         leaves_at = self._pacer.free_at if self._pacer.paces else now
-        if ping_due and turns:
+        if asks and self._timers.burst_datagrams:
             answer_s = min(self._recovery.trip.timeout, self._timers.initial_rtt_s)
             self._pacer.listen(leaves_at + answer_s + self._pacer.airtime_s(ACK_OCTETS) + TURN_S)
+        octets = 0 if is_copy else len(datagram)
         self._recovery.sent(
-            SentDatagram(counter, leaves_at, len(datagram), fragments, credit is not None, ack_floor, ping_due, held)
+            SentDatagram(counter, leaves_at, octets, fragments, told_credit, ack_floor, asks, held, is_copy=is_copy)
         )
         return datagram
 
-    def _take_fragments(self, room: int, conversation: Conversation) -> tuple[bytes, list[FragmentSent]]:
+    def _positions(self) -> PositionsSent:
+        """Those of the datagram that is being made."""
         assert self._sealer is not None
-        positions = self._positions_sent
-        positions.counter = self._sealer.counter
-        positions.short = self._sealer.is_short(self._recovery.highest_acknowledged)
-        return conversation.take_fragments(room, self._sendable, positions)
+        self._positions_sent.counter = self._sealer.counter
+        self._positions_sent.short = self._sealer.is_short(self._recovery.highest_acknowledged)
+        return self._positions_sent
 
     def _report(self, now: float) -> tuple[list[tuple[int, int]], int]:
         """What to acknowledge. In turns each burst is reported a few times at most, for an answer costs airtime."""

@@ -217,4 +217,7 @@ class Incoming:
 
     def held_lost(self, priorities: tuple[Priority, ...]) -> None:
         """A datagram that told what is held of these classes did not arrive."""
-        self._to_tell += [priority for priority in priorities if priority not in self._to_tell]
+        for priority in priorities:
+            tellable = not self._holding or self._holding >> priority & 1  # not, if what is held was told anew since
+            if tellable and priority not in self._to_tell:
+                self._to_tell.append(priority)

@@ -40,6 +40,9 @@ FRAGMENT_OCTETS_LEAST = 16
 """No fragment smaller than this is put behind other frames, unless it is all that there is of its class."""
 _FORGET_EVERY = 64
 
+_Part = tuple[Priority, int, int, int]
+"""Of a class, with a position of so many bits: from start to end."""
+
 
 class FragmentSent(NamedTuple):
     """What a datagram carried of a class; `generation` tells the peer's process it went to from later ones."""
@@ -249,30 +252,54 @@ class Outgoing:
 
         `positions`: of the pipe it goes over; without them, positions are told whole.
         """
-        parts: list[tuple[Priority, int, int, int]] = []
+        parts: list[_Part] = []
         left = octets
         short = positions is not None and positions.short
         for priority in classes:
             while (span := self._next(priority, left)) is not None:
-                start, end = span
-                queue = self._classes[priority]
-                bits = WHOLE_BITS if positions is None else positions.bits(priority, start)
-                room = left - fragment_header_octets(bits, start)
-                length = end - start
-                if room < (min(length, FRAGMENT_OCTETS_LEAST) if parts else 1):
+                placed = self._placed(priority, *span, left, positions, alone=not parts)
+                if placed is None:
                     return self._encoded(parts, short)
-                if length + varint_octets(length) <= room:
-                    left = room - length - varint_octets(length)
-                else:
-                    length = min(length, room)
-                    left = 0
-                end = start + length
+                part, left = placed
+                _, _, start, end = part
+                queue = self._classes[priority]
                 queue.to_send.remove(start, end)
                 queue.sent_to = max(queue.sent_to, end)
-                parts.append((priority, bits, start, end))
-                if positions is not None and bits == WHOLE_BITS:
-                    positions.told_whole(priority, start)
+                parts.append(part)
         return self._encoded(parts, short)
+
+    def again(
+        self, fragments: Sequence[FragmentSent], octets: int, positions: PositionsSent
+    ) -> tuple[bytes, list[FragmentSent]]:
+        """Fragments that are on their way, once more, as far as there is room and they were not acknowledged yet."""
+        parts: list[_Part] = []
+        left = octets
+        for fragment in fragments:
+            if fragment.generation != self.generation:
+                continue
+            priority = Priority(fragment.priority)
+            for start, end in self._classes[priority].acked.gaps(fragment.start, fragment.end):
+                placed = self._placed(priority, start, end, left, positions, alone=not parts)
+                if placed is not None:
+                    part, left = placed
+                    parts.append(part)
+        return self._encoded(parts, positions.short)
+
+    @staticmethod
+    def _placed(
+        priority: Priority, start: int, end: int, octets: int, positions: PositionsSent | None, *, alone: bool
+    ) -> tuple[_Part, int] | None:
+        """(as much of a span as fits, what is left of the room); None, if it is too little to be worth a header."""
+        bits = WHOLE_BITS if positions is None else positions.bits(priority, start)
+        room = octets - fragment_header_octets(bits, start)
+        length = end - start
+        if room < (1 if alone else min(length, FRAGMENT_OCTETS_LEAST)):
+            return None
+        if positions is not None and bits == WHOLE_BITS:
+            positions.told_whole(priority, start)
+        if length + varint_octets(length) <= room:
+            return (priority, bits, start, end), room - length - varint_octets(length)
+        return (priority, bits, start, start + min(length, room)), 0
 
     def take_early(self, octets: int) -> bytes:
         """Fragments that were never sent, before there is a pipe; the others wait until the peer tells what it has."""
@@ -281,7 +308,7 @@ class Outgoing:
             queue.unsure_to = queue.sent_to
         return self.take(octets, ALL_CLASSES)[0]
 
-    def _encoded(self, parts: list[tuple[Priority, int, int, int]], short: bool) -> tuple[bytes, list[FragmentSent]]:
+    def _encoded(self, parts: list[_Part], short: bool) -> tuple[bytes, list[FragmentSent]]:
         final = len(parts) - 1
         out = [
             encode_fragment(

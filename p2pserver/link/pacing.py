@@ -57,6 +57,10 @@ class Pacer:
         return self._octet_s > 0
 
     @property
+    def is_metered(self) -> bool:
+        return self._line.budget is not None
+
+    @property
     def send_at(self) -> float:
         """When the next datagram may be handed over."""
         return max(self.free_at - LEAD_S, self._listen_until)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from p2pserver.link.errors import RemoteLinkError
 from p2pserver.link.limits import CREDIT_OCTETS, IN_FLIGHT_MAX, LinkTimers, Priority
+from p2pserver.link.loss import LossEstimate
 from p2pserver.link.outgoing import FragmentSent
 
 BURSTS_IN_FLIGHT = 4
@@ -32,6 +33,7 @@ class SentDatagram:
     sent_at: float
     """When it has left, as far as the bit rate of the line tells."""
     octets: int
+    """As they count for the window; 0 of a copy."""
     fragments: list[FragmentSent]
     credit: bool
     """Whether it told the peer our credit."""
@@ -45,6 +47,8 @@ class SentDatagram:
     """Classes whose fragments went again over another pipe already, while this datagram was on its way."""
     timed_out: bool = False
     """Whether it was given up since nothing at all was answered."""
+    is_copy: bool = False
+    """Whether its fragments went in a datagram before, which is the one to be sent again if it is lost."""
 
 
 class RoundTrip:
@@ -131,6 +135,7 @@ class Recovery:
         "_unasked_octets",
         "highest_acknowledged",
         "in_flight_octets",
+        "loss",
         "probes",
         "timeouts",
         "trip",
@@ -142,6 +147,7 @@ class Recovery:
         self._timers = timers
         self._ask_first_octets = datagram_octets_max
         self.trip = RoundTrip(timers.initial_rtt_s)
+        self.loss = LossEstimate()
         bursts = BURSTS_IN_FLIGHT * timers.burst_datagrams
         self.window = Window(datagram_octets_max, (bursts or 2 * timers.ask_every) * datagram_octets_max)
         self._sent: dict[int, SentDatagram] = {}
@@ -216,6 +222,7 @@ class Recovery:
                     if not datagram.timed_out:
                         self._reorder = min(max(self._reorder, highest - counter + 1), _REORDER_MAX)
                 fresh.append(datagram)
+                self.loss.arrived(counter, now)
                 at_once = ack_delay_s < TAIL_MARGIN_S or not self._timers.burst_datagrams
                 if counter == highest and counter > self.highest_acknowledged and at_once:
                     self.trip.sample(max(now - datagram.sent_at, 0.0), ack_delay_s, now)
@@ -242,7 +249,7 @@ class Recovery:
                 break
             gone.append(datagram)
         for datagram in gone:
-            self._give_up(datagram)
+            self._give_up(datagram, now)
         if gone:
             self.window.lost(gone[-1].sent_at, self.trip, now)
         return gone
@@ -260,7 +267,7 @@ class Recovery:
             oldest = oldest if self.in_flight_octets <= self._ask_first_octets else []
         for datagram in oldest:
             datagram.timed_out = True
-            self._give_up(datagram)
+            self._give_up(datagram, now)
         if oldest:
             self.window.lost(oldest[-1].sent_at, self.trip, now)
         self.timeouts += 1
@@ -278,6 +285,31 @@ class Recovery:
     def in_flight(self) -> list[SentDatagram]:
         return list(self._sent.values())
 
+    def last_data(self, count: int) -> list[SentDatagram]:
+        """The last datagrams with fragments that are on their way, the oldest first, but for those with a copy."""
+        found: list[SentDatagram] = []
+        for datagram in reversed(self._sent.values()):
+            if datagram.is_copy or len(found) == count:
+                break
+            if datagram.fragments:
+                found.append(datagram)
+        return found[::-1]
+
+    @property
+    def datagrams(self) -> int:
+        """How many are on their way."""
+        return len(self._sent)
+
+    def is_in_flight(self, datagram: SentDatagram) -> bool:
+        """Whether nothing is known of it yet."""
+        return datagram.counter in self._sent
+
+    @property
+    def patience_s(self) -> float:
+        """How long the last datagram that was sent is waited for, the first time."""
+        wait_s = 0.0 if self._asked else self._timers.ack_delay_s
+        return max(self.trip.timeout + wait_s, self._timers.timeout_min_s)
+
     def forget(self) -> None:
         """Nothing that was sent so far matters any more."""
         self._sent.clear()
@@ -294,8 +326,7 @@ class Recovery:
         if not self._sent:
             return None
         timers = self._timers
-        wait_s = 0.0 if self._asked else timers.ack_delay_s
-        patience = max(self.trip.timeout + wait_s, timers.timeout_min_s)
+        patience = self.patience_s
         doublings = min(max(self.timeouts - timers.timeouts_alike, 0), 16)
         backed_off: float = min(patience * 2**doublings, max(timers.timeout_max_s, patience))
         return self._last_sent_at + backed_off
@@ -307,7 +338,8 @@ class Recovery:
             counters = sorted(counter for counter in (*self._sent, *self._given_up) if start <= counter < end)
         return [counter for counter in counters if counter in self._sent or counter in self._given_up]
 
-    def _give_up(self, datagram: SentDatagram) -> None:
+    def _give_up(self, datagram: SentDatagram, now: float) -> None:
+        self.loss.missed(datagram.counter, now)
         del self._sent[datagram.counter]
         self.in_flight_octets -= datagram.octets
         self._given_up[datagram.counter] = datagram
