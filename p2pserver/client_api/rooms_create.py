@@ -13,6 +13,7 @@ from p2pserver.client_api.room_aliases import check_alias, check_is_free_alias, 
 from p2pserver.client_api.room_presets import RoomRequest
 from p2pserver.errors import Forbidden, InvalidRoomState, RoomInUse
 from p2pserver.http_api.routing import ApiRequest, Routes
+from p2pserver.rooms import server_acl
 from p2pserver.store.aliases import set_published
 from p2pserver.store.tx import Tx
 
@@ -23,6 +24,9 @@ routes = Routes()
 async def create_room(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     wanted = RoomRequest.of(request.body, default_version=api.config.default_room_version)
     creator = request.requester.user_id
+    for event_type, _, content in wanted.initial_state:
+        if event_type == server_acl.EVENT_TYPE:
+            server_acl.check_own_acl(content, api.server_name)
     alias = None
     if wanted.alias_localpart is not None:
         alias = f"#{wanted.alias_localpart}:{api.server_name}"

@@ -14,6 +14,7 @@ from p2pserver.client_api.member_events import send_member_event
 from p2pserver.client_api.room_access import require_joined
 from p2pserver.client_api.room_aliases import check_canonical_alias
 from p2pserver.errors import InvalidParam, MatrixError
+from p2pserver.rooms import server_acl
 from p2pserver.store.relations import related_events
 from p2pserver.store.room_stream import FIRST
 from p2pserver.store.tx import Tx
@@ -65,6 +66,8 @@ def send_state(
     require_joined(tx, user_id, room_id)
     if event_type == "m.room.canonical_alias":
         check_canonical_alias(api, tx, room_id, content)
+    if event_type == server_acl.EVENT_TYPE:
+        server_acl.check_own_acl(content, api.server_name)
     event = api.rooms.send(
         tx,
         room_id=room_id,

@@ -18,6 +18,7 @@ from p2pserver.link.limits import Priority
 from p2pserver.rooms.edus import receive_receipts
 from p2pserver.rooms.live import LIVE_TOPIC, LiveChanges, Typing
 from p2pserver.rooms.presence import Presence
+from p2pserver.rooms.server_acl import is_denied
 from p2pserver.store import memberships
 from p2pserver.store.database import Database
 from p2pserver.store.receipts import READ, Receipt, note_receipts_told, receipts_since, receipts_told
@@ -182,8 +183,12 @@ class Ephemera:
         room_id, user_id, typing = content.get("room_id"), content.get("user_id"), content.get("typing")
         if not isinstance(room_id, str) or not isinstance(user_id, str) or server_of(user_id) != server:
             return
-        membership = await self._database.read(lambda tx: memberships.current_membership(tx, room_id, user_id))
-        if membership == "join" and typing is True:
+
+        def query(tx: Tx) -> bool:
+            is_member = memberships.current_membership(tx, room_id, user_id) == "join"
+            return is_member and not is_denied(tx, room_id, server)
+
+        if typing is True and await self._database.read(query):
             self._typing.begin(room_id, user_id, for_s=TYPING_S)
         elif typing is False:
             self._typing.end(room_id, user_id)

@@ -136,7 +136,7 @@ class Exchange:
                 if self._mesh.is_asking_others(session, effect.room_id) and peering.put_off(effect, self._clock()):
                     return
                 rate = None if session.active is None else session.active.link.profile.bit_rate
-                unknown, have, holds = await self._database.read(lambda tx: self._have(tx, effect, rate))
+                unknown, have, holds = await self._database.read(lambda tx: self._have(tx, server, effect, rate))
                 peering.have_read(effect, unknown, have, self._clock(), holds=holds)
             case fx.ReadMissing():
                 pdus, more, lacking = await self._database.read(lambda tx: self._missing(tx, server, effect))
@@ -168,6 +168,9 @@ class Exchange:
 
     # Rooms, reading
 
+    def _may_ask(self, tx: Tx, server: str, room_id: str) -> bool:
+        return self._rooms.may_see_room(tx, server, room_id) and not self._rooms.denies(tx, room_id, server)
+
     def _views(self, tx: Tx, server: str, room_ids: Iterable[str]) -> list[fx.RoomView]:
         shared = set(self._rooms.rooms_with(tx, server))
         return [
@@ -181,19 +184,29 @@ class Exchange:
                 complete=self._rooms.is_complete(tx, room_id),
             )
             for room_id in room_ids
+            if not self._rooms.denies(tx, room_id, server)
         ]
 
     async def _members(self, session: Session, room_id: str) -> list[str]:
-        """Servers in the room, in an order that does not depend on the process; [] when nobody else is in reach."""
+        """Servers in the room with which we talk about it, in an order that does not depend on the process.
+
+        [] when nobody else is in reach.
+        """
         if not self._mesh.has_others(session):
             return []
-        return sorted(await self._database.read(lambda tx: self._rooms.member_servers(tx, room_id)))
+
+        def read(tx: Tx) -> list[str]:
+            return [
+                each for each in self._rooms.member_servers(tx, room_id) if not self._rooms.denies(tx, room_id, each)
+            ]
+
+        return sorted(await self._database.read(read))
 
     async def _read_standings(self, session: Session, effect: fx.ReadStandings) -> None:
         server = session.server_name or ""
 
         def read(tx: Tx) -> list[Standing]:
-            seen = [room_id for room_id in _joined(tx, effect.told) if self._rooms.may_see_room(tx, server, room_id)]
+            seen = [room_id for room_id in _joined(tx, effect.told) if self._may_ask(tx, server, room_id)]
             return [found for found in (self._rooms.standing(tx, room_id) for room_id in seen) if found is not None]
 
         standings = await self._database.read(read)
@@ -226,7 +239,7 @@ class Exchange:
         server = session.server_name or ""
 
         def read(tx: Tx) -> tuple[list[str], fx.RoomView | None]:
-            if not is_joined_room(tx, effect.room_id):
+            if not is_joined_room(tx, effect.room_id) or self._rooms.denies(tx, effect.room_id, server):
                 return [], None
             lacking = not_in_graph if effect.as_leaves else not_held_whole
             unknown = lacking(tx, effect.event_ids, or_parked=not effect.as_leaves)
@@ -237,16 +250,18 @@ class Exchange:
             unknown = self._mesh.claim_unknown(session, unknown)
         session.peering.unknown_found(effect, unknown, view, self._clock())
 
-    def _have(self, tx: Tx, effect: fx.ReadHave, bit_rate: int | None) -> tuple[list[str], list[str], bytes]:
+    def _have(
+        self, tx: Tx, server: str, effect: fx.ReadHave, bit_rate: int | None
+    ) -> tuple[list[str], list[str], bytes]:
         unknown = not_held_whole(tx, effect.event_ids, or_parked=False)
-        if not unknown:
+        if not unknown or self._rooms.denies(tx, effect.room_id, server):
             return [], [], b""
         have = self._rooms.have_sample(tx, effect.room_id, HAVE_MAX)
         newest = self._rooms.newest_held(tx, effect.room_id, events_max(bit_rate))
         return unknown, have, filter_of(newest, effect.salt)
 
     def _missing(self, tx: Tx, server: str, effect: fx.ReadMissing) -> tuple[list[dict[str, Any]], bool, list[str]]:
-        if not self._rooms.may_see_room(tx, server, effect.room_id):
+        if not self._may_ask(tx, server, effect.room_id):
             return [], False, list(effect.want)
         absent = set(not_in_graph(tx, effect.want, or_parked=False))
         lacking = [event_id for event_id in effect.want if event_id in absent]
@@ -273,7 +288,9 @@ class Exchange:
 
         def write(tx: Tx, pdus: Sequence[Mapping[str, Any]]) -> tuple[ReceiveReport, list[str], int, float]:
             began_s = self._clock()
-            if effect.overheard:
+            if self._rooms.denies(tx, effect.room_id, server):
+                part = self._rooms.refuse(tx, room_id=effect.room_id, raws=pdus)
+            elif effect.overheard:
                 part = self._rooms.receive_overheard(tx, room_id=effect.room_id, raws=pdus)
             else:
                 part = self._rooms.receive(

@@ -14,6 +14,7 @@ from typing import Any
 
 from p2pserver.events.canonical import NotCanonical, encode_canonical
 from p2pserver.identifiers import is_event_id, is_user_id, server_of
+from p2pserver.rooms.server_acl import is_denied
 from p2pserver.store import memberships
 from p2pserver.store.accounts import user_exists
 from p2pserver.store.device_lists import note_remote_change
@@ -50,6 +51,8 @@ def receive_receipts(tx: Tx, origin: str, content: Mapping[str, Any]) -> None:
     for room_id, user_id, event_id, data in islice(_receipts_in(content), RECEIPTS_MAX):
         thread_id, ts = data.get("thread_id"), data.get("ts")
         if not _is_user_of(user_id, origin) or memberships.current_membership(tx, room_id, user_id) != "join":
+            continue
+        if is_denied(tx, room_id, origin):
             continue
         if thread_id is not None and thread_id != MAIN and not is_event_id(thread_id):
             continue

@@ -24,6 +24,7 @@ from p2pserver.rooms.judging import DEPTH_MAX
 from p2pserver.rooms.reading import STRIPPED_TYPES
 from p2pserver.rooms.receipt import Intake
 from p2pserver.rooms.sending import room_of
+from p2pserver.rooms.server_acl import is_denied
 from p2pserver.rooms.values import Receipt
 from p2pserver.store import events, memberships, outbox, state_groups
 from p2pserver.store.blocked_rooms import blocked_by
@@ -77,6 +78,8 @@ def receive_invite(context: RoomContext, tx: Tx, *, origin: str, payload: Mappin
     if blocked_by(tx, invite.room_id) is not None:
         return Verdict.DROPPED
     if memberships.is_joined(tx, invite.room_id, context.server_name):
+        if is_denied(tx, invite.room_id, origin):
+            return Verdict.DROPPED
         receipt = Intake(context, tx, invite.room_id).take_all([payload["event"]], origin, backfill=False).results[0]
         return receipt.verdict or Verdict.ACCEPTED
     state = genuine_state(context, rules, invite.room_id, raws)

@@ -14,6 +14,7 @@ from p2pserver.identifiers import is_room_id
 from p2pserver.rooms import knocking, restricted, summaries
 from p2pserver.rooms.published_rooms import published_rooms
 from p2pserver.rooms.s2s_users import user_handlers
+from p2pserver.rooms.server_acl import refuse_denied
 from p2pserver.rooms.service import Rooms
 from p2pserver.rooms.times import event_for_server
 from p2pserver.store import aliases
@@ -29,11 +30,17 @@ SERVERS_MAX = 100
 def s2s_handlers(rooms: Rooms, *, private: bool) -> dict[str, S2sHandler]:
     """All questions by name. A `private` node lists neither its rooms nor its users."""
 
+    def asked_room(tx: Tx, origin: str, body: dict[str, Any]) -> str:
+        """Raises: BadJson; Forbidden, by the server ACL of the room."""
+        room_id = _room_id(body)
+        refuse_denied(tx, room_id, origin)
+        return room_id
+
     def join(tx: Tx, origin: str, body: dict[str, Any]) -> dict[str, Any]:
         return rooms.join_offer(
             tx,
             origin=origin,
-            room_id=_room_id(body),
+            room_id=asked_room(tx, origin, body),
             user_id=_text(body, "user_id"),
             versions=_versions(body),
         )
@@ -43,16 +50,20 @@ def s2s_handlers(rooms: Rooms, *, private: bool) -> dict[str, S2sHandler]:
             rooms.context,
             tx,
             origin=origin,
-            room_id=_room_id(body),
+            room_id=asked_room(tx, origin, body),
             user_id=_text(body, "user_id"),
             versions=_versions(body),
         )
 
     def send_knock(tx: Tx, origin: str, body: dict[str, Any]) -> dict[str, Any]:
-        return knocking.take_knock(rooms.context, tx, origin=origin, room_id=_room_id(body), raw=body.get("event"))
+        return knocking.take_knock(
+            rooms.context, tx, origin=origin, room_id=asked_room(tx, origin, body), raw=body.get("event")
+        )
 
     def sign_join(tx: Tx, origin: str, body: dict[str, Any]) -> dict[str, Any]:
-        return restricted.sign_join(rooms.context, tx, origin=origin, room_id=_room_id(body), raw=body.get("event"))
+        return restricted.sign_join(
+            rooms.context, tx, origin=origin, room_id=asked_room(tx, origin, body), raw=body.get("event")
+        )
 
     def directory(tx: Tx, origin: str, body: dict[str, Any]) -> dict[str, Any]:
         known = aliases.alias(tx, _text(body, "alias"))
@@ -71,7 +82,7 @@ def s2s_handlers(rooms: Rooms, *, private: bool) -> dict[str, S2sHandler]:
         )
 
     def timestamp_to_event(tx: Tx, origin: str, body: dict[str, Any]) -> dict[str, Any]:
-        return event_for_server(tx, origin, _room_id(body), body)
+        return event_for_server(tx, origin, asked_room(tx, origin, body), body)
 
     def public_rooms(tx: Tx, origin: str, body: dict[str, Any]) -> dict[str, Any]:
         if private:

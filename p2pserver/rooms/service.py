@@ -21,6 +21,7 @@ from p2pserver.rooms import (
     reading,
     restricted,
     sending,
+    server_acl,
     server_visibility,
     serving,
     upgrading,
@@ -187,6 +188,14 @@ class Rooms:
             return ReceiveReport(results=invites.take_back(self.context, tx, room_id, raws))
         invites.take_back(self.context, tx, room_id, raws)
         return Intake(self.context, tx, room_id).take_all(raws, source, backfill=backfill)
+
+    def denies(self, tx: Tx, room_id: str, server: str) -> bool:
+        """Whether the room's server ACL lets this server say nothing about it."""
+        return server_acl.is_denied(tx, room_id, server)
+
+    def refuse(self, tx: Tx, *, room_id: str, raws: Sequence[object]) -> ReceiveReport:
+        """What PDUs earn that come from a server which the room denies."""
+        return server_acl.refused(self.context, tx, room_id, raws)
 
     def receive_overheard(self, tx: Tx, *, room_id: str, raws: Sequence[object]) -> ReceiveReport:
         """Judges PDUs that nobody in particular brought: whole ones only, on account of the servers that signed."""
