@@ -254,8 +254,11 @@ def mark_redacted_copy(tx: Tx, event_id: str) -> None:
 
 
 def has_redacted_copies(tx: Tx, room_id: str) -> bool:
-    """Whether there is an event of the graph of which a genuine copy never came."""
-    sql = "SELECT 1 FROM events WHERE room_id = ? AND redacted_copy = 1 AND outlier = 0 LIMIT 1"
+    """Whether there is an event of the graph of which a genuine copy never came.
+
+    Without the name of the index SQLite takes one over all events of the room.
+    """
+    sql = "SELECT 1 FROM events INDEXED BY poor_copies WHERE room_id = ? AND redacted_copy = 1 AND outlier = 0 LIMIT 1"
     return tx.one(sql, (room_id,)) is not None
 
 

@@ -110,21 +110,15 @@ def lacking(tx: Tx, room_id: str, *, want: Collection[str], have: Collection[str
     heap: list[tuple[int, int, str]] = []
     done: set[str] = set()
 
-    def meet(event_ids: Collection[str], mark: int) -> int:
+    def meet(rows: Iterable[tuple[str, int, int]], mark: int) -> int:
         added = 0
-        for event_id in event_ids:
-            known = marks.get(event_id)
+        for event_id, depth, position in rows:
             if event_id in done:
                 continue
+            known = marks.get(event_id)
             if known is None:
-                row = tx.one(
-                    "SELECT depth, position FROM events WHERE event_id = ? AND room_id = ? AND outlier = 0",
-                    (event_id, room_id),
-                )
-                if row is None:
-                    continue
-                depths[event_id] = row
-                heapq.heappush(heap, (-row[0], -row[1], event_id))
+                depths[event_id] = depth, position
+                heapq.heappush(heap, (-depth, -position, event_id))
                 known = 0
             if mark == _WANTED and known == 0:
                 added += 1
@@ -134,8 +128,8 @@ def lacking(tx: Tx, room_id: str, *, want: Collection[str], have: Collection[str
         return added
 
     open_wants = 0
-    open_wants += meet(want, _WANTED)
-    open_wants += meet(have, _HELD_THERE)
+    open_wants += meet(_places(tx, room_id, want), _WANTED)
+    open_wants += meet(_places(tx, room_id, have), _HELD_THERE)
     found: list[str] = []
     while heap and open_wants > 0 and len(marks) < most:
         _, _, event_id = heapq.heappop(heap)
@@ -144,10 +138,26 @@ def lacking(tx: Tx, room_id: str, *, want: Collection[str], have: Collection[str
         if mark == _WANTED:
             open_wants -= 1
             found.append(event_id)
-        open_wants += meet(parents(tx, event_id), mark)
+        open_wants += meet(_places_of_parents(tx, room_id, event_id), mark)
     asked = set(want)
     holes = [each for each in asked.difference(found, have) if each in depths]
     return sorted({*found, *holes}, key=lambda each: (*depths[each], each))
+
+
+def _places(tx: Tx, room_id: str, event_ids: Iterable[str]) -> list[tuple[str, int, int]]:
+    """(event, depth, position) of those that have a place in the graph."""
+    sql = "SELECT event_id, depth, position FROM events WHERE event_id = ? AND +room_id = ? AND outlier = 0"
+    rows = (tx.one(sql, (event_id, room_id)) for event_id in event_ids)
+    return [(row[0], row[1], row[2]) for row in rows if row is not None]
+
+
+def _places_of_parents(tx: Tx, room_id: str, event_id: str) -> list[tuple[str, int, int]]:
+    rows = tx.all(
+        "SELECT e.event_id, e.depth, e.position FROM event_edges AS x JOIN events AS e ON e.event_id = x.prev_event_id"
+        " WHERE x.event_id = ? AND +e.room_id = ? AND e.outlier = 0",
+        (event_id, room_id),
+    )
+    return [(each, depth, position) for each, depth, position in rows]
 
 
 def held_sample(tx: Tx, room_id: str, *, most: int, history_only: bool) -> list[str]:
