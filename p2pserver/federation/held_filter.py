@@ -32,13 +32,13 @@ def filter_of(event_ids: Collection[str], salt: bytes) -> bytes:
     """The filter in octets; b"" for no events. `salt` (4 octets) makes each one wrong about other events."""
     if not event_ids:
         return b""
-    bits = bytearray(len(event_ids) * BITS_PER_EVENT // 8)
-    size = len(bits) * 8
+    size = len(event_ids) * BITS_PER_EVENT
+    digits = bytearray(b"0") * size
     for event_id in event_ids:
         for hashed in _hashes(event_id, salt):
-            place = hashed % size
-            bits[place >> 3] |= 1 << (place & 7)
-    return salt + bits
+            digits[hashed % size] = _ONE
+    digits.reverse()  # place n is bit n of the number: of octet n // 8 the bit n % 8
+    return salt + int(digits, 2).to_bytes(size // 8, "little")
 
 
 class HeldThere(Container[str]):
@@ -66,4 +66,5 @@ def _hashes(event_id: str, salt: bytes) -> tuple[int, ...]:
     return _NUMBERS.unpack(blake2b(event_id.encode(), digest_size=_NUMBERS.size, key=salt).digest())
 
 
+_ONE: Final = ord("1")
 _NUMBERS: Final = Struct(f">{HASHES}I")
