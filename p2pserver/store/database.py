@@ -98,7 +98,8 @@ class Wakeups:
     def __init__(self) -> None:
         self._last: dict[str, int] = {}
         self._forgotten_until = -1
-        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._waiting: dict[str, dict[asyncio.Future[None], None]] = {}
+        """In the order in which they came, so that a simulation repeats itself."""
 
     def notify(self, topics: Collection[str], position: int) -> None:
         for topic in topics:
@@ -121,7 +122,7 @@ class Wakeups:
             return False
         future = asyncio.get_running_loop().create_future()
         for topic in topics:
-            self._waiting.setdefault(topic, set()).add(future)
+            self._waiting.setdefault(topic, {})[future] = None
         try:
             async with asyncio.timeout(timeout_s):
                 await future
@@ -131,7 +132,7 @@ class Wakeups:
             for topic in topics:
                 waiting = self._waiting.get(topic)
                 if waiting is not None:
-                    waiting.discard(future)
+                    waiting.pop(future, None)
                     if not waiting:
                         del self._waiting[topic]
         return True

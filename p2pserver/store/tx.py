@@ -25,7 +25,7 @@ class Tx:
         self._position: int | None = None
         """Read when it is first asked for: most reads never do."""
         self._callbacks: list[Callable[[], None]] = []
-        self._topics: set[str] = set()
+        self._topics: dict[str, None] = {}
 
     def execute(self, sql: str, params: Parameters = ()) -> sqlite3.Cursor:
         return self.conn.execute(sql, params)
@@ -58,17 +58,18 @@ class Tx:
 
     def notify(self, topic: str) -> None:
         """Wakes whoever waits for `topic`, once this unit is durable."""
-        self._topics.add(topic)
+        self._topics[topic] = None
 
-    def mark(self) -> tuple[int | None, int, frozenset[str]]:
-        return self._position, len(self._callbacks), frozenset(self._topics)
+    def mark(self) -> tuple[int | None, int, int]:
+        return self._position, len(self._callbacks), len(self._topics)
 
-    def back_to(self, mark: tuple[int | None, int, frozenset[str]]) -> None:
+    def back_to(self, mark: tuple[int | None, int, int]) -> None:
         """Forgets what was asked for since `mark`; the statements are rolled back by the savepoint."""
         self._position, kept, topics = mark
         del self._callbacks[kept:]
-        self._topics = set(topics)
+        self._topics = dict.fromkeys(list(self._topics)[:topics])
         self.caches.clear()
 
-    def promises(self) -> tuple[list[Callable[[], None]], set[str]]:
-        return self._callbacks, self._topics
+    def promises(self) -> tuple[list[Callable[[], None]], list[str]]:
+        """What to call, and the topics to notify, as they were asked for: the order must not depend on hashes."""
+        return self._callbacks, list(self._topics)

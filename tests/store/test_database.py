@@ -134,6 +134,21 @@ async def test_who_waits_for_a_topic_wakes_at_its_commit(database: SqliteDatabas
     assert await database.wait(["topic:a"], after=2, timeout_s=0.01) is False
 
 
+async def test_who_waits_wakes_in_the_order_in_which_the_topics_were_notified(database: SqliteDatabase) -> None:
+    """Whatever the hashes of the topics: what follows from a seed must not depend on the process."""
+    woken: list[int] = []
+
+    async def wait(number: int) -> None:
+        await database.wait([f"topic:{number // 2}"], after=0, timeout_s=60)
+        woken.append(number)
+
+    waiting = [asyncio.create_task(wait(number)) for number in range(40)]
+    await asyncio.sleep(0)
+    await database.write(lambda tx: [put(tx, str(number)) for number in range(20)])
+    await asyncio.gather(*waiting)
+    assert woken == list(range(40))
+
+
 async def test_forgotten_topics_wake_too_often_rather_than_never(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_module, "TOPICS_MAX", 3)
     wakeups = Wakeups()
