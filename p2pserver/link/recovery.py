@@ -20,6 +20,8 @@ BURSTS_IN_FLIGHT = 4
 ASK_LAST = 2
 """Datagrams before the last one; fewer are a message that has an answer, with which they are acknowledged."""
 TAIL_MARGIN_S = 0.05
+GRANULARITY_S = 0.02
+"""How late the peer's timer for an acknowledgement may be. RFC 9002 has 1 ms; radios and small computers are slower."""
 _GIVEN_UP_MAX = 1_024
 _REORDER_MAX = 256
 _BEST_RTT_VALID_S = 30.0
@@ -307,7 +309,7 @@ class Recovery:
     @property
     def patience_s(self) -> float:
         """How long the last datagram that was sent is waited for, the first time."""
-        wait_s = 0.0 if self._asked else self._timers.ack_delay_s
+        wait_s = 0.0 if self._asked else self._timers.ack_delay_s + GRANULARITY_S
         return max(self.trip.timeout + wait_s, self._timers.timeout_min_s)
 
     def forget(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.links import bar, half_duplex
+from benchmarks.links import PROFILES, Profile, bar, half_duplex
 from benchmarks.two_ends import TwoEnds
 from p2pserver.link import Priority, pacing
 from p2pserver.link.endpoint import LinkEndpoint
@@ -67,6 +67,29 @@ def overtaking_problems(bit_rate: int) -> list[str]:
 @pytest.mark.parametrize("bit_rate", [300, 1_200, 9_600])
 def test_a_text_overtakes_a_file_at_the_next_datagram(bit_rate: int) -> None:
     assert overtaking_problems(bit_rate) == []
+
+
+# What is sent twice for nothing
+
+
+@pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: profile.name)
+def test_a_short_message_is_sent_once_where_nothing_is_lost(profile: Profile) -> None:
+    """Its acknowledgement waits for company; who sent the message must wait for longer than that."""
+
+    async def main() -> None:
+        world = await linked(profile.conditions)
+        carol, dave = world.ends
+        assert carol.link is not None
+        await asyncio.sleep(1_200)  # PINGs, where they are asked: by then the round trip is known well
+        for number in range(10):
+            before, after_s = len(carol.link.sent), world.rng.uniform(5.0, 12.0)
+            carol.send(bytes(8), Priority.TEXT)
+            assert await world.until(lambda number=number: len(dave.received) > number, within_s=60)  # type: ignore[misc]
+            await asyncio.sleep(after_s)
+            assert len([octets for _, octets in carol.link.sent[before:] if octets > 20]) <= 1
+        await world.stop()
+
+    run_virtual(main())
 
 
 # Lost answers
