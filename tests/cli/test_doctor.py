@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,6 +21,7 @@ from transports.finding import Weight
 from transports.lan import diagnosis as lan_diagnosis
 from transports.lan.addresses import LocalAddress
 from transports.lan.diagnosis import LanFacts
+from transports.lan.discovery import Announcement
 
 ADAPTER = AdapterFacts(
     name="hci0", powered=True, roles=("central", "peripheral", "central-peripheral"), advertising_instances=5
@@ -132,7 +134,7 @@ async def test_an_empty_machine_raises_nothing(tmp_path: Path) -> None:
         ({"addresses": None}, Weight.REMARK, "does not tell", "lan:peer="),
         ({"addresses": frozenset()}, Weight.BAD, "on no network", "Wi-Fi"),
         ({"mdns": "nobody can be found by mDNS: in use"}, Weight.BAD, "in use", "5353"),
-        ({"announced": 0, "dialed": 0, "answered": 0}, Weight.REMARK, "no other node", "blocks multicast"),
+        ({"announced": 0, "dialed": 0, "answered": 0}, Weight.REMARK, "no node of another machine", "blocks multicast"),
         ({"answered": 0}, Weight.BAD, "passes multicast and blocks connections", "use another network"),
     ],
 )
@@ -143,6 +145,41 @@ def test_what_the_network_lets_through_is_one_line(
     assert finding.weight is weight
     assert what in finding.what
     assert remedy in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("here", "what"), [(0, None), (1, "one node runs on this machine"), (2, "2 nodes run on this machine")]
+)
+def test_nodes_on_this_machine_are_told_apart_from_others(
+    monkeypatch: pytest.MonkeyPatch, here: int, what: str | None
+) -> None:
+    """They are announced at an address of this machine, or on loopback alone."""
+    own = [("10.0.0.1", 4001), ("127.0.0.1", 4002)][:here]
+    announced = [Announcement(str(port), port.to_bytes(8, "big"), ((host, port),)) for host, port in own]
+
+    class Heard:
+        running, note = True, None
+
+        def __init__(self, _: bytes, *, found: Callable[[Announcement], None], gone: Callable[[str], None]) -> None:
+            self.found = found
+
+        async def start(self, local: frozenset[LocalAddress], *_: object) -> None:
+            assert any(own.ip.is_loopback for own in local), "a node on loopback would not be heard"
+            for each in announced:
+                self.found(each)
+
+        async def stop(self) -> None:
+            return
+
+    loopback = LocalAddress("lo", 1, ip_address("127.0.0.1"), 8)
+    assert ON_A_LAN.addresses is not None
+    monkeypatch.setattr(lan_diagnosis, "Discovery", Heard)
+    monkeypatch.setattr(lan_diagnosis, "local_addresses", lambda: ON_A_LAN.addresses | {loopback})
+    facts = asyncio.run(lan_diagnosis.gather(0.0))
+    assert (facts.here, facts.announced) == (here, 0)
+    told = [finding.what for finding in lan_diagnosis.judge(facts)]
+    assert told[-1] == "no node of another machine is announced on this network"
+    assert [line for line in told if "on this machine" in line] == ([f"{what} and can be found"] if what else [])
 
 
 def seen(monkeypatch: pytest.MonkeyPatch, facts: BluetoothFacts) -> None:

@@ -21,37 +21,39 @@ DIALED_MAX = 8
 
 @dataclass(frozen=True, slots=True)
 class LanFacts:
-    """`addresses`: None where the system does not tell. `mdns`: why mDNS does not work. `announced`: other nodes;
-    `answered`: of `dialed` of them."""
+    """`addresses`: None where the system does not tell. `mdns`: why mDNS does not work. `announced`: nodes on other
+    machines; `answered`: of `dialed` of them. `here`: nodes on this machine."""
 
     addresses: frozenset[LocalAddress] | None
     mdns: str | None = None
     announced: int = 0
     dialed: int = 0
     answered: int = 0
+    here: int = 0
 
 
 async def gather(listen_s: float = LISTEN_S) -> LanFacts:
     try:
-        local = frozenset(own for own in local_addresses() if not own.ip.is_loopback)
+        everywhere = local_addresses()
     except OSError:
         return LanFacts(None)
+    local = frozenset(own for own in everywhere if not own.ip.is_loopback)
     if not local:
         return LanFacts(local)
     found: dict[str, Announcement] = {}
     discovery = Discovery(bytes(8), found=lambda who: found.update({who.name: who}), gone=lambda _: None)
-    await discovery.start(local, None, 0)
+    await discovery.start(local | {own for own in everywhere if own.ip.is_loopback and own.ip.version == 4}, None, 0)
     try:
         if not discovery.running:
             return LanFacts(local, mdns=discovery.note)
         await asyncio.sleep(listen_s)
     finally:
         await discovery.stop()
-    own = {str(address.ip) for address in local}
+    own = {str(address.ip) for address in everywhere}
     others = [who for who in found.values() if not any(bare(host) in own for host, _ in who.addresses)]
     some = others[:DIALED_MAX]
     answered = sum(await asyncio.gather(*(_answers(who) for who in some)))
-    return LanFacts(local, announced=len(others), dialed=len(some), answered=answered)
+    return LanFacts(local, announced=len(others), dialed=len(some), answered=answered, here=len(found) - len(others))
 
 
 async def _answers(who: Announcement) -> bool:
@@ -75,7 +77,11 @@ def judge(facts: LanFacts) -> tuple[Finding, ...]:
         return (Finding(Weight.REMARK, "the system does not tell the addresses of this machine", remedy),)
     if not facts.addresses:
         return (Finding(Weight.BAD, "this machine is on no network", "plug in a cable, or join a Wi-Fi"),)
-    return (Finding(Weight.GOOD, f"this machine is on {_networks(facts.addresses)}"), _neighbors(facts))
+    findings = [Finding(Weight.GOOD, f"this machine is on {_networks(facts.addresses)}")]
+    if facts.here:
+        nodes = "one node runs" if facts.here == 1 else f"{facts.here} nodes run"
+        findings.append(Finding(Weight.GOOD, f"{nodes} on this machine and can be found"))
+    return (*findings, _neighbors(facts))
 
 
 def _networks(addresses: Collection[LocalAddress]) -> str:
@@ -89,7 +95,7 @@ def _neighbors(facts: LanFacts) -> Finding:
         return Finding(Weight.BAD, facts.mdns, "end the program that has port 5353, or use lan:peer=HOST:PORT")
     if not facts.announced:
         remedy = "if others run here, the network blocks multicast: name one with lan:peer=HOST:PORT"
-        return Finding(Weight.REMARK, "no other node is announced on this network", remedy)
+        return Finding(Weight.REMARK, "no node of another machine is announced on this network", remedy)
     if not facts.answered:
         what, _, remedy = PASSES_MULTICAST_ONLY.rpartition(": ")
         return Finding(Weight.BAD, what, remedy)
