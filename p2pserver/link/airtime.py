@@ -8,6 +8,7 @@ to wait: when a file has used up its share, a text still goes.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from p2pserver.link.limits import Priority
@@ -30,13 +31,32 @@ itself needs (handshakes, acknowledgements, PINGs) may use all of it, as an aler
 class AirtimeBudget:
     """What was sent within the last hour, in seconds of airtime."""
 
-    __slots__ = ("_bins", "_used_s", "limit_s")
+    __slots__ = ("_bins", "_grown", "_grown_s", "_told_every_s", "_used_s", "limit_s")
 
     def __init__(self, ms_per_hour: int) -> None:
         self.limit_s = ms_per_hour / 1000
         self._bins: deque[tuple[float, float]] = deque()
         """(end of the minute, airtime in it), oldest first."""
         self._used_s = 0.0
+        self._told_every_s = float("inf")
+        self._grown: Callable[[], None] = lambda: None
+        self._grown_s = 0.0
+
+    def watch(self, every_s: float, grown: Callable[[], None]) -> None:
+        """`grown` is called whenever so much more was used than `used_of_late` told last."""
+        self._told_every_s, self._grown = every_s, grown
+
+    def used_of_late(self, now: float) -> list[tuple[float, float]]:
+        """(age of the end of a minute, airtime in it), oldest first, all in seconds: what `remember` takes."""
+        self._forget(now)
+        self._grown_s = 0.0
+        return [(now - end, used_s) for end, used_s in self._bins]
+
+    def remember(self, used: Iterable[tuple[float, float]], now: float) -> None:
+        """What was used before this budget began, as `used_of_late` told it, aged since."""
+        self._bins.extendleft(reversed([(now - age_s, used_s) for age_s, used_s in used]))
+        self._used_s = sum(used_s for _, used_s in self._bins)
+        self._forget(now)
 
     def spend(self, airtime_s: float, now: float) -> None:
         """So much was sent; of a datagram that leaves later, at the time when it leaves."""
@@ -48,6 +68,9 @@ class AirtimeBudget:
             self._bins.append((end, airtime_s))
         self._used_s += airtime_s
         self._forget(now)
+        self._grown_s += airtime_s
+        if self._grown_s >= self._told_every_s:
+            self._grown()
 
     def used_s(self, now: float) -> float:
         self._forget(now)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from p2pserver.link import Line, line_for
 from p2pserver.link.network_key import NetworkKey
+from p2pserver.node.airtime import AirtimeKeeper
 from p2pserver.node.session import Session
 from p2pserver.node.shared_medium import Neighborhood, SharedMedium
 from p2pserver.store.database import Database
@@ -26,17 +27,23 @@ class Media:
         neighborhood: Neighborhood,
         clock: Callable[[], float],
         rng: random.Random,
+        airtime: AirtimeKeeper,
     ) -> None:
         self._own_key = own_key
         self._database = database
         self._neighborhood = neighborhood
         self._clock = clock
         self._rng = rng
+        self._airtime = airtime
+        self._radios: dict[Transport, str] = {}
+        """What each is called in the store: by its kind, and a number from the second one of that kind on."""
         self._lines: dict[Transport, Line] = {}
         self._media: dict[Transport, SharedMedium] = {}
 
     async def open(self, transport: Transport) -> SharedMedium | None:
         """The transport's medium, ready to `run`; None, if it has none."""
+        alike = sum(other.kind == transport.kind for other in self._radios)
+        self._radios[transport] = transport.kind if not alike else f"{transport.kind} {alike + 1}"
         medium = medium_of(transport)
         if medium is None:
             return None
@@ -48,7 +55,7 @@ class Media:
             neighborhood=self._neighborhood,
             clock=self._clock,
             rng=self._rng,
-            line=self._lines.setdefault(transport, line_for(medium.profile)),
+            line=self._line(transport, medium.profile),
         )
         await shared.use_networks(await self._database.read(networks_in_use))
         self._media[transport] = shared
@@ -65,7 +72,15 @@ class Media:
         """What the pipes of a transport share, if they share their medium or its airtime."""
         if profile.airtime_ms_per_hour is None and not profile.shared_medium and not profile.half_duplex:
             return None
-        return self._lines.setdefault(transport, line_for(profile))
+        return self._line(transport, profile)
+
+    def _line(self, transport: Transport, profile: LinkProfile) -> Line:
+        line = self._lines.get(transport)
+        if line is None:
+            line = self._lines[transport] = line_for(profile)
+            if line.budget is not None:
+                self._airtime.keep(self._radios[transport], line.budget)
+        return line
 
     @property
     def network(self) -> NetworkKey | None:

@@ -20,6 +20,7 @@ from p2pserver.link import Conversation, LinkEndpoint, datagram_octets, pacer_fo
 from p2pserver.link.network_key import NetworkKey
 from p2pserver.link.node_key import EPOCH_OCTETS
 from p2pserver.mesh.neighbors import Neighbors, PipeFacts, newer_stays
+from p2pserver.node.airtime import AirtimeKeeper
 from p2pserver.node.claims import Claims
 from p2pserver.node.ephemera import Ephemera, connected_topic
 from p2pserver.node.exchange import Exchange, S2sHandler, error_of
@@ -80,6 +81,7 @@ class Mesh:
         limits: PeeringLimits | None = None,
         timers: NodeTimers | None = None,
         media: MediaServing,
+        airtime: AirtimeKeeper,
     ) -> None:
         """`neighbor_clock(server_name, clock_ms)` hears of the clocks of peers, `tell` of who comes and goes."""
         self._identity = identity
@@ -93,14 +95,16 @@ class Mesh:
         self._tell = tell
         self._limits, self._timers = limits, timers or NodeTimers()
         self._epoch = self._draw_epoch()
-        self._neighbors = Neighbors(identity.signer.verify_key)
+        own_key = identity.signer.verify_key
+        self._neighbors = Neighbors(own_key)
         self._pipes: dict[Pipe, asyncio.Task[None]] = {}
         self._sessions: dict[bytes, Session] = {}
         self._session_tasks: dict[Session, list[asyncio.Task[None]]] = {}
         self._by_name: dict[str, Session] = {}
         self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._airtime = airtime
         self._media = Media(
-            own_key=identity.signer.verify_key, database=database, neighborhood=self, clock=monotonic_s, rng=rng
+            own_key=own_key, database=database, neighborhood=self, clock=monotonic_s, rng=rng, airtime=airtime
         )
         self._notes = PeerNotes(database, wall_ms=wall_ms, spawn=self.spawn, is_kept=self._keeps)
         self._claims = Claims()
@@ -141,6 +145,7 @@ class Mesh:
             self._neighbors.remember_name(key, name)
         self._neighbors.block_only(await self._database.read(blocked_keys))
         instance_id = self._random_bytes(INSTANCE_ID_OCTETS)
+        await self._airtime.recall()
         for transport in self._transports:
             await transport.start(instance_id)
             await self._share(transport)
@@ -148,6 +153,7 @@ class Mesh:
         self.spawn(self._watch_blocks(), name="blocks")
         self.spawn(self._media.watch_networks(self._timers.blocks_s), name="networks")
         self.spawn(self._watch_seen(), name="seen")
+        self.spawn(self._airtime.run(), name="airtime")
 
     async def _share(self, transport: Transport) -> None:
         """Hears and speaks on the transport's medium, if it has one."""
@@ -168,6 +174,7 @@ class Mesh:
             with suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await transport.close()
+        await self._airtime.save(is_whole=True)
         await self._database.write(all_peers_lost)
 
     async def abort(self) -> None:

@@ -17,6 +17,7 @@ from p2pserver.config import Config
 from p2pserver.events.signing import SelfCertifyingKeys
 from p2pserver.federation.media_assembly import MediaPolicy
 from p2pserver.meg.clock import HybridClock
+from p2pserver.node.airtime import AirtimeKeeper
 from p2pserver.node.app_edge import AppEdgeOf
 from p2pserver.node.ephemera import Ephemera
 from p2pserver.node.identity import Identity
@@ -102,6 +103,7 @@ class Node:
         self.mesh = Mesh(
             identity=identity,
             database=database,
+            airtime=AirtimeKeeper(database, clock=monotonic_s, wall_ms=wall_ms, build_ms=BUILD_MS),
             rooms=self.rooms,
             handlers={
                 **s2s_handlers(self.rooms, private=config.private),
