@@ -25,6 +25,7 @@ from benchmarks.simulated_town.outcome import FULL, SHORT, Disagreement, Outcome
 def report(outcome: Outcome) -> str:
     scale = outcome.scale
     after = outcome.agreed_after_s
+    waiting = f", waiting for each other {seconds(outcome.waited_s)}" if outcome.waited_s else ""
     lines = [
         f"{scale.people} nodes, {scale.hostile} hostile, {scale.days} days, seed {outcome.seed}",
         (
@@ -57,9 +58,13 @@ def report(outcome: Outcome) -> str:
             f"pure verdicts shared between the nodes of a process: {outcome.checks[1]:,} of {outcome.checks[0]:,} "
             f"checks on receipt, {outcome.resolutions[1]:,} of {outcome.resolutions[0]:,} state resolutions"
         ),
-        f"{outcome.wall_s:.0f} s, {outcome.cpu_s:.0f} s of CPU time, {outcome.memory_mib} MiB",
+        f"{outcome.wall_s:.0f} s; CPU time {seconds(outcome.cpu_s)}{waiting}; {outcome.memory_mib} MiB",
     ]
     return "\n".join(lines)
+
+
+def seconds(each: Sequence[float]) -> str:
+    return " + ".join(f"{value:.0f} s" for value in each)
 
 
 def _hours(values: Sequence[float], share: float) -> str:

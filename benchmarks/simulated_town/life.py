@@ -561,7 +561,8 @@ class Life:
             outcome.checks = self.shared.checks, self.shared.checks_found
             outcome.resolutions = self.shared.resolutions, self.shared.resolutions_found
         outcome.errors = self.watch.errors
-        outcome.cpu_s = time.process_time() - self.began_cpu_s
+        outcome.cpu_s = [time.process_time() - self.began_cpu_s]
+        outcome.waited_s = [] if self.seam is None else [self.seam.waited_s]
         outcome.memory_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         for bank, other in enumerate(await self.of_all(outcome)):
             if bank != self.bank:

@@ -70,7 +70,10 @@ class Outcome:
     """On receipt, and how many of them another node had made."""
     resolutions: tuple[int, int] = (0, 0)
     """Of states, likewise."""
-    cpu_s: float = 0.0
+    cpu_s: list[float] = field(default_factory=list)
+    """Of each process."""
+    waited_s: list[float] = field(default_factory=list)
+    """Of real time, each process for the other."""
     wall_s: float = 0.0
     memory_mib: int = 0
 
@@ -111,6 +114,7 @@ class Outcome:
             self.resolutions[1] + other.resolutions[1],
         )
         self.cpu_s += other.cpu_s
+        self.waited_s += other.waited_s
         self.memory_mib += other.memory_mib
 
 

@@ -32,8 +32,9 @@ SIZE_M = {"home": 8.0, "work": 22.0, "market": 50.0}
 LINKS_MAX = 4
 """A device keeps the links to its nearest neighbors."""
 RIVER_HOURS = (7.0, 12.5, 17.0, 20.0)
-"""When people of both banks stand at the river for an hour, in the hour of the day."""
-RIVER_S = HOUR_S
+"""When people of both banks meet at the river, in the hour of the day."""
+RIVER_S = 1_200
+"""So long. The simulations of the two banks take turns meanwhile, in small steps; else neither waits for the other."""
 RIVER_SHARE = 20
 """One in so many of the town talks over the river at a time, from each bank."""
 

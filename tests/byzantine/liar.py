@@ -67,6 +67,11 @@ class Arsenal:
         return [forged for event_id, forged in self.events.items() if event_id in found]
 
 
+def as_it_is(victim: str, message: m.Message) -> Sequence[m.Message]:
+    """The tongue of a node that says what its honest half would say."""
+    return (message,)
+
+
 class Liar:
     """Node `name`, whose owner attacks. Make it after `mesh.start()`; it takes over all conversations, old and new."""
 
@@ -74,7 +79,7 @@ class Liar:
         self.mesh, self.name, self.arsenal = mesh, name, arsenal
         self.heard: list[tuple[str, m.Message]] = []
         """(victim, message), everything that was said to this node."""
-        self.tongue: Tongue = lambda victim, message: (message,)
+        self.tongue: Tongue = as_it_is
         self.scripts: dict[type, Script] = {}
         """By the kind of message that is heard."""
         self.withheld: set[str] = set()
@@ -132,6 +137,8 @@ class Liar:
                 honest_receive(data, now)
 
         def messages_to_send(now: float, octets: int) -> list[tuple[bytes, Priority]]:
+            if self.tongue is as_it_is:
+                return honest_say(now, octets)
             said = []
             for data, priority in honest_say(now, octets):
                 message = m.decode_message(data)
@@ -259,7 +266,7 @@ class Liar:
         self.tongue = tongue
 
     def unmute(self) -> None:
-        self.tongue = lambda victim, message: (message,)
+        self.tongue = as_it_is
 
     def beacon(self, victim: str, room_id: str, leaves: Collection[str]) -> m.Beacon:
         """The beacon of a room, as one who holds these leaves would say it."""

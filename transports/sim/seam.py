@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from multiprocessing.connection import Connection
@@ -49,6 +50,8 @@ class Seam:
         self.half = half
         self.lookahead_s = lookahead_s
         self.exchanges = 0
+        self.waited_s = 0.0
+        """Of real time, for the other half."""
         self._connection = connection
         self._quiet_until = quiet_until
         self._outgoing: list[Parcel] = []
@@ -112,7 +115,9 @@ class Seam:
         try:
             if self.half == 0:
                 self._connection.send((next_s, self._outgoing))
+            began_s = time.perf_counter()
             told = self._connection.recv()
+            self.waited_s += time.perf_counter() - began_s
             if self.half == 1 and told is not None:
                 self._connection.send((next_s, self._outgoing))
         except (EOFError, OSError):
