@@ -19,6 +19,7 @@ from p2pserver.node.http import HttpServer, write_ready_file
 from p2pserver.node.identity import Identity, IdentityError, load_identity, locked
 from p2pserver.node.lines import device_addresses, line_of, lines_of_network, lines_of_transport, welcome
 from p2pserver.node.node import Node
+from p2pserver.node.process_memory import settle_garbage_collector, use_little_memory
 from p2pserver.rooms.app_services import AppServices
 from p2pserver.store.database import SqliteDatabase
 from p2pserver.store.tx import Tx
@@ -38,6 +39,7 @@ async def run(config: Config, *, announce: Callable[[str], None], register: str)
     `register` is the command that makes an account on this node, told to people. Raises: IdentityError, ConfigError,
     OSError, with one line that says what to do; SchemaTooNew; sqlite3.Error.
     """
+    use_little_memory()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     transports = [transport_of(text) for text in config.transports]
     identity = load_identity(config.data_dir, domain=config.domain)
@@ -155,6 +157,7 @@ async def _serve(
             ready_written = True
         gc.freeze()  # what a start leaves stays until the end: no need to look for cycles in it again and again
         log.info("node started", extra={"server_name": identity.server_name, "client_url": http.url})
+        settle_garbage_collector()
         notes = asyncio.create_task(_tell_notes(node, announce), name="notes")
         await stopping.wait()
         notes.cancel()

@@ -22,8 +22,10 @@ PURGED: Final = "purged"
 HEALING_TYPE: Final = "org.matrix.dummy_event"
 """Events that only join branches; clients are shown none of them. Source: Synapse, `EventTypes.Dummy`."""
 
-CACHED_PDU_OCTETS_MAX = 8_000_000
-"""JSON of the parsed events that are kept, `PDU_OCTETS_MORE` added for each; parsed it takes some five times that."""
+CACHED_STATE_OCTETS_MAX = 8_000_000
+"""JSON of the parsed state events that are kept, `PDU_OCTETS_MORE` added for each; parsed it takes some times that."""
+CACHED_MESSAGE_OCTETS_MAX = 1_000_000
+"""The same of other events: the auth rules and state resolution never look at them."""
 PDU_OCTETS_MORE = 1000
 RESOLUTION_NOTES = "resolution_notes"
 """In the caches of a connection: what resolutions concluded from verdicts, to be forgotten when one changes."""
@@ -72,8 +74,8 @@ def pdu(tx: Tx, event_id: str) -> Pdu | None:
 
 def _held(tx: Tx, event_id: str, row: tuple[Any, ...]) -> Pdu | None:
     """The event whose row says (redacted_copy, redacted_by)."""
-    cache = _cache(tx)
-    known = cache.get(event_id)
+    states, messages = _caches(tx)
+    known = states.get(event_id) or messages.get(event_id)
     if known is not None and known[0] == row:
         return known[1]
     held = tx.one(
@@ -83,7 +85,7 @@ def _held(tx: Tx, event_id: str, row: tuple[Any, ...]) -> Pdu | None:
     if held is None:
         return None
     found = _load(event_id, held[0], held[1], redacted_copy=bool(row[0]))
-    cache.put(event_id, (row, found, len(held[0])))
+    _keep(tx, row, found, len(held[0]))
     return found
 
 
@@ -197,7 +199,7 @@ def insert(
             sec,
         ),
     )
-    _cache(tx).put(event.event_id, ((int(event.redacted_copy), None), event, len(raw)))
+    _keep(tx, (int(event.redacted_copy), None), event, len(raw))
 
 
 def rejudge(
@@ -227,7 +229,7 @@ def replace_copy(tx: Tx, event: Pdu) -> None:
         "UPDATE events SET raw = ?, redacted_copy = ? WHERE event_id = ?",
         (encode_raw(event.raw), int(event.redacted_copy), event.event_id),
     )
-    _cache(tx).drop(event.event_id)
+    _forget(tx, event.event_id)
 
 
 def redacted_by(tx: Tx, event_id: str) -> str | None:
@@ -244,13 +246,13 @@ def set_redacted(tx: Tx, event_id: str, redacted_by: str | None, redacted: Mappi
             "UPDATE events SET redacted_by = ?, raw = ? WHERE event_id = ?",
             (redacted_by, encode_raw(redacted), event_id),
         )
-    _cache(tx).drop(event_id)
+    _forget(tx, event_id)
 
 
 def mark_redacted_copy(tx: Tx, event_id: str) -> None:
     """Only the redacted form is held, so that a genuine copy is welcome."""
     tx.execute("UPDATE events SET redacted_copy = 1 WHERE event_id = ?", (event_id,))
-    _cache(tx).drop(event_id)
+    _forget(tx, event_id)
 
 
 def has_redacted_copies(tx: Tx, room_id: str) -> bool:
@@ -552,15 +554,35 @@ def _load(event_id: str, raw: bytes, version: str, *, redacted_copy: bool) -> Pd
     return load_pdu(json.loads(raw), rules_of(version), redacted_copy=redacted_copy, event_id=event_id)
 
 
-def _cache(tx: Tx) -> Lru[str, tuple[tuple[Any, ...], Pdu, int]]:
+_Parsed = Lru[str, tuple[tuple[Any, ...], Pdu, int]]
+
+
+def _caches(tx: Tx) -> tuple[_Parsed, _Parsed]:
     """Parsed events by ID, with (redacted_copy, redacted_by) at that time: a reader's cache is not told of changes.
 
-    With each the octets of its JSON.
+    With each the octets of its JSON. The first holds state events, the second all others.
     """
-    cache: Lru[str, tuple[tuple[Any, ...], Pdu, int]] | None = tx.caches.get("pdus")
-    if cache is None:
-        cache = tx.caches["pdus"] = Lru(CACHED_PDU_OCTETS_MAX, lambda kept: kept[2] + PDU_OCTETS_MORE)
-    return cache
+    caches: tuple[_Parsed, _Parsed] | None = tx.caches.get("pdus")
+    if caches is None:
+        caches = tx.caches["pdus"] = (
+            Lru(CACHED_STATE_OCTETS_MAX, _octets_kept),
+            Lru(CACHED_MESSAGE_OCTETS_MAX, _octets_kept),
+        )
+    return caches
+
+
+def _octets_kept(kept: tuple[tuple[Any, ...], Pdu, int]) -> int:
+    return kept[2] + PDU_OCTETS_MORE
+
+
+def _keep(tx: Tx, row: tuple[Any, ...], event: Pdu, octets: int) -> None:
+    states, messages = _caches(tx)
+    (states if event.is_state else messages).put(event.event_id, (row, event, octets))
+
+
+def _forget(tx: Tx, event_id: str) -> None:
+    for cache in _caches(tx):
+        cache.drop(event_id)
 
 
 def _chunks(event_ids: Collection[str]) -> Iterable[list[str]]:

@@ -11,7 +11,8 @@ from p2pserver.store import auth_index, events, state_cache, state_groups
 PAGE = (Path(__file__).parents[2] / "docs" / "store.md").read_text("utf-8")
 
 BOUNDS = {
-    "parsed events": (events.CACHED_PDU_OCTETS_MAX, events.PDU_OCTETS_MORE),
+    "parsed state events": (events.CACHED_STATE_OCTETS_MAX, events.PDU_OCTETS_MORE),
+    "other parsed events": (events.CACHED_MESSAGE_OCTETS_MAX,),
     "state maps": (state_groups.CACHED_ENTRIES_MAX,),
     "differences between full maps": (state_cache.DIFFERENCES_MAX,),
     "digests of states": (state_groups.CACHED_DIGESTS_MAX,),
