@@ -16,13 +16,9 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from p2pserver.client_api.account_standing import answer_in_the_shadow, check_standing
 from p2pserver.client_api.app_service_calls import AppServiceCalls
@@ -38,6 +34,7 @@ from p2pserver.client_api.space_walks import SpaceWalks
 from p2pserver.client_api.streamed_response import StreamedResponse
 from p2pserver.client_api.thumbnails import Thumbnails
 from p2pserver.errors import LimitExceeded, MatrixError
+from p2pserver.http_api.asgi import Answer, ASGIApp, ClientDisconnect, Receive, Scope, Send, encoded, header_map
 from p2pserver.http_api.password_checks import PasswordChecks
 from p2pserver.http_api.routing import ApiRequest, ApiResponse, Match, Requester, Route, Router, parse_query
 from p2pserver.rooms.app_services import AppServices
@@ -65,6 +62,8 @@ CORS_HEADERS = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, OPTIONS",
     "Access-Control-Allow-Headers": "X-Requested-With, Content-Type, Authorization",
 }
+_CORS = encoded(CORS_HEADERS)
+_JSON = [*_CORS, (b"content-type", b"application/json")]
 _AUTHORITY = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?")
 
 
@@ -239,28 +238,29 @@ class _Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             try:
-                response = await self._answer(Request(scope, receive))
+                answer = await self._answer(scope, receive)
             except ClientDisconnect:
                 return
-            await response(scope, receive, send)
+            await answer(scope, receive, send)
         elif scope["type"] == "lifespan":
             await _live(receive, send)
         else:
             await receive()
             await send({"type": "websocket.close", "code": 1000})
 
-    async def _answer(self, request: Request) -> Response:
-        body = RequestBody(request.receive)
-        response = await self._response(request, body)
-        if _has_body(request) and not await body.drain():
-            response.headers["Connection"] = "close"
-        return response
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+        headers = header_map(scope)
+        body = RequestBody(receive)
+        answer = await self._response(scope, headers, body, receive)
+        if _has_body(headers) and not await body.drain():
+            answer.headers.append((b"connection", b"close"))
+        return answer
 
-    async def _response(self, request: Request, body: RequestBody) -> Response:
-        if request.method == "OPTIONS":
-            return Response(status_code=204, headers=CORS_HEADERS)
+    async def _response(self, scope: Scope, headers: Mapping[str, str], body: RequestBody, receive: Receive) -> Answer:
+        if scope["method"] == "OPTIONS":
+            return Answer(204, _CORS)
         try:
-            return _response_of(await self._handle(request, body))
+            return _response_of(await self._handle(scope, headers, body, receive))
         except LimitExceeded as error:
             retry_after_s = -(-error.retry_after_ms // 1000)
             return json_response(error.http_status, error.body(), {"Retry-After": str(retry_after_s)})
@@ -273,20 +273,21 @@ class _Application:
         except Exception:
             # The edge of the process: a mistake of ours in one request must not cost the client its connection, and
             # never looks like a missing token or object, on which clients throw their keys away.
-            log.exception("request failed", extra={"method": request.method, "path": request.url.path})
+            log.exception("request failed", extra={"method": scope["method"], "path": scope["path"]})
             return json_response(500, {"errcode": "M_UNKNOWN", "error": "internal error"})
 
-    async def _handle(self, request: Request, body: RequestBody) -> Any:
-        match = self._router.match(request.method, _raw_path(request.scope))
-        query = parse_query(request.scope["query_string"])
-        token = token_in(request.headers, query)
+    async def _handle(self, scope: Scope, headers: Mapping[str, str], body: RequestBody, receive: Receive) -> Any:
+        match = self._router.match(scope["method"], _raw_path(scope))
+        query = parse_query(scope["query_string"])
+        token = token_in(headers, query)
         service = None if token is None else self._api.app_services.by_token(token)
         if service is None:
             owner = await authenticate(self._api.database, match.route.auth, token, now_ms=self._api.wall_ms())
         else:
             owner = await act_for(self._api.database, match.route.auth, service, query)
         await check_standing(self._api, owner, match)
-        remote_address = request.client.host if request.client is not None else ""
+        client = scope.get("client")
+        remote_address = client[0] if client is not None else ""
         who, own_rate = (remote_address, None) if owner is None else (owner.user_id, owner.rate)
         if service is None or (service.rate_limited and who != service.sender):
             self._api.rate_limits.take(match.route.pace, who, own_rate)
@@ -296,17 +297,17 @@ class _Application:
                 user_id=owner.user_id, device_id=owner.device_id, token_id=owner.token_id, admin=owner.admin
             )
             self._api.note_seen(owner, remote_address)
-        octets = await body.read() if _has_body(request) and not match.route.streams else b""
+        octets = await body.read() if _has_body(headers) and not match.route.streams else b""
         api_request = ApiRequest(
-            method=request.method,
+            method=scope["method"],
             path=match.path,
             params=match.params,
             query_lists=query,
-            body={} if request.method == "GET" else parse_object(octets),
+            body={} if scope["method"] == "GET" else parse_object(octets),
             authenticated=requester,
             remote_address=remote_address,
-            base_url=_base_url(request),
-            headers=request.headers,
+            base_url=_base_url(scope, headers),
+            headers=headers,
             app_service=service,
             parts=body.parts() if match.route.streams else None,
         )
@@ -314,7 +315,7 @@ class _Application:
             answer = await answer_in_the_shadow(self._api, match.route, api_request)
             if answer is not None:
                 return answer
-        return await self._api.run_handler(match, api_request, request.receive)
+        return await self._api.run_handler(match, api_request, receive)
 
 
 async def _wake_room_mates(database: Database, user_id: str) -> None:
@@ -332,18 +333,18 @@ def _raw_path(scope: Scope) -> bytes:
     return raw.partition(b"?")[0]
 
 
-def _has_body(request: Request) -> bool:
+def _has_body(headers: Mapping[str, str]) -> bool:
     """Whether a body follows the headers: what HTTP says of it, so that a GET never waits for one."""
-    return "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
-def _base_url(request: Request) -> str:
+def _base_url(scope: Scope, headers: Mapping[str, str]) -> str:
     """How the client reached us, since a node has no name that resolves: by the Host header, if that is sane."""
-    authority = request.headers.get("host", "")
+    authority = headers.get("host", "")
     if not _AUTHORITY.fullmatch(authority):
-        host, port = request.scope.get("server") or ("127.0.0.1", 8008)
+        host, port = scope.get("server") or ("127.0.0.1", 8008)
         authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return f"{request.scope.get('scheme', 'http')}://{authority}"
+    return f"{scope.get('scheme', 'http')}://{authority}"
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -360,17 +361,17 @@ async def _live(receive: Receive, send: Send) -> None:
             return
 
 
-def json_response(status: int, body: Any, headers: dict[str, str] | None = None) -> Response:
+def json_response(status: int, body: Any, headers: Mapping[str, str] | None = None) -> Answer:
     """A JSON answer with CORS headers."""
     content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-    return Response(content, status, {**CORS_HEADERS, **(headers or {})}, "application/json")
+    return Answer(status, [*_JSON, *encoded(headers)] if headers else _JSON, content)
 
 
-def _response_of(answer: Any) -> Response:
+def _response_of(answer: Any) -> Answer:
     if not isinstance(answer, ApiResponse):
         return json_response(200, answer)
     if isinstance(answer.body, AsyncIterator):
-        return StreamedResponse(answer.body, answer.status, {**CORS_HEADERS, **answer.headers})
+        return StreamedResponse(answer.body, answer.status, [*_CORS, *encoded(answer.headers)])
     if isinstance(answer.body, bytes):
-        return Response(answer.body, answer.status, {**CORS_HEADERS, **answer.headers})
-    return json_response(answer.status, answer.body, dict(answer.headers))
+        return Answer(answer.status, [*_CORS, *encoded(answer.headers)], answer.body)
+    return json_response(answer.status, answer.body, answer.headers)

@@ -33,7 +33,7 @@ async def authenticate(database: Database, auth: Auth, token: str | None, *, now
         if auth is Auth.OPTIONAL:
             return None
         raise MissingToken("an access token is required")
-    owner: TokenOwner | None = await database.read(lambda tx: owner_of_token(tx, token))
+    owner: TokenOwner | None = await database.look_up(lambda tx: owner_of_token(tx, token))
     if owner is None:
         raise UnknownToken("this access token is not known", soft_logout=False)
     if owner.expires_ms is not None and owner.expires_ms <= now_ms:

@@ -7,11 +7,9 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from starlette.requests import ClientDisconnect
-from starlette.types import Receive
-
 from p2pserver.errors import BadJson, NotJson, TooLarge
 from p2pserver.events.canonical import NotCanonical, decode_body
+from p2pserver.http_api.asgi import ClientDisconnect, Receive
 
 OCTETS_MAX = 1 << 20
 OCTETS_DRAINED_MAX = 4 << 20
@@ -58,6 +56,8 @@ class RequestBody:
         return self._ended
 
     async def _take(self, parts: list[bytes], octets_max: int, *, keep: bool = True) -> None:
+        if self._ended:
+            return
         try:
             async with asyncio.timeout(SECONDS_MAX):
                 while not self._ended and self._octets <= octets_max:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
-
-log = logging.getLogger(__name__)
+from p2pserver.http_api.asgi import Answer, HeaderList, Receive, Scope, Send
 
 
-class StreamedResponse(Response):
+class StreamedResponse(Answer):
     """Sends what an iterator yields, of which Content-Length says how much it is; stops when the client hangs up."""
 
-    def __init__(self, parts: AsyncIterator[bytes], status: int, headers: Mapping[str, str]) -> None:
-        self.status_code = status
-        self.background = None
-        self.body = b""
-        self.init_headers(headers)
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: AsyncIterator[bytes], status: int, headers: HeaderList) -> None:
+        super().__init__(status, headers)
         self._parts = parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -35,7 +30,7 @@ class StreamedResponse(Response):
             await asyncio.gather(sending, hung_up, return_exceptions=True)
 
     async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
         async for part in self._parts:
             await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -10,9 +10,9 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 import uvicorn
-from starlette.types import ASGIApp
 
 from p2pserver.client_api.http_protocol import MatrixHttpProtocol
+from p2pserver.http_api.asgi import ASGIApp
 
 GRACE_S = 1
 """How long requests under way may go on once the node stops; long polls are cut off then."""

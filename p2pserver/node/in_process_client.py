@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from starlette.types import ASGIApp
+from p2pserver.http_api.asgi import ASGIApp
 
 
 class RequestFailed(Exception):

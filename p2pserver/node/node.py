@@ -7,8 +7,6 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 
-from starlette.types import ASGIApp
-
 from p2pserver.admin_api.api import AdminApi
 from p2pserver.admin_api.endpoints import admin_routes
 from p2pserver.client_api.app import ClientApi, ClientApiConfig
@@ -16,6 +14,7 @@ from p2pserver.client_api.join_progress import JoinProgress
 from p2pserver.config import Config
 from p2pserver.events.signing import SelfCertifyingKeys
 from p2pserver.federation.media_assembly import MediaPolicy
+from p2pserver.http_api.asgi import ASGIApp
 from p2pserver.meg.clock import HybridClock
 from p2pserver.node.airtime import AirtimeKeeper
 from p2pserver.node.app_edge import AppEdgeOf

@@ -24,12 +24,14 @@ def place(
     *,
     history: bool,
     resolve: bool = True,
+    just_built: bool = False,
 ) -> int:
     """Keeps an event that is judged; its position in the stream.
 
     `resolve=False` leaves it to the caller to update the current state before the unit of work is over.
     `history` is for what happened before a join of ours and comes by backfill: it gets a place before everything else
-    in the stream, and says nothing about the current state.
+    in the stream, and says nothing about the current state. `just_built` is for an accepted event that was built on the
+    forward extremities in this unit of work: nothing that is held can name it.
     """
     position = rooms.next_history_position(tx, room.room_id) if history else tx.next_position()
     events.insert(
@@ -47,16 +49,16 @@ def place(
     )
     StoredAuthIndex(tx).add(event)
     events.insert_edges(tx, event)
-    events.extend_leaves(tx, event)
+    events.extend_leaves(tx, event, just_built=just_built)
     if judgement.verdict is not Verdict.REJECTED:
-        events.extend_accepted_leaves(tx, event)
+        events.extend_accepted_leaves(tx, event, just_built=just_built)
     if judgement.verdict is Verdict.ACCEPTED and not history:
-        events.extend_extremities(tx, event)
+        events.extend_extremities(tx, event, just_built=just_built)
         if resolve:
             update_current_state(context, tx, room, position=position)
         tx.notify(f"room:{room.room_id}")
         tx.notify("pdus")
-    note_redactions(tx, room, event)
+    note_redactions(tx, room, event, may_be_target=not just_built)
     return position
 
 

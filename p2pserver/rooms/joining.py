@@ -176,7 +176,7 @@ def draft_join(
         join = build_on_extremities(
             context,
             tx,
-            room_id=parsed.room_id,
+            room=room_of(tx, parsed.room_id),
             sender=user_id,
             event_type="m.room.member",
             state_key=user_id,

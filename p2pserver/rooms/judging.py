@@ -124,7 +124,7 @@ def judge(tx: Tx, room: RoomRow, event: Pdu, ancestors: Ancestors, *, against_cu
     try:
         check_by_ancestors(tx, room, event, ancestors, before)
         if against_current:
-            check_by_current_state(tx, room, event)
+            check_by_current_state(tx, room, event, before=before)
     except _Refused as refusal:
         verdict, reason = refusal.verdict, refusal.reason
     slot = event.state_slot
@@ -168,14 +168,15 @@ def check_by_state_before(tx: Tx, event: Pdu, before: int) -> None:
         raise _Refused(Verdict.REJECTED, f"by the state before it: {error.reason}") from None
 
 
-def check_by_current_state(tx: Tx, room: RoomRow, event: Pdu) -> None:
-    """Check 6. Raises: _Refused."""
+def check_by_current_state(tx: Tx, room: RoomRow, event: Pdu, *, before: int | None = None) -> None:
+    """Check 6. `before` is a group by which the event passed check 5. Raises: _Refused."""
     if room.current_group is None or event.type == "m.room.create":
         return
-    try:
-        authorize_in(tx, event, StateView(tx, state_groups.state_map(tx, room.current_group)))
-    except NotAllowed as error:
-        raise _Refused(Verdict.SOFT_FAILED, f"by the current state: {error.reason}") from None
+    if before != room.current_group:
+        try:
+            authorize_in(tx, event, StateView(tx, state_groups.state_map(tx, room.current_group)))
+        except NotAllowed as error:
+            raise _Refused(Verdict.SOFT_FAILED, f"by the current state: {error.reason}") from None
     if _has_another_name(tx, room.room_id, event.server):
         raise _Refused(Verdict.SOFT_FAILED, f"by the current state: the key of {event.server} has another name here")
 

@@ -18,13 +18,18 @@ from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
 
 
-def note_redactions(tx: Tx, room: RoomRow, event: Pdu) -> None:
-    """After an event found its place or another verdict: applies it as a redaction, and those that wait for it."""
+def note_redactions(tx: Tx, room: RoomRow, event: Pdu, *, may_be_target: bool = True) -> None:
+    """After an event found its place or another verdict: applies it as a redaction, and those that wait for it.
+
+    `may_be_target`: whether any can wait, as none can for an event that did not exist before.
+    """
     search_index.note(tx, event.event_id, event.type)
     target = event.redacts
     if target is not None:
         redactions.remember(tx, room.room_id, target=target, redaction=event.event_id)
         _apply(tx, room, target, event.event_id)
+    if not may_be_target:
+        return
     for redaction, applied in redactions.of_target(tx, event.event_id):
         if not applied:
             _apply(tx, room, event.event_id, redaction)

@@ -141,10 +141,11 @@ def append(
     ts_ms: int | None = None,
 ) -> Pdu:
     """Builds an event on the forward extremities, judges it as everybody will, keeps it and owes it to the others."""
+    room = room_of(tx, room_id)
     event = build_on_extremities(
         context,
         tx,
-        room_id=room_id,
+        room=room,
         sender=sender,
         event_type=event_type,
         state_key=state_key,
@@ -152,14 +153,14 @@ def append(
         redacts=redacts,
         ts_ms=ts_ms,
     )
-    return keep_own(context, tx, room_of(tx, room_id), event)
+    return keep_own(context, tx, room, event, just_built=True)
 
 
 def build_on_extremities(
     context: RoomContext,
     tx: Tx,
     *,
-    room_id: str,
+    room: RoomRow,
     sender: str,
     event_type: str,
     state_key: str | None,
@@ -168,8 +169,7 @@ def build_on_extremities(
     ts_ms: int | None = None,
 ) -> Pdu:
     """The event that `append` would keep."""
-    room = room_of(tx, room_id)
-    parents = parents_for(context, tx, room_id)
+    parents = parents_for(context, tx, room.room_id)
     facts = events.facts(tx, parents)
     before = state_after_parents(tx, room, facts)
     timestamps = [found.origin_server_ts for found in (events.pdu(tx, each) for each in parents) if found is not None]
@@ -178,7 +178,7 @@ def build_on_extremities(
         ts_ms = context.clock.stamp(wall_ms=context.wall_ms(), parents_ts=timestamps)
     return build_event(
         rules=room.rules,
-        room_id=room_id,
+        room_id=room.room_id,
         sender=sender,
         event_type=event_type,
         state_key=state_key,
@@ -193,8 +193,8 @@ def build_on_extremities(
     )
 
 
-def keep_own(context: RoomContext, tx: Tx, room: RoomRow, event: Pdu) -> Pdu:
-    """Judges and places an event of ours and owes it to every other member server.
+def keep_own(context: RoomContext, tx: Tx, room: RoomRow, event: Pdu, *, just_built: bool = False) -> Pdu:
+    """Judges and places an event of ours and owes it to every other member server. `just_built`: see `place`.
 
     Raises: Forbidden, if it would be rejected, or soft-failed by others who know what we know.
     """
@@ -203,8 +203,9 @@ def keep_own(context: RoomContext, tx: Tx, room: RoomRow, event: Pdu) -> Pdu:
     if judgement.verdict is not Verdict.ACCEPTED:
         raise Forbidden((judgement.reason or "the room does not allow it").partition(": ")[2] or "not allowed")
     told = memberships.joined_servers(tx, room.room_id)
-    place(context, tx, room, event, judgement, history=False)
-    told |= memberships.joined_servers(tx, room.room_id)
+    place(context, tx, room, event, judgement, history=False, just_built=just_built)
+    if event.is_state:
+        told |= memberships.joined_servers(tx, room.room_id)
     if event.type == "m.room.member" and event.content.get("membership") != "invite":
         told.add(server_of(event.state_key or event.sender))
     owe_to(context, tx, room.room_id, event.event_id, told)

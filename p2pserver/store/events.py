@@ -402,9 +402,12 @@ def leaves(tx: Tx, room_id: str) -> list[str]:
     return [event_id for (event_id,) in rows]
 
 
-def extend_leaves(tx: Tx, event: Pdu) -> None:
-    """The event's parents are no leaves any more; it is one, unless something cites it already."""
-    _cover(tx, "leaves", event, by=tuple(Verdict))
+def extend_leaves(tx: Tx, event: Pdu, *, just_built: bool = False) -> None:
+    """The event's parents are no leaves any more; it is one, unless something cites it already.
+
+    `just_built`, here and below: it is accepted, its parents are forward extremities, and nobody can cite it yet.
+    """
+    _cover(tx, "leaves", event, by=tuple(Verdict), just_built=just_built)
 
 
 def accepted_leaves(tx: Tx, room_id: str) -> list[str]:
@@ -413,9 +416,9 @@ def accepted_leaves(tx: Tx, room_id: str) -> list[str]:
     return [event_id for (event_id,) in rows]
 
 
-def extend_accepted_leaves(tx: Tx, event: Pdu) -> None:
+def extend_accepted_leaves(tx: Tx, event: Pdu, *, just_built: bool = False) -> None:
     """An event that is not rejected covers those before it, and is such a leaf unless one like it cites it already."""
-    _cover(tx, "accepted_leaves", event, by=(Verdict.ACCEPTED, Verdict.SOFT_FAILED))
+    _cover(tx, "accepted_leaves", event, by=(Verdict.ACCEPTED, Verdict.SOFT_FAILED), just_built=just_built)
 
 
 def extremities(tx: Tx, room_id: str) -> list[str]:
@@ -424,9 +427,9 @@ def extremities(tx: Tx, room_id: str) -> list[str]:
     return [event_id for (event_id,) in rows]
 
 
-def extend_extremities(tx: Tx, event: Pdu) -> None:
+def extend_extremities(tx: Tx, event: Pdu, *, just_built: bool = False) -> None:
     """An accepted event covers those before it, and is an extremity unless an accepted event cites it already."""
-    _cover(tx, "forward_extremities", event, by=(Verdict.ACCEPTED,))
+    _cover(tx, "forward_extremities", event, by=(Verdict.ACCEPTED,), just_built=just_built)
 
 
 def newest_of_server(tx: Tx, event_ids: Collection[str], server: str) -> str | None:
@@ -500,7 +503,7 @@ def extremity_groups(tx: Tx, room_id: str) -> list[int]:
     return [group_id for (group_id,) in rows]
 
 
-def _cover(tx: Tx, table: str, event: Pdu, *, by: Collection[Verdict]) -> None:
+def _cover(tx: Tx, table: str, event: Pdu, *, by: Collection[Verdict], just_built: bool) -> None:
     """The event is an end of the graph now, and none of the others `by` which it can be that it leads back to.
 
     Those are its parents and, where such an event is not among them, what is next below: whoever cites an event has
@@ -509,13 +512,15 @@ def _cover(tx: Tx, table: str, event: Pdu, *, by: Collection[Verdict]) -> None:
     parents: Collection[str] = event.prev_events
     while parents:
         _remove(tx, table, event.room_id, parents)
-        others = [] if len(by) == len(Verdict) else _not_passed_over(tx, table, event.room_id, parents, by)
+        others = (
+            [] if just_built or len(by) == len(Verdict) else _not_passed_over(tx, table, event.room_id, parents, by)
+        )
         tx.many(
             "INSERT INTO passed_over (room_id, ends, event_id) VALUES (?, ?, ?)",
             [(event.room_id, table, each) for each in others],
         )
         parents = {parent for each in others for parent in _parents(tx, each)}
-    if not is_cited(tx, event.room_id, event.event_id, by=by):
+    if just_built or not is_cited(tx, event.room_id, event.event_id, by=by):
         tx.execute(f"INSERT OR IGNORE INTO {table} (room_id, event_id) VALUES (?, ?)", (event.room_id, event.event_id))
 
 

@@ -83,6 +83,9 @@ class InlineDatabase:
             raise sqlite3.ProgrammingError("the database is closed")
         return run_read(self._conn, self._caches, query)
 
+    async def look_up(self, query: Callable[[Tx], T]) -> T:
+        return await self.read(query)
+
     async def wait(self, topics: Collection[str], *, after: int, timeout_s: float | None) -> bool:
         return await self._wakeups.wait(topics, after, timeout_s)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.requests import ClientDisconnect
 
 from p2pserver.client_api.content_headers import INLINE_TYPES, disposition
+from p2pserver.http_api.asgi import ClientDisconnect
 from p2pserver.rooms.media_library import ANNOUNCED_MS, ANNOUNCED_PER_USER_MAX, MediaLimits
 from p2pserver.store.inline import SimulatedDisk
 from tests.client_api.harness import Node, running_node

@@ -118,7 +118,7 @@ def test_damaged_row_is_found(broken: str) -> None:
 
 
 def test_forgotten_accepted_leaf_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "extend_accepted_leaves", lambda *args: None)
+    monkeypatch.setattr(events, "extend_accepted_leaves", lambda *args, **options: None)
     room_id, alice, _ = forked_room()
     with pytest.raises(AssertionError):
         alice.digest(room_id)

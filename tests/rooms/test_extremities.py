@@ -236,9 +236,9 @@ def test_rejected_event_covers_nothing() -> None:
 def test_event_that_is_refused_and_cited_is_noticed(path: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     real = graph.note_redactions
 
-    def also_an_extremity(tx: Tx, room: object, event: Pdu) -> None:
+    def also_an_extremity(tx: Tx, room: object, event: Pdu, *, may_be_target: bool = True) -> None:
         events.extend_extremities(tx, event)
-        real(tx, room, event)  # type: ignore[arg-type]
+        real(tx, room, event, may_be_target=may_be_target)  # type: ignore[arg-type]
 
     monkeypatch.setattr(graph, "note_redactions", also_an_extremity)
     with pytest.raises(AssertionError):

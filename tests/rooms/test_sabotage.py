@@ -113,8 +113,8 @@ def test_reversed_copy_lattice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> No
 def test_soft_failed_extremity_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     real = events.extend_leaves
 
-    def also_an_extremity(tx: Tx, event: Pdu) -> None:
-        real(tx, event)
+    def also_an_extremity(tx: Tx, event: Pdu, **options: bool) -> None:
+        real(tx, event, **options)
         events.extend_extremities(tx, event)
 
     monkeypatch.setattr(events, "extend_leaves", also_an_extremity)

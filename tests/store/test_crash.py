@@ -66,7 +66,7 @@ async def test_event_outbox_and_position_are_together_whenever_the_power_goes(tm
             asyncio.get_running_loop().create_future(),
         )
 
-    copies = copies_at_each_statement(server, path, folder, [unit(number) for number in range(3)])
+    copies = copies_at_each_statement(server, path, folder, [unit(number) for number in range(4)])
     assert len(copies) > 100
     counts = []
     for each in copies:
@@ -74,7 +74,7 @@ async def test_event_outbox_and_position_are_together_whenever_the_power_goes(tm
         assert inconsistencies(conn, server=server.name, destination=bob.name) == []
         counts.append(conn.execute("SELECT count(*) FROM events").fetchone()[0] - held)
         conn.close()
-    assert set(counts) == {0, 3}
+    assert set(counts) == {0, 4}
     assert counts == sorted(counts)
     server.conn.close()
 
