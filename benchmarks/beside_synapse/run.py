@@ -208,6 +208,8 @@ async def remembering(run: Run) -> None:
     server = P2pServer(run.folder / "large", transport=f"lan:listen=127.0.0.1:{free_port()}")
     await server.start()
     world = await one_room(server, run.size)
+    await asyncio.sleep(run.effort.idle_s)
+    after_all = server.resident_octets() / MIB
     await server.stop()
     for _ in range(run.effort.rounds):
         await server.start()
@@ -229,6 +231,7 @@ async def remembering(run: Run) -> None:
             unit="MiB",
             ours=large,
             bar=65,
+            note=f"{after_all:.0f} in the process that had just taken all of them in",
         )
     )
 

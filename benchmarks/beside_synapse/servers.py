@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from abc import ABC, abstractmethod
 from importlib.metadata import version
@@ -45,7 +46,10 @@ class Server(ABC):
     def command(self) -> list[str]: ...
 
     def environment(self) -> dict[str, str]:
-        return dict(os.environ)
+        """Byte code is kept from one start to the next, as it is where software is installed."""
+        variables = {**os.environ, "PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir()) / "beside-synapse-bytecode")}
+        variables.pop("PYTHONDONTWRITEBYTECODE", None)
+        return variables
 
     async def start(self) -> float:
         """Starts the process; seconds until `/versions` is answered 200."""
@@ -129,7 +133,7 @@ class P2pServer(Server):
 
     def environment(self) -> dict[str, str]:
         root = Path(__file__).parents[2]
-        return {**os.environ, "PYTHONPATH": str(root)}
+        return {**super().environment(), "PYTHONPATH": str(root)}
 
 
 class Synapse(Server):
@@ -146,7 +150,7 @@ class Synapse(Server):
         return version("matrix-synapse")
 
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "SYNAPSE_CACHE_FACTOR": "0.5"}
+        return {**super().environment(), "SYNAPSE_CACHE_FACTOR": "0.5"}
 
     def command(self) -> list[str]:
         config = self.folder / "homeserver.yaml"

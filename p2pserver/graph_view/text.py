@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from xml.sax.saxutils import escape
-
 
 def printable(text: str) -> str:
     """Without control and formatting characters, which XML forbids and a terminal would obey, and lone surrogates."""
@@ -15,6 +13,8 @@ def printable(text: str) -> str:
 
 def xml_text(text: str) -> str:
     """As the content of an element or of a double-quoted attribute."""
+    from xml.sax.saxutils import escape  # which imports an HTTP client
+
     return escape(printable(text), {'"': "&quot;"})
 
 
