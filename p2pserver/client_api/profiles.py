@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
+from p2pserver.client_api.app_service_questions import ask_for_user
 from p2pserver.errors import BadJson, Forbidden, InvalidParam, MatrixError, MissingParam, NotFound, TooLarge
 from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.identifiers import is_user_id, server_of
@@ -154,6 +155,8 @@ async def _profile(api: ClientApi, user_id: str) -> dict[str, Any]:
     server = server_of(user_id)
     if server == api.server_name:
         profile = await api.database.read(lambda tx: whole_profile(tx, user_id))
+        if profile is None and await ask_for_user(api, user_id):
+            profile = await api.database.read(lambda tx: whole_profile(tx, user_id))
         if profile is None:
             raise NotFound("there is no such user")
         return profile

@@ -5,13 +5,12 @@ Source: client-server API, "Room aliases"; server-server API, `query/directory`.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from p2pserver.client_api.app import ClientApi
-from p2pserver.client_api.app_service_calls import CallFailed
+from p2pserver.client_api.app_service_questions import ask_for_alias
 from p2pserver.errors import AliasInUse, BadAlias, Exclusive, InvalidParam, NotFound, PeerUnreachable
 from p2pserver.identifiers import InvalidIdentifier, is_room_id, is_server_name, server_of, split_identifier
 from p2pserver.rooms.app_services import AppService
@@ -41,16 +40,6 @@ def local_alias(tx: Tx, name: str) -> str | None:
     """The room that an alias of this node points to."""
     found = alias(tx, name)
     return None if found is None else found.room_id
-
-
-async def ask_for_alias(api: ClientApi, name: str) -> bool:
-    """Whether an application service in whose namespaces the alias is has just made a room for it."""
-    for service in api.app_services.all:
-        if service.url is not None and service.has_alias(name):
-            with contextlib.suppress(CallFailed):
-                if await api.app_service_calls.knows_alias(service, name):
-                    return True
-    return False
 
 
 def check_is_free_alias(api: ClientApi, name: str, service: AppService | None) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -86,6 +86,8 @@ class Exchange:
         healer: Healer,
         media: MediaServing,
     ) -> None:
+        self.before_answering: Callable[[str, dict[str, Any]], Awaitable[None]] | None = None
+        """Hears of each question that another server asks, and may make what it asks for."""
         self._media = media
         self._wall_ms = wall_ms
         self._healer = healer
@@ -388,6 +390,8 @@ class Exchange:
             if handler is None:
                 raise Unrecognized(f"there is no question {effect.name}")
             body = decode_json_object(effect.body)
+            if self.before_answering is not None:
+                await self.before_answering(effect.name, body)
             return True, await self._database.write(lambda tx: handler(tx, server, body))
         except MatrixError as error:
             return False, error.body()

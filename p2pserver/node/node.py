@@ -6,10 +6,12 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from p2pserver.admin_api.api import AdminApi
 from p2pserver.admin_api.endpoints import admin_routes
 from p2pserver.client_api.app import ClientApi, ClientApiConfig
+from p2pserver.client_api.app_service_questions import ask_before_answering
 from p2pserver.client_api.join_progress import JoinProgress
 from p2pserver.config import Config
 from p2pserver.events.signing import SelfCertifyingKeys
@@ -151,6 +153,7 @@ class Node:
             app_services=services,
             tell_join=lambda progress: tell(_join_event(progress)) if tell is not None else None,
         )
+        self.mesh.exchange.before_answering = partial(ask_before_answering, self.client_api)
         self.mesh.attend(
             Ephemera(
                 database=database,
