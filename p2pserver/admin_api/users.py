@@ -21,6 +21,7 @@ from p2pserver.store.account_status import (
     set_user_type,
 )
 from p2pserver.store.accounts import check_new_user_id, is_name_taken, register_user, set_password, set_profile_field
+from p2pserver.store.app_services import service_of_user
 from p2pserver.store.devices import Device, delete_device, device_ids, devices_of, rename_device, whois
 from p2pserver.store.own_rooms import joined_rooms_of, memberships_of
 from p2pserver.store.pushers import pushers_of
@@ -98,7 +99,7 @@ def _details(tx: Tx, status: AccountStatus) -> dict[str, Any]:
         "creation_ts": status.created_ms // 1000,
         "threepids": [],
         "external_ids": [],
-        "appservice_id": None,
+        "appservice_id": service_of_user(tx, status.user_id),
         "consent_server_notice_sent": None,
         "consent_version": None,
         "consent_ts": None,

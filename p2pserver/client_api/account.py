@@ -12,7 +12,7 @@ from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.rooms.departures import depart
 from p2pserver.store.account_status import close_account
 from p2pserver.store.accounts import set_password
-from p2pserver.store.devices import delete_device, devices_of, rename_device
+from p2pserver.store.devices import add_device, delete_device, devices_of, rename_device
 from p2pserver.store.tx import Tx
 
 routes = Routes()
@@ -71,14 +71,23 @@ async def get_device(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
 
 @routes.route("PUT", "/devices/{device_id}")
 async def put_device(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
-    """`PUT /devices/{deviceId}`: another display name."""
+    """`PUT /devices/{deviceId}`: another display name; an application service so makes a device (MSC4190)."""
     user_id, device_id = request.requester.user_id, request.params["device_id"]
     display_name = optional_string(request.body, "display_name")
     if display_name is not None and len(display_name) > DISPLAY_NAME_CHARACTERS_MAX:
         raise TooLarge(f"a device's name has at most {DISPLAY_NAME_CHARACTERS_MAX} characters")
 
     def unit(tx: Tx) -> None:
-        if display_name is None:
+        if request.app_service is not None and not devices_of(tx, user_id, device_id):
+            add_device(
+                tx,
+                user_id,
+                device_id,
+                display_name=display_name,
+                now_ms=api.wall_ms(),
+                ip=request.remote_address,
+            )
+        elif display_name is None:
             if not devices_of(tx, user_id, device_id):
                 raise NotFound("there is no such device")
         elif not rename_device(tx, user_id, device_id, display_name):

@@ -10,6 +10,7 @@ Source: application service API, "Pushing events".
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from typing import Final
@@ -58,6 +59,15 @@ class _Delivery:
             self._topics += ["to_device", "device_lists"]
 
     async def run(self) -> None:
+        """Delivers for ever. A mistake of ours in one look must not be the end of it."""
+        while True:
+            try:
+                await self._tell()
+            except Exception:
+                log.exception("telling an application service failed", extra={"service": self._service.service_id})
+                await asyncio.sleep(WAIT_MAX_S)
+
+    async def _tell(self) -> None:
         database, service_id = self._api.database, self._service.service_id
         await database.write(lambda tx: app_services.begin_service(tx, service_id))
         progress = await database.read(lambda tx: app_services.progress_of(tx, service_id))
@@ -76,7 +86,7 @@ class _Delivery:
             position = news.reached
             if news.body is not None:
                 txn_id = f"{news.reached}.{self._api.random_bytes(6).hex()}"
-                body = json.dumps(news.body, ensure_ascii=False, separators=(",", ":")).encode()
+                body = json.dumps(news.body, separators=(",", ":")).encode()
                 transaction = Transaction(txn_id, news.reached, body)
                 await database.write(lambda tx, new=transaction: app_services.put_transaction(tx, service_id, new))  # type: ignore[misc]
                 noted = await self._deliver(transaction, news.strangers)

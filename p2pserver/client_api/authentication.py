@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from p2pserver.errors import Forbidden, MissingToken, UnknownDevice, UnknownToken
 from p2pserver.http_api.routing import Auth
@@ -60,4 +61,6 @@ async def act_for(
         raise Forbidden("this application service has not registered that user")
     if device_id is not None and (owner is None or owner.last_seen_ms is None):
         raise UnknownDevice("that user has no such device")
-    return owner or service_itself(user_id)
+    if owner is None:
+        return service_itself(user_id)
+    return replace(owner, admin=owner.admin and service.owns_user(user_id))

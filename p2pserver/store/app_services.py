@@ -129,7 +129,9 @@ def devices_with_keys(tx: Tx) -> list[tuple[str, str]]:
 
 def acting_user(tx: Tx, user_id: str, device_id: str | None) -> TokenOwner | None:
     """A user of this node as a service acts for him, with one of his devices if it names one; None: no such user."""
-    row = tx.one("SELECT locked, suspended, shadow_banned FROM users WHERE user_id = ? AND deactivated = 0", (user_id,))
+    row = tx.one(
+        "SELECT locked, suspended, shadow_banned, admin FROM users WHERE user_id = ? AND deactivated = 0", (user_id,)
+    )
     if row is None:
         return None
     seen = None
@@ -142,6 +144,7 @@ def acting_user(tx: Tx, user_id: str, device_id: str | None) -> TokenOwner | Non
         locked=bool(row[0]),
         suspended=bool(row[1]),
         shadow_banned=bool(row[2]),
+        admin=bool(row[3]),
     )
 
 
@@ -164,6 +167,12 @@ def service_itself(user_id: str) -> TokenOwner:
 
 def note_registered_by(tx: Tx, user_id: str, service_id: str) -> None:
     tx.execute("UPDATE users SET app_service = ? WHERE user_id = ?", (service_id, user_id))
+
+
+def service_of_user(tx: Tx, user_id: str) -> str | None:
+    """The ID of the service that registered a user."""
+    row = tx.one("SELECT app_service FROM users WHERE user_id = ?", (user_id,))
+    return None if row is None else row[0]
 
 
 # Directories of networks

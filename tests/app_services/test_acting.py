@@ -9,7 +9,8 @@ import pytest
 from p2pserver.client_api.app import ClientApiConfig
 from p2pserver.client_api.rate_limits import RATES, Rate
 from p2pserver.http_api.routing import Pace
-from tests.app_services.service import AS_TOKEN, Asked, Bridge, bridged_node, ghost
+from tests.admin_api.harness import running_admin_node
+from tests.app_services.service import AS_TOKEN, Asked, Bridge, bridged_node, ghost, running_service
 from tests.client_api.harness import Client, running_node
 from tests.client_api.talk import at, invite_and_join, new_room, say
 
@@ -154,6 +155,32 @@ async def test_it_is_slowed_down_only_if_it_says_so(limited: bool, monkeypatch: 
         assert made.status == (429 if limited else 200)
         assert await statuses(Bridge(node, "irc_1")) == ({200, 429} if limited else {200})
         assert (await Bridge(node).get("/account/whoami")).status == 200, "its sender never is"
+
+
+async def test_it_makes_devices_without_logging_in() -> None:
+    async with bridged_node() as (_, node):
+        nick = await ghost(node, "irc_nick")
+        assert (await nick.put("/devices/BRIDGE", {"display_name": "bridge"})).status == 200
+        [device] = (await nick.get("/devices"))["devices"]
+        assert (device["device_id"], device["display_name"]) == ("BRIDGE", "bridge")
+        assert (await Bridge(node, "irc_nick", device_id="BRIDGE").get("/account/whoami"))["device_id"] == "BRIDGE"
+        alice = await node.register("alice")
+        assert (await alice.put("/devices/NEW", {"display_name": "x"})).status == 404
+
+
+async def test_an_operator_may_make_it_an_admin() -> None:
+    async with running_service() as service:
+        registration = service.registration()
+    async with running_admin_node(app_services=[registration]) as admin:
+        node = admin.node
+        bot, nick = await ghost(node, "ircbot"), await ghost(node, "irc_nick")
+        path = f"/_synapse/admin/v1/users/{bot.user_id}/admin"
+        assert (await bot.get(path)).errcode == "M_FORBIDDEN"
+        await admin.put(f"/v1/users/{bot.user_id}/admin", {"admin": True})
+        assert (await bot.get(path)).body == {"admin": True}
+        assert (await nick.get(path)).errcode == "M_FORBIDDEN"
+        assert (await admin.get(f"/v2/users/{nick.user_id}"))["appservice_id"] == "irc"
+        assert (await admin.get(f"/v2/users/{admin.root.user_id}"))["appservice_id"] is None
 
 
 async def test_its_users_need_no_password_where_others_are_asked_for_one() -> None:

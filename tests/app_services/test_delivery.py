@@ -107,6 +107,38 @@ async def test_a_service_that_fails_gets_the_same_again_and_nothing_overtakes() 
         assert len({event["event_id"] for event in taken}) == len(taken)
 
 
+async def test_a_ping_ends_the_wait_of_a_service_that_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_service_delivery, "WAIT_FIRST_S", 3_600.0)
+    async with bridged_node() as (service, node):
+        service.answer = lambda asked: (500, {})
+        alice, _, room_id = await portal(node)
+        await say(alice, room_id, "hello")
+        await service.until(lambda: bool(service.transactions))
+        service.answer = lambda asked: (200, {})
+        for _ in range(3_000):
+            await Bridge(node).ask("POST", "/appservice/irc/ping", {}, version="v1")
+            if service.texts:
+                break
+            await asyncio.sleep(0.01)
+        assert service.texts == ["hello"]
+
+
+async def test_a_mistake_of_ours_is_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_service_delivery, "WAIT_MAX_S", 0.01)
+    mistakes = iter([True, False, True])
+
+    def sometimes(*args: Any, **kwargs: Any) -> app_service_news.News:
+        if next(mistakes, False):
+            raise KeyError("ours")
+        return app_service_news.next_news(*args, **kwargs)
+
+    monkeypatch.setattr(app_service_delivery, "next_news", sometimes)
+    async with bridged_node() as (service, node):
+        alice, _, room_id = await portal(node)
+        await say(alice, room_id, "hello")
+        await service.until(lambda: "hello" in service.texts)
+
+
 async def test_nobody_waits_for_a_service_that_hangs() -> None:
     async with bridged_node() as (service, node):
         alice, _, room_id = await portal(node)
