@@ -21,10 +21,11 @@ class Device:
     last_seen_ms: int
     last_seen_ip: str
 
-    def to_json(self) -> dict[str, str | int | None]:
+    def to_json(self) -> dict[str, str | int]:
+        """A name is a string by the specification, and matrix-nio wants one of every device: its ID, if it has none."""
         return {
             "device_id": self.device_id,
-            "display_name": self.display_name,
+            "display_name": self.display_name or self.device_id,
             "last_seen_ts": self.last_seen_ms,
             "last_seen_ip": self.last_seen_ip,
         }
