@@ -13,6 +13,7 @@ from p2pserver.errors import BadJson, Forbidden, InvalidParam
 from p2pserver.http_api.body_fields import optional_integer, optional_string
 from p2pserver.http_api.routing import ApiRequest, Routes
 from p2pserver.identifiers import is_event_id
+from p2pserver.rooms.unread import is_read_with
 from p2pserver.store.account_data import put_account_data
 from p2pserver.store.receipts import MAIN, READ, READ_PRIVATE, Receipt, put_receipt
 from p2pserver.store.tx import Tx
@@ -78,6 +79,8 @@ async def _mark(api: ClientApi, request: ApiRequest, marks: dict[str, str], thre
                 continue
             held = api.rooms.stored(tx, event_id)
             if held is not None and held.pdu.room_id == room_id:
+                if thread_id is not None and not is_read_with(tx, held.pdu, thread_id):
+                    raise InvalidParam("the event is not of this thread")
                 receipt = Receipt(
                     room_id=room_id,
                     user_id=user_id,

@@ -1,5 +1,7 @@
 """Joining a room: here if this node is in it, else through a server that is; and later, if none can be asked now.
 
+A knock on a room that is not here goes the same way (`knocking.py`): it is a pending join with another membership.
+
     POST /join -> resident? one member event
                -> else: pending row -> ask the servers that may know the room, the likeliest first
                                        -> an offer: join event and partial room in one unit, row deleted
@@ -61,12 +63,12 @@ class Joins:
     async def attempt(self, api: ClientApi, user_id: str, room_id: str) -> str:
         """Tries a pending join once; a second call while the first runs waits for the same result.
 
-        Raises: as `_join_through_others`.
+        Raises: as `_enter_through_others`.
         """
         key = (user_id, room_id)
         task = self.running.get(key)
         if task is None:
-            task = asyncio.create_task(_join_through_others(api, user_id, room_id), name="join")
+            task = asyncio.create_task(_enter_through_others(api, user_id, room_id), name="join")
             self.running[key] = task
             task.add_done_callback(lambda done: self._done(key, done))
         return await asyncio.shield(task)
@@ -118,12 +120,17 @@ async def join_room(api: ClientApi, *, user_id: str, room_id: str, via: Iterable
 
     if await api.database.write(locally):
         return room_id
+    return await answered_in_time(api, user_id, room_id, what="join")
+
+
+async def answered_in_time(api: ClientApi, user_id: str, room_id: str, *, what: str) -> str:
+    """Tries a pending join or knock, for as long as a client waits. Raises: as `_enter_through_others`."""
     try:
         async with asyncio.timeout(ANSWER_S):
             return await api.joins.attempt(api, user_id, room_id)
     except TimeoutError as error:
         so_far = _so_far(api.joins.progress.get((user_id, room_id)))
-        raise PeerUnreachable(f"the room's servers are slow; the join goes on in the background{so_far}") from error
+        raise PeerUnreachable(f"the room's servers are slow; the {what} goes on in the background{so_far}") from error
 
 
 def _so_far(progress: JoinProgress | None) -> str:
@@ -168,11 +175,11 @@ async def _try_quietly(api: ClientApi, join: PendingJoin) -> None:
         return  # the row stays or is gone, as the error deserves; nobody waits for the answer any more
 
 
-async def _join_through_others(api: ClientApi, user_id: str, room_id: str) -> str:
-    """Asks the servers of a pending join one after another; what is concluded, is deleted.
+async def _enter_through_others(api: ClientApi, user_id: str, room_id: str) -> str:
+    """Asks the servers of a pending join or knock one after another; what is concluded, is deleted.
 
-    Raises: PeerUnreachable, with the row kept, if a server that may know the room cannot be asked; else the error of
-    the servers that could.
+    Raises: PeerUnreachable, with the row kept, if a server that may know the room cannot be asked (a knock that one
+    server has refused is not tried with another); else the error of the servers that could.
     """
     join = await api.database.read(lambda tx: pending_join(tx, user_id, room_id))
     if join is None:
@@ -181,35 +188,54 @@ async def _join_through_others(api: ClientApi, user_id: str, room_id: str) -> st
     servers = list(dict.fromkeys((*join.via, *connected)))
     error: MatrixError = NotFound("no server that can be asked knows this room")
     unreachable = False
+    is_knock = join.content["membership"] == "knock"
     for server in servers:
         if server not in connected:
             unreachable = True
             continue
-        meter = Meter(asyncio.get_running_loop().time())
-        follow = partial(_follow, api, join, server, meter)
         try:
-            offer = await api.remote.ask(
-                server,
-                "join",
-                {"room_id": room_id, "user_id": user_id, "versions": list(ROOM_VERSIONS)},
-                timeout_s=ASK_S,
-                progress=follow,
-            )
-            signed = await _vouched(api, join, offer)
-            await api.database.write(partial(_accept, api, join=join, offer=offer, resident=server, signed=signed))
+            await (_knock_through if is_knock else _join_through)(api, join, server)
         except PeerUnreachable:
             unreachable = True
         except MatrixError as refused:
             if refused.errcode in _CONCLUSIVE or error.errcode == "M_NOT_FOUND":
                 error = refused
         else:
-            if meter.has_told:
-                api.tell_join(JoinProgress(user_id, room_id, server, 0, 0, None))
             return room_id
-    if unreachable:
-        raise PeerUnreachable("no server that knows the room can be asked now; the join goes on in the background")
+    if unreachable and not (is_knock and error.errcode != "M_NOT_FOUND"):
+        what = "knock" if is_knock else "join"
+        raise PeerUnreachable(f"no server that knows the room can be asked now; the {what} goes on in the background")
     await api.database.write(lambda tx: drop_pending_join(tx, user_id, room_id))
     raise error
+
+
+async def _join_through(api: ClientApi, join: PendingJoin, server: str) -> None:
+    meter = Meter(asyncio.get_running_loop().time())
+    offer = await api.remote.ask(
+        server,
+        "join",
+        {"room_id": join.room_id, "user_id": join.user_id, "versions": list(ROOM_VERSIONS)},
+        timeout_s=ASK_S,
+        progress=partial(_follow, api, join, server, meter),
+    )
+    signed = await _vouched(api, join, offer)
+    await api.database.write(partial(_accept, api, join=join, offer=offer, resident=server, signed=signed))
+    if meter.has_told:
+        api.tell_join(JoinProgress(join.user_id, join.room_id, server, 0, 0, None))
+
+
+async def _knock_through(api: ClientApi, join: PendingJoin, server: str) -> None:
+    room_id, user_id = join.room_id, join.user_id
+    question = {"room_id": room_id, "user_id": user_id, "versions": list(ROOM_VERSIONS)}
+    template = await api.remote.ask(server, "make_knock", question, timeout_s=ASK_S)
+    event = api.rooms.make_knock(template, room_id=room_id, user_id=user_id, content=join.content)
+    answer = await api.remote.ask(server, "send_knock", {"room_id": room_id, "event": dict(event.raw)}, timeout_s=ASK_S)
+
+    def keep(tx: Tx) -> None:
+        api.rooms.keep_knock(tx, knock=event, answer=answer, via=server)
+        drop_pending_join(tx, user_id, room_id)
+
+    await api.database.write(keep)
 
 
 def _follow(api: ClientApi, join: PendingJoin, server: str, meter: Meter, octets: int, octets_all: int) -> None:

@@ -112,7 +112,7 @@ def _duration(seconds: float) -> str:
 def lines_of_joins(joins: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Two lines for each row of `store.pending_joins.list_joins`."""
     for join in joins:
-        yield printable(f"joining for {join['user_id']}")
+        yield printable(f"{join['membership']}ing for {join['user_id']}")
         yield printable(f"  {join['room_id']}")
         if join["octets_all"]:
             percent = 100 * join["octets"] // join["octets_all"]

@@ -8,10 +8,11 @@ notifications", "Marking notifications as read", "Threading".
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from p2pserver.events.pdu import Pdu
 from p2pserver.meg.power import PowerLevels
 from p2pserver.meg.state import member_slot
 from p2pserver.rooms import reading
@@ -225,13 +226,27 @@ def _joined_since(tx: Tx, user_id: str, room_id: str) -> int:
 
 def thread_of(tx: Tx, raw: Mapping[str, Any]) -> str:
     """The root of the thread that an event belongs to, or `main`."""
+    return next((target for kind, target in _relations(tx, raw) if kind == "m.thread"), MAIN)
+
+
+def is_read_with(tx: Tx, event: Pdu, thread_id: str) -> bool:
+    """Whether a receipt of a thread may be for this event: it is of the thread, its root, or related to the root.
+
+    The root and what is related to it are of the main timeline as well.
+    """
+    thread = thread_of(tx, event.raw)
+    if thread != MAIN or thread_id == MAIN:
+        return thread == thread_id
+    return thread_id in (event.event_id, *(target for _, target in _relations(tx, event.raw)))
+
+
+def _relations(tx: Tx, raw: Mapping[str, Any]) -> Iterator[tuple[str | None, str]]:
+    """(type, target) of an event's relation, then of its target's, as far as they are followed and held here."""
     current: Mapping[str, Any] | None = raw
     for _ in range(HOPS_MAX + 1):
         kind, target = related_to(current) if current is not None else (None, None)
         if target is None:
-            return MAIN
-        if kind == "m.thread":
-            return target
+            return
+        yield kind, target
         held = events.pdu(tx, target)
         current = None if held is None else held.raw
-    return MAIN

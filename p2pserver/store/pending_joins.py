@@ -1,4 +1,4 @@
-"""Joins that wait until a server is met that knows the room."""
+"""Joins, and knocks, that wait until a server is met that knows the room."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOPIC = "pending_joins"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingJoin:
-    """`via` are servers that may know the room, the likeliest first."""
+    """`via` are servers that may know the room, the likeliest first; `content` is that of the member event."""
 
     user_id: str
     room_id: str
@@ -52,11 +52,12 @@ def note_progress(
 
 
 def list_joins(tx: Tx) -> list[dict[str, Any]]:
-    """For the operator, one row per pending join: room_id, user_id, requested_ms, and how far it has come: source,
-    octets, octets_all, seconds_left, which are None while nothing has arrived."""
+    """For the operator, one row per pending join: room_id, user_id, requested_ms, membership (`join` or `knock`), and
+    how far it has come: source, octets, octets_all, seconds_left, which are None while nothing has arrived."""
     names = ("room_id", "user_id", "requested_ms", "source", "octets", "octets_all", "seconds_left")
-    rows = tx.all(f"SELECT {', '.join(names)} FROM pending_joins ORDER BY requested_ms")
-    return [dict(zip(names, row, strict=True)) for row in rows]
+    membership = "json_extract(content, '$.membership')"
+    rows = tx.all(f"SELECT {', '.join(names)}, {membership} FROM pending_joins ORDER BY requested_ms")
+    return [dict(zip((*names, "membership"), row, strict=True)) for row in rows]
 
 
 def drop_pending_join(tx: Tx, user_id: str, room_id: str) -> None:

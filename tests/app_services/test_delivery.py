@@ -11,8 +11,7 @@ import pytest
 from p2pserver.client_api import app_service_delivery, app_service_news
 from tests.app_services.service import HS_TOKEN, Asked, Bridge, bridged_node, ghost, running_service, until_noted
 from tests.client_api.harness import Client, Node, running_node
-from tests.client_api.talk import at, invite_and_join, new_room, say
-from tests.client_api.test_receipts import read
+from tests.client_api.talk import at, invite_and_join, new_room, read, say
 
 
 @pytest.fixture(autouse=True)

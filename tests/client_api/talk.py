@@ -39,6 +39,11 @@ async def say(client: Client, room_id: str, text: str, *, txn: str | None = None
     return event_id
 
 
+async def read(client: Client, room_id: str, event_id: str, kind: str = "m.read", **body: Any) -> None:
+    answer = await client.post(at(room_id, "receipt", kind, event_id), body)
+    assert answer.status == 200, answer.body
+
+
 async def set_state(client: Client, room_id: str, event_type: str, content: dict[str, Any], key: str = "") -> str:
     path = at(room_id, "state", event_type, key) if key else at(room_id, "state", event_type)
     event_id: str = (await client.put(path, content))["event_id"]

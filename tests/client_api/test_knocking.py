@@ -1,15 +1,19 @@
 """Knocking, on this node and through another: the knock, and its three ends."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from p2pserver.client_api import joining
 from p2pserver.errors import MatrixError, Verdict
 from p2pserver.events.build import build_event
 from p2pserver.events.versions import rules_of
+from p2pserver.node.lines import lines_of_joins
 from p2pserver.rooms.s2s import s2s_handlers
 from p2pserver.store.inline import SimulatedDisk
+from p2pserver.store.pending_joins import list_joins
 from tests.client_api.harness import Client, Node, running_node
 from tests.client_api.talk import at, join, joined, new_room, say, slots, sync, texts
 from tests.client_api.wire import Door, wired_nodes
@@ -157,13 +161,40 @@ async def test_a_knock_is_taken_back_while_the_other_node_is_away() -> None:
         assert (member["membership"], member["reason"]) == ("leave", "too cold")
 
 
-async def test_knocking_where_nobody_can_be_asked_says_so_at_once() -> None:
+async def test_a_knock_that_nobody_can_take_is_made_when_somebody_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "LOOK_S", 0.02)
     async with wired_nodes(2) as (wire, (north, south)):
         alice, bob = await north.register("alice"), await south.register("bob")
+        south.api.start()
         room_id = await new_room(alice, initial_state=KNOCK)
         wire.separate(north, south)
-        answer = await bob.post(f"/knock/{room_id}?via={north.server_name}")
+        answer = await bob.post(f"/knock/{room_id}?via={north.server_name}", {"reason": "please"})
         assert (answer.status, answer.errcode) == (502, "M_UNREACHABLE")
+        [waiting] = await south.database.read(list_joins)
+        assert (waiting["user_id"], waiting["room_id"], waiting["membership"]) == (bob.user_id, room_id, "knock")
+        assert next(lines_of_joins([waiting])) == f"knocking for {bob.user_id}"
+        token = (await sync(bob))["next_batch"]
+        coming = asyncio.create_task(sync(bob, token, wait_ms=60_000))
+        wire.rejoin(north, south)
+        assert list((await asyncio.wait_for(coming, 60))["rooms"]["knock"]) == [room_id]
+        assert (await alice.get(at(room_id, "state", "m.room.member", bob.user_id)))["reason"] == "please"
+        assert await south.database.read(list_joins) == []
+
+
+async def test_a_knock_that_waits_can_be_given_up_and_ends_when_it_is_refused() -> None:
+    async with wired_nodes(2) as (wire, (north, south)):
+        alice, bob = await north.register("alice"), await south.register("bob")
+        open_to_knocks, private = await new_room(alice, initial_state=KNOCK), await new_room(alice)
+        wire.separate(north, south)
+        for room_id in (open_to_knocks, private):
+            answer = await bob.post(f"/knock/{room_id}?via={north.server_name}")
+            assert answer.errcode == "M_UNREACHABLE"
+        assert (await bob.post(at(open_to_knocks, "leave"))).status == 200
+        wire.rejoin(north, south)
+        with pytest.raises(MatrixError):
+            await south.api.joins.attempt(south.api, bob.user_id, private)
+        assert await south.database.read(list_joins) == []
+        assert (await alice.get(at(open_to_knocks, "state", "m.room.member", bob.user_id))).status == 404
 
 
 async def test_what_is_no_knock_of_the_asking_server_is_refused() -> None:

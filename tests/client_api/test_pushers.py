@@ -14,8 +14,7 @@ from p2pserver.client_api import pushers
 from p2pserver.store.pushers import pushers_of
 from tests.client_api.harness import Answer, Client, Node, running_node
 from tests.client_api.neighbors import carry, two_nodes
-from tests.client_api.talk import at, invite_and_join, new_room, say
-from tests.client_api.test_receipts import read
+from tests.client_api.talk import at, invite_and_join, new_room, read, say
 
 PATIENCE_S = 30
 NOTIFY = "/_matrix/push/v1/notify"

@@ -3,13 +3,9 @@
 import asyncio
 from typing import Any
 
-from tests.client_api.harness import Client, running_node
-from tests.client_api.talk import at, invite_and_join, joined, new_room, say, sync
-
-
-async def read(client: Client, room_id: str, event_id: str, kind: str = "m.read", **body: Any) -> None:
-    answer = await client.post(at(room_id, "receipt", kind, event_id), body)
-    assert answer.status == 200, answer.body
+from tests.client_api.harness import running_node
+from tests.client_api.talk import at, invite_and_join, joined, new_room, read, say, sync
+from tests.client_api.test_unread import in_thread, send
 
 
 def ephemeral(answer: dict[str, Any], room_id: str, kind: str) -> list[dict[str, Any]]:
@@ -59,12 +55,13 @@ async def test_a_receipt_does_not_move_backwards_and_threads_have_their_own() ->
         room_id = await new_room(alice)
         await invite_and_join(alice, room_id, bob)
         first, second = await say(alice, room_id, "1"), await say(alice, room_id, "2")
+        reply = await send(alice, room_id, in_thread(first, "3"))
         await read(bob, room_id, second)
         token = (await sync(alice))["next_batch"]
         await read(bob, room_id, first)
         assert (await sync(alice, token))["rooms"]["join"] == {}
         await read(bob, room_id, first, thread_id="main")
-        await read(bob, room_id, second, thread_id=first)
+        await read(bob, room_id, reply, thread_id=first)
         await read(bob, room_id, second, "m.read.private", thread_id="main")
         threads = [
             (event_id, data.get("thread_id"))
@@ -72,7 +69,7 @@ async def test_a_receipt_does_not_move_backwards_and_threads_have_their_own() ->
             for event_id, kinds in content.items()
             for data in kinds["m.read"].values()
         ]
-        assert sorted(threads, key=str) == sorted([(second, None), (first, "main"), (second, first)], key=str)
+        assert sorted(threads, key=str) == sorted([(second, None), (first, "main"), (reply, first)], key=str)
 
 
 async def test_bad_threads_are_refused() -> None:
@@ -85,6 +82,29 @@ async def test_bad_threads_are_refused() -> None:
             assert (answer.status, answer.errcode) == (400, "M_INVALID_PARAM"), thread_id
         answer = await alice.post(at(room_id, "receipt", "m.fully_read", event_id), {"thread_id": "main"})
         assert answer.errcode == "M_INVALID_PARAM"
+
+
+async def test_a_receipt_of_a_thread_is_for_an_event_of_it() -> None:
+    async with running_node() as node:
+        alice = await node.register("alice")
+        room_id = await new_room(alice)
+        root, other = await say(alice, room_id, "root"), await say(alice, room_id, "other")
+        reply = await send(alice, room_id, in_thread(root, "reply"))
+        edit = {
+            "msgtype": "m.text",
+            "body": "* better",
+            "m.new_content": {"msgtype": "m.text", "body": "better"},
+            "m.relates_to": {"rel_type": "m.replace", "event_id": reply},
+        }
+        edited = await send(alice, room_id, edit)
+        reaction = {"m.relates_to": {"rel_type": "m.annotation", "event_id": root, "key": "+"}}
+        reacted = await send(alice, room_id, reaction, kind="m.reaction")
+        good = {root: {"main", root}, reacted: {"main", root}, reply: {root}, edited: {root}, other: {"main", other}}
+        for event_id, threads in good.items():
+            for thread_id in ("main", root, other, "$unknown"):
+                answer = await alice.post(at(room_id, "receipt", "m.read", event_id), {"thread_id": thread_id})
+                expected = (200, None) if thread_id in threads else (400, "M_INVALID_PARAM")
+                assert (answer.status, answer.errcode) == expected, (event_id, thread_id)
 
 
 async def test_a_receipt_for_what_is_not_in_the_room_changes_nothing() -> None:

@@ -7,8 +7,7 @@ from typing import Any
 from p2pserver.rooms import unread
 from tests.client_api.harness import Client, Node, running_node
 from tests.client_api.sliding import one_list, slide
-from tests.client_api.talk import at, invite_and_join, join, joined, new_room, say, set_state, sync
-from tests.client_api.test_receipts import read
+from tests.client_api.talk import at, invite_and_join, join, joined, new_room, read, say, set_state, sync
 
 _numbers = itertools.count()
 THREADED = {"room": {"timeline": {"unread_thread_notifications": True}}}
