@@ -118,7 +118,6 @@ def usual_pool(world: World, rng: random.Random) -> dict[str, list[Any]]:
         "m.fully_read": world.events[room],
         "m.read": world.events[room],
         "m.read.private": world.events[room],
-        "thread_id": ["main", world.events[room][0]],
         "userId": [world.alice.user_id],
         "user_id": others,
         "deviceId": [world.alice.device_id],
@@ -511,6 +510,13 @@ async def data_written(world: World, rng: random.Random) -> Given:
     return Given(pool={"type": ["m.direct", "org.example.data"]}, body=body)
 
 
+async def read_up_to(world: World, rng: random.Random) -> Given:
+    """The root of a thread is of the thread and of the main timeline."""
+    room = rng.choice(world.rooms)
+    root = world.events[room][0]
+    return Given(pool={"roomId": [room], "eventId": [root], "thread_id": ["main", root]})
+
+
 async def the_thread_of(world: World, rng: random.Random) -> Given:
     return Given(without=("from",))
 
@@ -598,6 +604,7 @@ PREPARED: dict[str, Prepare] = {
     "GET /_matrix/client/v1/rooms/{roomId}/timestamp_to_event": when,
     "GET /_matrix/client/v1/rooms/{roomId}/hierarchy": walked,
     "GET /_matrix/client/v1/rooms/{roomId}/threads": the_thread_of,
+    "POST /rooms/{roomId}/receipt/{receiptType}/{eventId}": read_up_to,
     "GET /publicRooms": listed,
     "POST /publicRooms": listed,
     "POST /user/{userId}/filter": a_filter,

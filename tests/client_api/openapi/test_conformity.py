@@ -46,8 +46,11 @@ NEVER_SUCCEEDS = {
     "POST /_matrix/client/v3/register/msisdn/requestToken": NO_THIRD_PARTY,
     "GET /_matrix/client/v1/register/m.login.registration_token/validity": "only where registration is by token: below",
 }
+OTHER_ENCRYPTION = "a room whose algorithm the specification does not list is encrypted all the same, and that is told"
 APART = {
     ("GET /_matrix/client/v3/voip/turnServer", "is a required property"): "`{}` is how every server says: none",
+    ("GET /_matrix/client/v1/room_summary/{roomIdOrAlias}", "is not one of ['m.megolm"): OTHER_ENCRYPTION,
+    ("GET /_matrix/client/v1/rooms/{roomId}/hierarchy", "is not one of ['m.megolm"): OTHER_ENCRYPTION,
     ("GET /_matrix/client/v3/rooms/{roomId}/state/{eventType}/{stateKey}", "is valid under each of"): (
         "the schema wants either any object or an event, and an event is an object"
     ),
