@@ -17,6 +17,7 @@ COPIED: Final = 3
 """At most so many datagrams at the end have a copy; in turns the last one, whose answer tells of the others."""
 LOSS_MIN: Final = 0.04
 """Less than this may be chance, or a queue that was full once."""
+SHORT_OCTETS: Final = 60
 OVERHEAD_OCTETS: Final = 12
 """About what a datagram has beyond its fragments."""
 
@@ -37,8 +38,18 @@ class Copies:
 
         Airtime that the law rations never is. In turns the end of a long transfer is asked for, not waited for.
         """
+        if self._turns and self._recovery.datagrams >= COPIED:
+            return False
+        return self._worth(self._recovery.loss.share(now), octets)
+
+    def late_s(self, now: float) -> float:
+        """How much later than without loss a short message is there, on the average."""
         loss = self._recovery.loss.share(now)
-        if loss < LOSS_MIN or self._pacer.is_metered or (self._turns and self._recovery.datagrams >= COPIED):
+        waited_for = loss * loss if self._worth(loss, SHORT_OCTETS) else loss
+        return waited_for / (1 - loss) * self._recovery.patience_s
+
+    def _worth(self, loss: float, octets: int) -> bool:
+        if loss < LOSS_MIN or self._pacer.is_metered:
             return False
         return loss * self._recovery.patience_s > self._pacer.airtime_s(octets + OVERHEAD_OCTETS)
 

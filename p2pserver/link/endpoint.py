@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from p2pserver.link.conversation import Conversation
-from p2pserver.link.copies import Copies
+from p2pserver.link.copies import LOSS_MIN, Copies
 from p2pserver.link.errors import LocalLinkError, PeerRefused, RemoteLinkError
 from p2pserver.link.frames import (
     PING,
@@ -233,10 +233,13 @@ class LinkEndpoint:
         """The part of what this side sends that gets lost, of late."""
         return self._recovery.loss.share(now)
 
-    @property
-    def resend_s(self) -> float:
-        """How long after a datagram that was lost it goes again, if nothing behind it tells."""
-        return self._recovery.patience_s
+    def window_bit_rate(self, now: float) -> float | None:
+        """What may be on its way in a round trip, where losses hold that down; None where they do not."""
+        return self._recovery.window_bit_rate if self.loss(now) >= LOSS_MIN else None
+
+    def late_s(self, now: float) -> float:
+        """How much later a short message is there for that, on the average."""
+        return self._copies.late_s(now)
 
     def _narrow(self) -> None:
         self._sendable = tuple(priority for priority in self._classes if priority in self._budget_classes)

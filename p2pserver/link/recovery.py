@@ -98,6 +98,11 @@ class Window:
         self._slow_start = True
         self._recovery_since = float("-inf")
 
+    @property
+    def is_growing(self) -> bool:
+        """Whether it doubles each round trip, as it does until something is lost or late."""
+        return self._slow_start
+
     def acknowledged(self, octets: int, in_flight_octets: int, trip: RoundTrip) -> None:
         """`octets` of `in_flight_octets` arrived; a window that was not half used says nothing of the link."""
         if 2 * in_flight_octets < self.octets:
@@ -130,6 +135,7 @@ class Recovery:
         "_given_up",
         "_heard_of_until",
         "_last_sent_at",
+        "_late_s",
         "_lost_due_at",
         "_reorder",
         "_sent",
@@ -155,6 +161,8 @@ class Recovery:
         self._sent: dict[int, SentDatagram] = {}
         self._given_up: dict[int, SentDatagram] = {}
         self._reorder = timers.reorder_datagrams
+        self._late_s = 0.0
+        """How late a datagram came that was given up before."""
         self.timeouts = 0
         """In a row, since something was acknowledged."""
         self._last_sent_at = 0.0
@@ -176,6 +184,11 @@ class Recovery:
     @property
     def window_is_full(self) -> bool:
         return self.in_flight_octets >= self.window.octets
+
+    @property
+    def window_bit_rate(self) -> float | None:
+        """In bit/s; None before a loss has shown how large the window may be."""
+        return None if self.window.is_growing else 8 * self.window.octets / max(self.trip.smoothed, 0.001)
 
     @property
     def asks_next(self) -> bool:
@@ -223,6 +236,7 @@ class Recovery:
                     datagram = self._given_up.pop(counter)
                     if not datagram.timed_out:
                         self._reorder = min(max(self._reorder, highest - counter + 1), _REORDER_MAX)
+                        self._late_s = max(self._late_s, min(now - datagram.sent_at, self._timers.timeout_max_s))
                 fresh.append(datagram)
                 self.loss.arrived(counter, now)
                 at_once = ack_delay_s < TAIL_MARGIN_S or not self._timers.burst_datagrams
@@ -243,9 +257,9 @@ class Recovery:
         gone: list[SentDatagram] = []
         self._lost_due_at = None
         for datagram in self._sent.values():
-            if datagram.counter > self.highest_acknowledged - self._reorder and not self._missed(datagram):
+            due_at = self._lost_at(datagram)
+            if due_at is None:
                 break
-            due_at = datagram.sent_at + self._timers.reorder_wait_s
             if due_at > now:
                 self._lost_due_at = due_at
                 break
@@ -319,6 +333,14 @@ class Recovery:
         self._lost_due_at = None
         self.in_flight_octets = 0
         self.unanswered_since = None
+
+    def _lost_at(self, datagram: SentDatagram) -> float | None:
+        """When a datagram is lost, as far as later ones tell that were acknowledged; None, if they do not."""
+        if datagram.counter <= self.highest_acknowledged - self._reorder or self._missed(datagram):
+            return datagram.sent_at + self._timers.reorder_wait_s
+        if datagram.counter > self.highest_acknowledged or self._timers.burst_datagrams:
+            return None
+        return datagram.sent_at + max(self.trip.timeout, self._late_s, self._timers.reorder_wait_s)
 
     def _missed(self, datagram: SentDatagram) -> bool:
         """Half duplex: the peer waited for it after the last one that arrived, and it did not come."""

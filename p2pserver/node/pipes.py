@@ -9,14 +9,17 @@ from contextlib import suppress
 from typing import Protocol
 
 from p2pserver.link import Conversation, LinkEndpoint, PeerAuthenticated, PipeDead, Priority
+from p2pserver.mesh.sharing import PATIENCE_MAX
 from p2pserver.node.alarm import Alarm
 from transports.contract import Link, LinkDown
 
 log = logging.getLogger(__name__)
 
 BLOCKED_S = 1.0
-BLOCKED_TIMEOUTS = 3
+BLOCKED_TIMEOUTS = PATIENCE_MAX
 """A pipe whose link takes nothing for so long counts as one that had so many timeouts."""
+
+LOSS_STEP = 0.1
 
 
 class PipeOwner(Protocol):
@@ -29,7 +32,7 @@ class PipeOwner(Protocol):
         """The conversation may have messages to hand out, or room for more."""
 
     def pipe_standing_changed(self, pipe: Pipe) -> None:
-        """`timeouts` has changed: the pipe began to fail, or does not any more."""
+        """`timeouts` has changed: the pipe began to fail, or does not any more; or another part of it is lost."""
 
     def pipe_over(self, pipe: Pipe, reason: str) -> None:
         """The last word of a pipe; once for each."""
@@ -53,6 +56,7 @@ class Pipe:
         self._over: str | None = None
         self._blocked = False
         self._timeouts_told = 0
+        self._loss_told = 0.0
 
     @property
     def initiator(self) -> bool:
@@ -158,10 +162,10 @@ class Pipe:
         self._tell_standing()
 
     def _tell_standing(self) -> None:
-        """The owner hears of the first timeouts, and of their end."""
-        timeouts = min(self.timeouts, BLOCKED_TIMEOUTS)
-        if timeouts != self._timeouts_told:
-            self._timeouts_told = timeouts
+        """The owner hears of timeouts in a row, and of their end, and of a loss that is not what it was."""
+        timeouts, loss = min(self.timeouts, PATIENCE_MAX), self.endpoint.loss(self._clock())
+        if timeouts != self._timeouts_told or abs(loss - self._loss_told) >= LOSS_STEP:
+            self._timeouts_told, self._loss_told = timeouts, loss
             if self.peer_key is not None:
                 self._owner.pipe_standing_changed(self)
 

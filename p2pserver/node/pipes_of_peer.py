@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from p2pserver.link import Conversation, Priority
+from p2pserver.link.loss import VALID_S
 from p2pserver.mesh.neighbors import PipeFacts
-from p2pserver.mesh.sharing import PATIENCE_ELSE, Standing, Trust, shares
+from p2pserver.mesh.sharing import Standing, Trust, homes, shares
 from p2pserver.node.pipes import Pipe
 
 MAIN: Final = Priority.STATE
@@ -20,6 +21,8 @@ class _Known:
     facts: PipeFacts
     trust: Trust = field(default_factory=Trust)
     failing: bool = False
+    losses: tuple[float, float, float | None] = (0.0, 0.0, None)
+    """`loss`, `late_s` and `window_bit_rate` when it last answered in time."""
 
 
 class PipesOfPeer:
@@ -29,6 +32,7 @@ class PipesOfPeer:
         self._conversation = conversation
         self._clock = clock
         self._known: dict[Pipe, _Known] = {}
+        self._homes: dict[Priority, Pipe] = {}
         self._shares: dict[Priority, Pipe] = {}
         self.recheck_at: float | None = None
         """When to `choose` again, though nothing happened."""
@@ -75,6 +79,7 @@ class PipesOfPeer:
         pipes = list(self._known)
         self._known.clear()
         self._shares.clear()
+        self._homes.clear()
         self.recheck_at = None
         return pipes
 
@@ -84,15 +89,19 @@ class PipesOfPeer:
         pipes = dict(enumerate(self._known))
         handles = {pipe: handle for handle, pipe in pipes.items()}
         standings = {handle: self._standing(pipe, now) for handle, pipe in pipes.items()}
-        before = {priority: handles[pipe] for priority, pipe in self._shares.items() if pipe in handles}
-        chosen = shares(standings, before)
+        before = {priority: handles[pipe] for priority, pipe in self._homes.items() if pipe in handles}
+        settled = homes(standings, before)
+        self._homes = {priority: pipes[handle] for priority, handle in settled.items()}
+        chosen = shares(standings, settled)
         self._shares = {priority: pipes[handle] for priority, handle in chosen.items()}
         for handle, pipe in pipes.items():
             pipe.carry(
                 [priority for priority, its in chosen.items() if its == handle],
                 give_back=standings[handle].timeouts > 0,
             )
-        untils = (known.trust.distrusted_until(now) for known in self._known.values())
+        untils = [known.trust.distrusted_until(now) for known in self._known.values()]
+        if len(pipes) > 1 and any(standing.loss for standing in standings.values()):
+            untils.append(now + VALID_S)  # a link that sends nothing has forgotten by then what it lost
         self.recheck_at = min((until for until in untils if until is not None), default=None)
 
     def wake(self) -> None:
@@ -109,16 +118,22 @@ class PipesOfPeer:
 
     def _standing(self, pipe: Pipe, now: float) -> Standing:
         known, profile = self._known[pipe], pipe.link.profile
-        timeouts = pipe.timeouts
-        failing = timeouts >= PATIENCE_ELSE
+        endpoint, timeouts = pipe.endpoint, pipe.timeouts
+        if not timeouts:
+            known.losses = endpoint.loss(now), endpoint.late_s(now), endpoint.window_bit_rate(now)
+        loss, late_s, window_bit_rate = known.losses
+        standing = Standing(
+            bit_rate=profile.bit_rate,
+            metered=profile.airtime_ms_per_hour is not None,
+            round_trip_s=endpoint.round_trip_s,
+            loss=loss,
+            late_s=late_s,
+            window_bit_rate=window_bit_rate,
+            timeouts=timeouts,
+            since=known.facts.since,
+        )
+        failing = standing.is_dead
         if failing and not known.failing:
             known.trust.failed(now)
         known.failing = failing
-        return Standing(
-            bit_rate=profile.bit_rate,
-            metered=profile.airtime_ms_per_hour is not None,
-            round_trip_s=pipe.endpoint.round_trip_s,
-            timeouts=timeouts,
-            distrusted=known.trust.distrusted_until(now) is not None,
-            since=known.facts.since,
-        )
+        return replace(standing, distrusted=known.trust.distrusted_until(now) is not None)
