@@ -24,6 +24,7 @@ from p2pserver.http_api.routing import ApiRequest, ApiResponse, Routes
 from p2pserver.identifiers import is_server_name
 from p2pserver.rooms.media_library import UNKNOWN_TYPE
 from p2pserver.store.media import Media, topic
+from p2pserver.store.runs import life
 
 TIMEOUT_MS = 20_000
 TIMEOUT_MS_MAX = 60_000
@@ -151,13 +152,16 @@ async def _wanted(api: ClientApi, request: ApiRequest, *, legacy: bool = False, 
         if found is not None and found.sha256 is not None:
             await api.media.note_read(found)
             return found
-        if origin == api.server_name:
+        is_ours = origin == api.server_name
+        if is_ours and found is None and await api.database.read(life) > 0:
+            is_ours = False  # it may have been uploaded at a time that this database does not know; others may have it
+        if is_ours:
             if found is None or (found.expires_ms or 0) <= api.wall_ms():
                 raise NotFound("there is no such media")
         elif not allow_remote or (anonymous and api.media.limits.needs_token):
             raise NotFound("this media is not here")
         left_s = deadline - asyncio.get_running_loop().time()
-        if origin != api.server_name:
+        if not is_ours:
             await api.remote_media.fetch(origin, media_id, timeout_s=left_s)
             continue
         if not await api.database.wait([topic(origin, media_id)], after=position, timeout_s=left_s):

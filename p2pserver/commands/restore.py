@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def _restore(config: Config, file: str, passphrase_file: Path | None) -> None:
             config.data_dir,
             passphrase=lambda header: passphrase_of(passphrase_file, is_new=False),
             progress=progress,
+            now_ms=time.time_ns() // 1_000_000,
         )
     manifest = found.manifest
     click.echo(manifest.server_name)

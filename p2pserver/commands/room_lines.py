@@ -14,6 +14,8 @@ SERVERS_SHOWN = 12
 MISSING_SHOWN = 5
 ALARMS = {
     "diverged": "this node and a peer hold the same events, and make different things of them",
+    "set_back": "others know more of this node than its own data: an old state of it was put back",
+    "key_used_twice": "two nodes run with this key: stop one of them, for ever",
     "state_reset_suspected": "the state went back to something older, though nobody revoked anything",
 }
 """What each kind of `store.alarms` means, for people."""
@@ -51,7 +53,7 @@ def lines_of_room(room: Mapping[str, Any]) -> Iterator[str]:
 def lines_of_alarms(alarms: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Each row of `store.alarms` with the room that it is about."""
     for alarm in alarms:
-        yield alarm["room_id"]
+        yield alarm["room_id"] or "the node"
         yield from _lines_of_alarm(alarm)
 
 

@@ -70,6 +70,17 @@ class Greeted:
     server_name: str
     agent: str
     clock_ms: int
+    mark: bytes
+    """To be kept for the peer."""
+    kept: bytes
+    """What it kept of us."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerMarked:
+    """The peer gave another mark to be kept."""
+
+    mark: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +233,7 @@ class PeerHears:
     network_id: bytes
     epoch: int
     next_counter: int
+    salt: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +340,7 @@ Effect: TypeAlias = (
     | Broadcast
     | HeardEphemera
     | PeerHears
+    | PeerMarked
     | ForgetOwed
     | ForgetRoom
     | StoreItems

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
 from typing import Any
@@ -36,6 +36,7 @@ from p2pserver.federation.effects import (
     OwedItem,
     PduResult,
     PeerHears,
+    PeerMarked,
     ReadHave,
     ReadLeaves,
     ReadMissing,
@@ -67,6 +68,7 @@ from p2pserver.wire.messages import (
     Hello,
     Item,
     ItemsStored,
+    Keep,
     Lacking,
     Leaves,
     MediaPart,
@@ -110,10 +112,12 @@ class Peering:
         now: float,
         limits: PeeringLimits | None = None,
         timers: PeeringTimers | None = None,
+        mark: Callable[[], bytes] = lambda: b"",
+        kept: bytes = b"",
     ) -> None:
         """`their_key`: the key that the link proved. `known_name`: the server name it had before; another is refused.
 
-        `salt`: 8 random octets.
+        `salt`: 8 random octets. `mark`: what the peer is to keep of us, as of now; `kept`: what we keep of it.
         """
         self._limits = limits or PeeringLimits()
         self._lan_timers = self._timers = timers or PeeringTimers()
@@ -128,6 +132,11 @@ class Peering:
             stored=RecentIds(self._limits.known_ids),
         )
         self._state = PeeringState.GREETING
+        self._mark, self._kept = mark, kept
+        self._mark_told = b""
+        self._mark_is_old = False
+        """Something was told since that the last mark does not cover."""
+        self._mark_at: float | None = None
         self._said_hello = False
         self._beacon_key: BeaconKey | None = None
         self._early: list[bytes] = []
@@ -206,7 +215,7 @@ class Peering:
 
     def next_deadline(self) -> float | None:
         """When `handle_timeout` and `may_receive` should be called again, in seconds."""
-        times = [self._rooms.next_deadline(), self._outbox.next_deadline(), self._offer_at, self._ack_at]
+        times = [self._rooms.next_deadline(), self._outbox.next_deadline(), self._offer_at, self._ack_at, self._mark_at]
         if self._credits < 0.0:
             times.append(self._credits_at - self._credits / self._limits.credits_per_s)
         return min((at for at in times if at is not None), default=None)
@@ -219,6 +228,8 @@ class Peering:
             self._send_offers()
         if self._ack_at is not None and now >= self._ack_at:
             self._send_acks()
+        if self._mark_at is not None and now >= self._mark_at:
+            self._send_mark()
         self._pump(now)
 
     # Contact
@@ -231,7 +242,15 @@ class Peering:
         self._channel.connected = True
         if not self._said_hello:
             self._said_hello = True
-            hello = Hello(server_name=self._our_name, agent=self._agent, salt=self._salt, clock_ms=clock_ms)
+            self._mark_told = self._mark()
+            hello = Hello(
+                server_name=self._our_name,
+                agent=self._agent,
+                salt=self._salt,
+                clock_ms=clock_ms,
+                mark=self._mark_told,
+                kept=self._kept,
+            )
             self._channel.say(hello, Priority.ALERT)
         if self._beacon_key is not None:
             self._begin(now)
@@ -292,10 +311,10 @@ class Peering:
         """The peer and others hear what is broadcast: events of up to so many octets are broadcast; 0: none."""
         self._outbox.share_medium(octets_max)
 
-    def tell_hears(self, network_id: bytes, epoch: int, next_counter: int) -> None:
+    def tell_hears(self, network_id: bytes, epoch: int, next_counter: int, salt: bytes) -> None:
         """Tells the peer what we read and send on the medium that we share."""
         if self._channel.talking:
-            self._channel.say(Hears(network_id, epoch, next_counter), Priority.STATE)
+            self._channel.say(Hears(network_id, epoch, next_counter, salt), Priority.STATE)
 
     def tell_ephemera(self, edus: bytes, priority: Priority) -> bool:
         """Tells EDUs that may be lost, as JSON text; False, if nothing can be told now.
@@ -413,6 +432,7 @@ class Peering:
 
     def outbox_read(self, items: Sequence[OwedItem], now: float, *, more: bool) -> None:
         """A page of the outbox; `more`: there may be rows behind it."""
+        self._mark_is_old = self._mark_is_old or bool(items)
         self._rooms.owes(self._outbox.read(items, now, more=more), now)
 
     def items_stored(self, numbers: Sequence[int]) -> None:
@@ -420,6 +440,7 @@ class Peering:
         self._channel.say(ItemsStored(tuple(numbers)), Priority.RECEIPT)
 
     def served(self, number: int, *, ok: bool, body: bytes) -> None:
+        self._mark_is_old = True
         self._questions.served(number, ok, body)
 
     # What the peer says
@@ -458,7 +479,9 @@ class Peering:
             self._state = PeeringState.TALKING
             self.server_name = message.server_name
             self._beacon_key = BeaconKey((self._our_name, self._salt), (message.server_name, message.salt))
-            self._channel.emit(Greeted(message.server_name, message.agent, message.clock_ms))
+            self._channel.emit(
+                Greeted(message.server_name, message.agent, message.clock_ms, message.mark, message.kept)
+            )
             self._begin(now)
             early, self._early = self._early, []
             for data in early:
@@ -488,7 +511,9 @@ class Peering:
             case Ephemera():
                 self._ephemera(message)
             case Hears():
-                self._channel.emit(PeerHears(message.network_id, message.epoch, message.next_counter))
+                self._channel.emit(PeerHears(message.network_id, message.epoch, message.next_counter, message.salt))
+            case Keep():
+                self._channel.emit(PeerMarked(message.mark))
             case Item():
                 self._item(message)
             case ItemsStored():
@@ -533,6 +558,8 @@ class Peering:
 
     def _pump(self, now: float) -> None:
         """Begins what there is room for."""
+        if self._mark_is_old and self._mark_at is None and self._channel.talking:
+            self._mark_at = now + self._timers.quiet_s
         self._questions.pump()
         if self._wants and not self._reading_missing and self._channel.talking and not self._channel.is_full:
             want = self._wants.popleft()
@@ -542,6 +569,16 @@ class Peering:
             self._channel.emit(ReadMissing(want.room_id, want.want, want.have, octets_max, known))
         self._outbox.pump(now)
         self.media.pump()
+
+    def _send_mark(self) -> None:
+        """Once for all that was told of late. Without a contact it waits for the next one."""
+        self._mark_at = None
+        if self._channel.talking:
+            self._mark_is_old = False
+            mark = self._mark()
+            if mark != self._mark_told:
+                self._mark_told = mark
+                self._channel.say(Keep(mark), Priority.RECEIPT)
 
     def _send_offers(self) -> None:
         self._offer_at = None

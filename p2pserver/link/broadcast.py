@@ -8,10 +8,10 @@ are lost, the message is, and the pairwise conversations bring what it said. Who
 name, so what is heard here says nothing about who said it: only what proves itself may be believed. See
 docs/shared-medium.md.
 
-    broadcaster = Broadcaster(network, own_key, octets_max)
+    broadcaster = Broadcaster(network, own_key, octets_max, salt)
     broadcaster.use_counters(start, count)               # reserved in the store, durably, before
     datagrams = broadcaster.seal(message)                # None: reserve more first
-    listener = Listener(own_key); listener.use_networks([network, older]); listener.know(peer_key)
+    listener = Listener(own_key); listener.use_networks([network, older]); listener.know(peer_key, salt)
     heard = listener.receive(datagram, now)              # a whole message, or None
 """
 
@@ -86,10 +86,11 @@ def _sum(parts: Iterable[bytes], part_octets: int) -> bytes:
 class Broadcaster:
     """Seals what one node broadcasts under one epoch of a network."""
 
-    def __init__(self, network: NetworkKey, own_key: bytes, octets_max: int) -> None:
-        """`octets_max`: of a datagram, at least DATAGRAM_OCTETS_MIN."""
+    def __init__(self, network: NetworkKey, own_key: bytes, octets_max: int, salt: bytes) -> None:
+        """`octets_max`: of a datagram, at least DATAGRAM_OCTETS_MIN. `salt`: of this process, 8 octets."""
         self.network = network
-        self._keys = Keys(network.sender_key(own_key))
+        self.salt = salt
+        self._keys = Keys(network.sender_key(own_key, salt))
         self._head = bytes([FIRST_OCTET | network.epoch & EPOCH_BITS]) + network.handle(own_key)
         self._octets_max = octets_max
         self._next = 0
@@ -136,6 +137,7 @@ class Broadcaster:
 @dataclass(slots=True)
 class _Sender:
     node_key: bytes
+    salt: bytes
     handle: bytes
     keys: dict[int, Keys]
     """What it seals with, by epoch."""
@@ -201,23 +203,30 @@ class Listener:
     def use_networks(self, networks: Sequence[NetworkKey]) -> None:
         """Epochs of one network, of which all are read: the newest first."""
         self._networks = tuple(networks)
-        senders, self._senders = list(self._senders), {}
+        senders, self._senders = list(self._senders.values()), {}
         self._by_handle.clear()
         self._assembling.clear()
         self._epochs_unread.clear()
-        for node_key in senders:
-            self.know(node_key)
+        for sender in senders:
+            self.know(sender.node_key, sender.salt)
 
-    def know(self, node_key: bytes, *, next_counter: int | None = None, epoch: int | None = None) -> None:
-        """Listens to a node. `next_counter`: it said, in a conversation of its own, what it will broadcast next."""
+    def know(self, node_key: bytes, salt: bytes, *, next_counter: int | None = None, epoch: int | None = None) -> None:
+        """Listens to a node, or to its new process, by the salt that it told in a conversation of its own.
+
+        `next_counter`: what it will broadcast next, as it said there.
+        """
         if node_key == self._own_key or not self._networks:
             return
+        known = self._senders.get(node_key)
+        if known is not None and known.salt != salt:
+            self._forget(node_key)
         sender = self._senders.pop(node_key, None)
         if sender is None:
             sender = _Sender(
                 node_key,
+                salt,
                 self._networks[0].handle(node_key),
-                {network.epoch: Keys(network.sender_key(node_key)) for network in self._networks},
+                {network.epoch: Keys(network.sender_key(node_key, salt)) for network in self._networks},
             )
             self._by_handle.setdefault(sender.handle, []).append(sender)
         self._senders[node_key] = sender

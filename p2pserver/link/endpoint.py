@@ -97,6 +97,8 @@ class LinkEndpoint:
         self._timers = timers or LinkTimers()
         self._octets_max = datagram_octets_max
         self._allow = allow
+        self.own_key_epoch: int | None = None
+        """The epoch of the other side, if it holds our own key: of this process, or of another one with the key."""
         self._own_key = node_key_of(signer_seed)
         self._state = PipeState.AWAIT_SECOND if initiator else PipeState.AWAIT_FIRST
         self._handshake = Handshake(
@@ -368,6 +370,7 @@ class LinkEndpoint:
         reason = ""
         if node_key == self._own_key:
             reason = "a node does not talk to itself"
+            self.own_key_epoch = None if self._handshake.peer is None else self._handshake.peer.epoch
         elif not self._allow(node_key):
             reason = "not allowed here"
         if reason:

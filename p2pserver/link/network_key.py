@@ -42,9 +42,11 @@ class NetworkKey:
     def is_open(self) -> bool:
         return self.network_id == OPEN_NETWORK.network_id
 
-    def sender_key(self, node_key: bytes) -> bytes:
-        """What a node seals with: of this epoch and of this node, so that no two nodes can share a nonce."""
-        return hashlib.blake2b(node_key, key=self.key, person=b"p2p net sender", digest_size=KEY_OCTETS).digest()
+    def sender_key(self, node_key: bytes, salt: bytes) -> bytes:
+        """What a process of a node seals with: of this epoch, this node and this process, so that no two can share a
+        nonce. `salt`: 8 octets that the process drew at its start.
+        """
+        return hashlib.blake2b(node_key + salt, key=self.key, person=b"p2p net sender", digest_size=KEY_OCTETS).digest()
 
     def handle(self, node_key: bytes) -> bytes:
         """The short name of a node in the datagrams of this network, in every epoch."""

@@ -14,6 +14,8 @@ TOGETHER_S: Final = 10.0
 PENALTIES_MAX: Final = 1024
 NAMES_MAX: Final = 16_384
 PLACES_MAX: Final = 2_048
+RUNS_MAX: Final = 8
+"""Of one key, remembered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,3 +89,22 @@ class Neighbors:
         if key == self.own_key or key in self._blocked:
             return False
         return self._penalty_until.get(key, float("-inf")) <= now
+
+
+class RunsHeard:
+    """Of which process each node was heard, to notice that two processes have one key.
+
+    A node that starts again is another process, and the one before never comes back.
+    """
+
+    def __init__(self) -> None:
+        self._runs: dict[bytes, list[bytes]] = {}
+
+    def is_back(self, key: bytes, run: bytes) -> bool:
+        """Whether a process was heard again after another one of the same key: both live."""
+        runs = self._runs.pop(key, [])
+        is_back = run in runs[:-1]
+        self._runs[key] = [*(each for each in runs if each != run), run][-RUNS_MAX:]
+        while len(self._runs) > NAMES_MAX:
+            del self._runs[next(iter(self._runs))]
+        return is_back

@@ -60,6 +60,8 @@ class Surroundings(Protocol):
 
     def changed(self, source: Session, room_id: str, members: Iterable[str]) -> None: ...
 
+    def peer_marked(self, session: Session, effect: fx.PeerMarked) -> None: ...
+
     def want_elsewhere(
         self, source: Session, room_id: str, event_ids: Sequence[str], members: Iterable[str]
     ) -> None: ...
@@ -163,6 +165,8 @@ class Exchange:
                 self._mesh.spawn(self._media.serve(session, effect), name="serve media")
             case fx.MediaArrived() | fx.MediaUnanswered():
                 session.media_answered(effect)
+            case fx.PeerMarked():
+                self._mesh.peer_marked(session, effect)
             case fx.Greeted():
                 self._mesh.greeted(session, effect)
             case fx.Leave():

@@ -21,6 +21,8 @@ from p2pserver.identifiers import KEY_ID, InvalidIdentifier, server_name_of
 KEY_FILE = "signing.key"
 DOMAIN_FILE = "domain"
 LOCK_FILE = "lock"
+RUN_FILE = "run"
+"""Names the newest run of the node, so that an older database beside it is noticed."""
 RETIRED_FILE = "retired"
 """There, once the node was moved to another device: it must not run here any more."""
 RESTORING_FOLDER = ".restoring"
@@ -122,6 +124,19 @@ def _check_may_run(data_dir: Path) -> None:
             f"the node in {data_dir} was moved to another device and must not run here too: restore the file there, or,"
             " if that was never done, take it back with `p2pserver move --cancel`"
         )
+
+
+def newest_run(data_dir: Path) -> bytes | None:
+    """The run that was written down last; None, if there is none or it cannot be read."""
+    try:
+        return bytes.fromhex((data_dir / RUN_FILE).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def write_run(data_dir: Path, run: bytes) -> None:
+    """Raises: OSError."""
+    write_durably(data_dir / RUN_FILE, f"{run.hex()}\n", mode=0o600)
 
 
 def is_retired(data_dir: Path) -> bool:

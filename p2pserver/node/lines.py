@@ -16,7 +16,17 @@ from p2pserver.graph_view.text import printable
 from p2pserver.link import Priority
 from p2pserver.link.network_key import NetworkKey
 from p2pserver.node.identity import Identity
-from p2pserver.node.peer_events import JoinUnderWay, MediaUnderWay, PeerConnected, PeerEvent, PeerLost, PeerRefused
+from p2pserver.node.peer_events import (
+    FormerUsers,
+    JoinUnderWay,
+    KeyUsedTwice,
+    MediaUnderWay,
+    PeerConnected,
+    PeerEvent,
+    PeerLost,
+    PeerRefused,
+    SetBack,
+)
 from p2pserver.store.media_transfers import HELD_BACK, UNDER_WAY, TransferRow
 from transports.contract import ServiceState, TransportStatus
 
@@ -88,6 +98,14 @@ def line_of(event: PeerEvent) -> str:
             return printable(f"joining {room_id}: {percent} % of {octets:,} octets, about {left} left")
         case MediaUnderWay():
             return printable(_line_of_media(event))
+        case SetBack():
+            return f"ALARM: {event.told_by} knows more of this node than its own data: they are old; it goes on anew"
+        case KeyUsedTwice():
+            whose = "this node's key: stop it, or this one" if event.ours else f"the key of {event.server_name}"
+            return f"ALARM: another node runs with {whose}"
+        case FormerUsers():
+            names = ", ".join(event.user_ids[:5]) + (" and others" if len(event.user_ids) > 5 else "")
+            return printable(f"others know {names}: `p2pserver register NAME` brings their rooms back")
 
 
 def _line_of_media(event: MediaUnderWay) -> str:

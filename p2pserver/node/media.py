@@ -28,8 +28,10 @@ class Media:
         clock: Callable[[], float],
         rng: random.Random,
         airtime: AirtimeKeeper,
+        salt: bytes,
     ) -> None:
-        self._own_key = own_key
+        """`salt`: of this process, 8 octets."""
+        self._own_key, self._salt = own_key, salt
         self._database = database
         self._neighborhood = neighborhood
         self._clock = clock
@@ -56,6 +58,7 @@ class Media:
             clock=self._clock,
             rng=self._rng,
             line=self._line(transport, medium.profile),
+            salt=self._salt,
         )
         await shared.use_networks(await self._database.read(networks_in_use))
         self._media[transport] = shared

@@ -19,11 +19,12 @@ from p2pserver.federation.recent_ids import RecentIds
 from p2pserver.link import Conversation, LinkEndpoint, datagram_octets, pacer_for, timers_for
 from p2pserver.link.network_key import NetworkKey
 from p2pserver.link.node_key import EPOCH_OCTETS
-from p2pserver.mesh.neighbors import Neighbors, PipeFacts, newer_stays
+from p2pserver.mesh.neighbors import Neighbors, PipeFacts, RunsHeard, newer_stays
 from p2pserver.node.airtime import AirtimeKeeper
 from p2pserver.node.claims import Claims
 from p2pserver.node.ephemera import Ephemera, connected_topic
 from p2pserver.node.exchange import Exchange, S2sHandler, error_of
+from p2pserver.node.former_rooms import FormerRooms
 from p2pserver.node.healing import Healer
 from p2pserver.node.identity import Identity
 from p2pserver.node.media import Media
@@ -31,6 +32,7 @@ from p2pserver.node.media_serving import MediaServing
 from p2pserver.node.peer_events import PeerConnected, PeerEvent, PeerLost, PeerRefused
 from p2pserver.node.peer_notes import PeerNotes, watch_outbox
 from p2pserver.node.pipes import Pipe
+from p2pserver.node.runs import Runs
 from p2pserver.node.session import Progress, Session
 from p2pserver.node.shared_medium import SharedMedium
 from p2pserver.node.timers import NodeTimers
@@ -103,8 +105,32 @@ class Mesh:
         self._by_name: dict[str, Session] = {}
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._airtime = airtime
+        self._own_epochs = {self._epoch}
+        self._epochs_heard = RunsHeard()
+        self._runs = Runs(
+            identity=identity,
+            database=database,
+            drawn=self._epoch.to_bytes(8, "big"),
+            wall_ms=wall_ms,
+            tell=tell,
+            begun_anew=self._ask_all_for_rooms,
+        )
+        self._former = FormerRooms(
+            database=database,
+            mesh=self,
+            rooms=rooms,
+            wall_ms=wall_ms,
+            tell=tell,
+            look_s=self._timers.blocks_s,
+        )
         self._media = Media(
-            own_key=own_key, database=database, neighborhood=self, clock=monotonic_s, rng=rng, airtime=airtime
+            own_key=own_key,
+            database=database,
+            neighborhood=self,
+            clock=monotonic_s,
+            rng=rng,
+            salt=self._runs.salt,
+            airtime=airtime,
         )
         self._notes = PeerNotes(database, wall_ms=wall_ms, spawn=self.spawn, is_kept=self._keeps)
         self._claims = Claims()
@@ -141,6 +167,7 @@ class Mesh:
     async def start(self) -> None:
         """Raises: OSError, if a transport cannot have what the operator asked for."""
         await self._database.write(all_peers_lost)
+        await self._runs.begin()
         for key, name in await self._database.read(peer_names):
             self._neighbors.remember_name(key, name)
         self._neighbors.block_only(await self._database.read(blocked_keys))
@@ -154,6 +181,7 @@ class Mesh:
         self.spawn(self._media.watch_networks(self._timers.blocks_s), name="networks")
         self.spawn(self._watch_seen(), name="seen")
         self.spawn(self._airtime.run(), name="airtime")
+        self.spawn(self._former.run(), name="former rooms")
 
     async def _share(self, transport: Transport) -> None:
         """Hears and speaks on the transport's medium, if it has one."""
@@ -175,6 +203,7 @@ class Mesh:
                 async with asyncio.timeout(1.0):
                     await transport.close()
         await self._airtime.save(is_whole=True)
+        await self._database.write(self._runs.write)
         await self._database.write(all_peers_lost)
 
     async def abort(self) -> None:
@@ -296,6 +325,9 @@ class Mesh:
         """The other side proved its key: its conversation goes over this pipe, too; of one transport one pipe stays."""
         self._neighbors.met_at(peer_key, pipe.link.profile.kind, _places(pipe.link))
         session = self._sessions.get(peer_key)
+        if self._epochs_heard.is_back(peer_key, epoch.to_bytes(8, "big")):
+            self._begin_again(pipe, session)
+            return
         if session is not None and (
             session.epoch != epoch or session.conversation.local_epoch != pipe.endpoint.local_epoch
         ):
@@ -318,6 +350,17 @@ class Mesh:
             self._connected(session, session.server_name)
         self._pipes_changed(session)
 
+    def _begin_again(self, pipe: Pipe, session: Session | None) -> None:
+        """A process of the peer is back after another one, which only two nodes with one key do. It goes on with a
+        conversation of which nothing is left here, so for its next link we are another process too."""
+        reason = "that conversation is over"
+        if session is not None:
+            self._end_session(session, reason)
+        elif pipe.endpoint.local_epoch == self._epoch:
+            self._epoch = self._draw_epoch()
+            self._own_epochs.add(self._epoch)
+        pipe.close(reason)
+
     def pipe_active(self, pipe: Pipe) -> None:
         session = self._sessions.get(pipe.peer_key) if pipe.peer_key is not None else None
         if session is not None:
@@ -331,6 +374,9 @@ class Mesh:
     def pipe_over(self, pipe: Pipe, reason: str) -> None:
         if pipe.peer_key is None:
             log.info("link over", extra={"link": pipe.link.remote, "reason": reason})
+            met_epoch = pipe.endpoint.own_key_epoch
+            if met_epoch is not None and met_epoch not in self._own_epochs:
+                self.spawn(self._runs.own_key_met(pipe.link.remote), name="own key met")
             return
         session = self._sessions.get(pipe.peer_key)
         if session is None or pipe not in session.pipes:
@@ -362,6 +408,8 @@ class Mesh:
             now=self._clock(),
             limits=self._limits,
             timers=self._timers.peering,
+            mark=self._runs.maker(key),
+            kept=self._runs.kept(key),
         )
         session = Session(
             key=key,
@@ -402,6 +450,7 @@ class Mesh:
                 del self._ended[next(iter(self._ended))]
             if session.conversation.local_epoch == self._epoch:
                 self._epoch = self._draw_epoch()
+                self._own_epochs.add(self._epoch)
         session.peering.lost()
         for pipe in session.pipes.clear():
             pipe.close(reason)
@@ -427,6 +476,7 @@ class Mesh:
 
     async def _note_lost(self, key: bytes) -> None:
         now_ms = self._wall_ms()
+        await self._database.write(self._runs.write)
         await self._database.write(lambda tx: peer_lost(tx, key, now_ms=now_ms))
 
     def _prune(self) -> None:
@@ -455,6 +505,24 @@ class Mesh:
             telling = asyncio.create_task(self._ephemera.tell(session, name), name=f"ephemera {name[:8]}")
             self._session_tasks[session].append(telling)
         self._pipes_changed(session)
+        self.spawn(self._look_at_marks(session, name, effect), name=f"marks {name[:8]}")
+
+    # What peers remember of us
+
+    async def _look_at_marks(self, session: Session, name: str, effect: fx.Greeted) -> None:
+        await self._notes.connected(session, name)
+        is_to_be_asked = await self._runs.greeted(session.key, name, effect.mark, effect.kept)
+        await self._database.write(self._runs.write)
+        if is_to_be_asked:
+            await self._former.ask(name, session.key)
+
+    def peer_marked(self, session: Session, effect: fx.PeerMarked) -> None:
+        self._runs.keep(session.key, effect.mark)
+
+    def _ask_all_for_rooms(self) -> None:
+        """This node has gone on anew: those who are connected know what it does not."""
+        for name, session in self._by_name.items():
+            self.spawn(self._former.ask(name, session.key), name=f"former rooms {name[:8]}")
 
     # Shared media
 
@@ -498,6 +566,11 @@ class Mesh:
     async def heard_ephemera(self, session: Session, effect: fx.HeardEphemera) -> None:
         if self._ephemera is not None and session.server_name is not None:
             await self._ephemera.hear(session.server_name, effect.edus)
+
+    @property
+    def run(self) -> bytes:
+        """The random number of this start, as the database knows it."""
+        return self._runs.run
 
     @property
     def network(self) -> NetworkKey | None:
@@ -595,6 +668,7 @@ class Mesh:
             keys = sorted(session.key for session in self._by_name.values() if session.active is not None)
             if keys:
                 await self._notes.seen(keys)
+                await self._database.write(self._runs.write)
             self._prune()
 
 

@@ -53,4 +53,28 @@ class MediaUnderWay:
     held_back: bool
 
 
-PeerEvent: TypeAlias = PeerConnected | PeerLost | PeerRefused | JoinUnderWay | MediaUnderWay
+@dataclass(frozen=True, slots=True)
+class SetBack:
+    """A peer knows more of what this node did than its own database: it goes on anew."""
+
+    told_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUsedTwice:
+    """Two processes run with the key of `server_name`; `ours`: it is this node's."""
+
+    server_name: str
+    ours: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FormerUsers:
+    """Others know these users of this node, who have no account here."""
+
+    user_ids: tuple[str, ...]
+
+
+PeerEvent: TypeAlias = (
+    PeerConnected | PeerLost | PeerRefused | JoinUnderWay | MediaUnderWay | SetBack | KeyUsedTwice | FormerUsers
+)

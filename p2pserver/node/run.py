@@ -8,6 +8,7 @@ import logging
 import secrets
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -16,10 +17,11 @@ from importlib.metadata import EntryPoint, entry_points
 from p2pserver.config import Config, ConfigError
 from p2pserver.node.app_service_files import load_app_services
 from p2pserver.node.http import HttpServer, write_ready_file
-from p2pserver.node.identity import Identity, IdentityError, load_identity, locked
+from p2pserver.node.identity import Identity, IdentityError, load_identity, locked, newest_run, write_run
 from p2pserver.node.lines import device_addresses, line_of, lines_of_network, lines_of_transport, welcome
 from p2pserver.node.node import Node
 from p2pserver.node.process_memory import settle_garbage_collector, use_little_memory
+from p2pserver.node.runs import notice_older_database
 from p2pserver.rooms.app_services import AppServices
 from p2pserver.store.database import SqliteDatabase
 from p2pserver.store.tx import Tx
@@ -122,6 +124,12 @@ async def _serve(
     if config.registration == "token":
         token = config.registration_token or await database.write(_registration_token)
         config = replace(config, registration_token=token)
+    newest = newest_run(config.data_dir)
+    now_ms = time.time_ns() // 1_000_000
+    if newest is not None and await notice_older_database(
+        database, newest, server_name=identity.server_name, now_ms=now_ms
+    ):
+        announce("ALARM: the database is older than the data folder: it was put back alone; the node goes on anew")
     node = Node(
         config,
         identity=identity,
@@ -139,6 +147,7 @@ async def _serve(
         except OSError as error:
             named = ", ".join(config.transports)
             raise OSError(f"cannot start --transport {named}: {error.strerror or error}") from None
+        write_run(config.data_dir, node.mesh.run)
         await http.start()
         for line in welcome(
             config,

@@ -83,11 +83,12 @@ class SharedMedium:
         clock: Callable[[], float],
         rng: random.Random,
         line: Line,
+        salt: bytes,
     ) -> None:
-        """`line`: what the pipes of the transport pace themselves by, too."""
+        """`line`: what the pipes of the transport pace themselves by, too. `salt`: of this process, 8 octets."""
         self.kind = kind
         self._medium = medium
-        self._own_key = own_key
+        self._own_key, self._salt = own_key, salt
         self._database = database
         self._neighborhood = neighborhood
         self._clock = clock
@@ -127,7 +128,7 @@ class SharedMedium:
         octets_max = self._octets_max()
         if octets_max < DATAGRAM_OCTETS_MIN:
             return
-        broadcaster = Broadcaster(networks[0], self._own_key, octets_max)
+        broadcaster = Broadcaster(networks[0], self._own_key, octets_max, self._salt)
         await self._reserve(broadcaster)
         self._networks, self._broadcaster = networks, broadcaster
         self._beacon_key = BeaconKey.of_network(networks[0].key)
@@ -147,7 +148,7 @@ class SharedMedium:
         """Tells a neighbor, in its conversation, what is read and sent here."""
         if self._broadcaster is not None:
             network = self._broadcaster.network
-            session.peering.tell_hears(network.network_id, network.epoch, self._broadcaster.next_counter)
+            session.peering.tell_hears(network.network_id, network.epoch, self._broadcaster.next_counter, self._salt)
             session.wake()
 
     def peer_hears(self, session: Session, effect: PeerHears) -> None:
@@ -159,7 +160,7 @@ class SharedMedium:
     def _listen_to(self, session: Session) -> None:
         hears = session.hears
         if self._networks and hears is not None and hears.network_id == self._networks[0].network_id:
-            self._listener.know(session.key, next_counter=hears.next_counter, epoch=hears.epoch)
+            self._listener.know(session.key, hears.salt, next_counter=hears.next_counter, epoch=hears.epoch)
 
     def count_sharers(self) -> None:
         """Lets events be broadcast, if two neighbors or more read them."""

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from p2pserver.errors import BadJson, Forbidden, NotFound
 from p2pserver.identifiers import is_room_id
-from p2pserver.rooms import knocking, restricted, summaries
+from p2pserver.rooms import anew, knocking, restricted, summaries
 from p2pserver.rooms.published_rooms import published_rooms
 from p2pserver.rooms.s2s_users import user_handlers
 from p2pserver.rooms.server_acl import refuse_denied
@@ -93,6 +93,9 @@ def s2s_handlers(rooms: Rooms, *, private: bool) -> dict[str, S2sHandler]:
         chunk = published_rooms(tx, search=search, limit=max(1, min(limit, PUBLIC_ROOMS_MAX)))
         return {"chunk": chunk}
 
+    def rooms_of_origin(tx: Tx, origin: str, body: dict[str, Any]) -> dict[str, Any]:
+        return anew.rooms_of_origin(rooms.context, tx, origin, body)
+
     return {
         "join": join,
         "sign_join": sign_join,
@@ -102,6 +105,7 @@ def s2s_handlers(rooms: Rooms, *, private: bool) -> dict[str, S2sHandler]:
         "hierarchy": hierarchy,
         "timestamp_to_event": timestamp_to_event,
         "public_rooms": public_rooms,
+        "rooms_of_origin": rooms_of_origin,
         **user_handlers(rooms.server_name, private=private),
     }
 

@@ -18,6 +18,14 @@ DIVERGED: Final = "diverged"
 STATE_RESET_SUSPECTED: Final = "state_reset_suspected"
 """A slot of the current state went back to an older event, or lost its event, though nobody revoked anything."""
 
+SET_BACK: Final = "set_back"
+"""This node has told others more than its database knows: an earlier state of it was put back."""
+KEY_USED_TWICE: Final = "key_used_twice"
+"""Two processes run with one key, this node's own or that of a peer."""
+
+THE_NODE: Final = ""
+"""In place of a room ID: the alarm is about no room."""
+
 KEPT_PER_ROOM = 64
 
 

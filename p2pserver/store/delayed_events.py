@@ -142,6 +142,16 @@ def next_due(tx: Tx) -> DelayedEvent | None:
     return None if row is None else _of(row)
 
 
+def due_before(tx: Tx, now_ms: int) -> list[DelayedEvent]:
+    """Those that wait and were due before that time."""
+    rows = tx.all(
+        f"SELECT {_COLUMNS} FROM delayed_events WHERE finalised_ms IS NULL AND since_ms + delay_ms < ?"
+        " ORDER BY since_ms + delay_ms, delay_id",
+        (now_ms,),
+    )
+    return [_of(row) for row in rows]
+
+
 def _wake(tx: Tx) -> None:
     tx.next_position()
     tx.notify(TOPIC)

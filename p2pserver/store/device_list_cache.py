@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from p2pserver.identifiers import server_of
 from p2pserver.store.device_lists import note_remote_change
 from p2pserver.store.tx import Tx
 
@@ -35,6 +36,12 @@ def cached_keys(tx: Tx, user_id: str) -> UserKeys | None:
         master_key=None if row[1] is None else json.loads(row[1]),
         self_signing_key=None if row[2] is None else json.loads(row[2]),
     )
+
+
+def cached_users(tx: Tx, server: str | None = None) -> list[str]:
+    """Users of whom something is cached that is not in doubt already, of one server or of all."""
+    users = [user_id for (user_id,) in tx.all("SELECT user_id FROM device_list_cache WHERE stale = 0 ORDER BY user_id")]
+    return users if server is None else [user_id for user_id in users if server_of(user_id) == server]
 
 
 def remember_keys(tx: Tx, user_id: str, keys: UserKeys) -> None:

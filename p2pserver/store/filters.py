@@ -34,3 +34,12 @@ def get_filter(tx: Tx, user_id: str, filter_id: str) -> dict[str, Any] | None:
         return None
     definition: dict[str, Any] = json.loads(row[0])
     return definition
+
+
+def leave_filter_numbers_out(tx: Tx) -> None:
+    """Clients may keep numbers that are not known here: the next ones are others."""
+    tx.execute(
+        "INSERT INTO filters (user_id, filter_id, definition)"
+        " SELECT user_id, 50 + COALESCE((SELECT MAX(filter_id) FROM filters AS f WHERE f.user_id = users.user_id), 0),"
+        " '{}' FROM users"
+    )

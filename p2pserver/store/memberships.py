@@ -286,3 +286,14 @@ def invites_held(tx: Tx, *, via: str | None = None, since_ms: int = 0) -> int:
             "SELECT count(*) FROM invites WHERE membership = 'invite' AND via = ? AND received_ms >= ?", (via, since_ms)
         )
     return 0 if row is None else int(row[0])
+
+
+def users_of_server(tx: Tx, room_id: str, server: str, *, most: int) -> list[tuple[str, str, str]]:
+    """(user ID, membership, event ID) of joined and invited users of a server."""
+    rows = tx.all(
+        "SELECT state_key, membership, event_id FROM current_state WHERE room_id = ? AND type = 'm.room.member'"
+        " AND membership IN ('join', 'invite') AND substr(state_key, instr(state_key, ':') + 1) = ?"
+        " ORDER BY state_key LIMIT ?",
+        (room_id, server, most),
+    )
+    return [(user_id, membership, event_id) for user_id, membership, event_id in rows]

@@ -95,6 +95,19 @@ def claim_key(tx: Tx, user_id: str, device_id: str, algorithm: str) -> tuple[str
     return key_id, json.loads(text)
 
 
+def spend_all_keys(tx: Tx) -> None:
+    """Takes all one-time keys for handed out, and all fallback keys for used: nobody here knows which were."""
+    for user_id, device_id, key_id, text in tx.all("SELECT user_id, device_id, key_id, content FROM one_time_keys"):
+        tx.execute(
+            "INSERT OR IGNORE INTO claimed_keys (user_id, device_id, key_id, digest) VALUES (?, ?, ?, ?)",
+            (user_id, device_id, key_id, _digest(text)),
+        )
+    tx.execute("DELETE FROM one_time_keys")
+    tx.execute("UPDATE fallback_keys SET used = 1")
+    for user_id, device_id in tx.all("SELECT user_id, device_id FROM devices ORDER BY user_id, device_id"):
+        _note_count(tx, user_id, device_id)
+
+
 def otk_counts(tx: Tx, user_id: str, device_id: str) -> dict[str, int]:
     """Unclaimed one-time keys by algorithm; `signed_curve25519` always, since clients differ on its absence."""
     rows = tx.all(

@@ -51,6 +51,13 @@ def queue_invite(tx: Tx, destination: str, room_id: str, payload: Mapping[str, A
     _insert(tx, destination, "invite", room_id=room_id, payload=payload)
 
 
+def is_invite_owed(tx: Tx, destination: str, room_id: str) -> bool:
+    row = tx.one(
+        "SELECT 1 FROM outbox WHERE destination = ? AND room_id = ? AND kind = 'invite' LIMIT 1", (destination, room_id)
+    )
+    return row is not None
+
+
 def _insert(
     tx: Tx,
     destination: str,

@@ -72,6 +72,12 @@ def pending_join(tx: Tx, user_id: str, room_id: str) -> PendingJoin | None:
     return None if row is None else _of(row)
 
 
+def joins_waiting(tx: Tx, user_id: str) -> int:
+    """How many of a user's."""
+    row = tx.one("SELECT COUNT(*) FROM pending_joins WHERE user_id = ?", (user_id,))
+    return 0 if row is None else int(row[0])
+
+
 def pending_joins(tx: Tx) -> list[PendingJoin]:
     """All of them, oldest first."""
     rows = tx.all("SELECT user_id, room_id, via, content, requested_ms FROM pending_joins ORDER BY requested_ms")

@@ -165,3 +165,8 @@ def receipts_told(tx: Tx, server: str) -> int:
 
 def note_receipts_told(tx: Tx, server: str, position: int) -> None:
     tx.execute("INSERT OR REPLACE INTO receipts_told (server, position) VALUES (?, ?)", (server, position))
+
+
+def forget_receipts_told(tx: Tx, server: str) -> None:
+    """Another server may have forgotten what it was told."""
+    tx.execute("DELETE FROM receipts_told WHERE server = ?", (server,))

@@ -174,3 +174,8 @@ def take_login_token(tx: Tx, token: str, *, now_ms: int) -> str | None:
     user_id = user_of_short_lived_token(tx, "login", token, now_ms=now_ms)
     tx.execute("DELETE FROM short_lived_tokens WHERE hash = ? AND purpose = 'login'", (token_hash(token),))
     return user_id
+
+
+def drop_short_lived_tokens(tx: Tx) -> None:
+    """None of them is of use any more: some may have been used."""
+    tx.execute("DELETE FROM short_lived_tokens")

@@ -52,6 +52,10 @@ class Tx:
         self._position = self.position() + 1
         return self._position
 
+    def skip_positions(self, count: int) -> None:
+        """Leaves so many positions out: nobody ever has them."""
+        self._position = self.position() + count
+
     def after_commit(self, callback: Callable[[], None]) -> None:
         """Runs `callback` on the event loop once this unit is durable; never, if it is rolled back."""
         self._callbacks.append(callback)

@@ -49,6 +49,7 @@ SALT_OCTETS: Final = 8
 TAG_OCTETS: Final = 4
 DIGEST_OCTETS: Final = 8
 NETWORK_ID_OCTETS: Final = 8
+MARK_OCTETS: Final = 17
 EPOCH_MAX: Final = 2**32 - 1
 ITEM_KINDS: Final = ("edu", "invite")
 
@@ -68,6 +69,10 @@ class Hello:
     """The sender's wall clock, in milliseconds since 1970."""
     features: int = 0
     """Bits for what later versions can do more; unknown ones are ignored."""
+    mark: bytes = b""
+    """For the receiver to keep, and to give back at the next contact (`federation.marks`)."""
+    kept: bytes = b""
+    """The newest mark that the receiver gave to the sender; b"": none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +210,12 @@ class Response:
 @dataclass(frozen=True, slots=True)
 class Hears:
     """On a shared medium: the sender reads what is broadcast under this network's epoch and the one before, and its own
-    next datagram there has this counter."""
+    next datagram there has this counter, under a key that its process salted."""
 
     network_id: bytes
     epoch: int
     next_counter: int
+    salt: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +243,13 @@ class Ephemera:
     edus: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """A newer mark in place of the one in the Hello."""
+
+    mark: bytes
+
+
 Message: TypeAlias = (
     Hello
     | Beacons
@@ -255,6 +268,7 @@ Message: TypeAlias = (
     | MediaWant
     | MediaPart
     | Ephemera
+    | Keep
 )
 
 
@@ -348,7 +362,7 @@ def _request_out(message: Request) -> list[Any]:
 
 
 _FIELDS_OF: dict[type, Callable[[Any], Sequence[Any]]] = {
-    Hello: lambda m: [VERSION, m.server_name, m.agent, m.salt, m.clock_ms, m.features],
+    Hello: lambda m: [VERSION, m.server_name, m.agent, m.salt, m.clock_ms, m.features, m.mark, m.kept],
     Beacons: lambda m: [b"".join(room.tag + room.digest for room in m.rooms)],
     Leaves: lambda m: [m.room_id, packed(m.event_ids), m.answer],
     Want: lambda m: [m.room_id, packed(m.want), packed(m.have), m.octets_max, m.holds],
@@ -361,10 +375,11 @@ _FIELDS_OF: dict[type, Callable[[Any], Sequence[Any]]] = {
     Request: _request_out,
     Response: lambda m: [m.number, m.ok, m.part, m.left],
     Digests: lambda m: [b"".join(room.tag + room.leaves + room.sec + room.current for room in m.rooms)],
-    Hears: lambda m: [m.network_id, m.epoch, m.next_counter],
+    Hears: lambda m: [m.network_id, m.epoch, m.next_counter, m.salt],
     MediaWant: lambda m: [m.number, m.ticket, m.start, m.octets],
     MediaPart: lambda m: [m.number, m.octets],
     Ephemera: lambda m: [m.edus],
+    Keep: lambda m: [m.mark],
 }
 
 
@@ -387,7 +402,16 @@ def _hello(fields: list[Cbor]) -> Hello:
         salt=octets_of(fields[3], SALT_OCTETS, octets_min=SALT_OCTETS),
         clock_ms=number_of(fields[4]),
         features=number_of(fields[5]),
+        mark=_mark(fields[6]),
+        kept=_mark(fields[7]),
     )
+
+
+def _mark(value: Cbor) -> bytes:
+    mark = octets_of(value, MARK_OCTETS)
+    if len(mark) not in (0, MARK_OCTETS):
+        raise WireError("a mark is cut off")
+    return mark
 
 
 def _beacons(fields: list[Cbor]) -> Beacons:
@@ -471,7 +495,8 @@ def _response(fields: list[Cbor]) -> Response:
 
 def _hears(fields: list[Cbor]) -> Hears:
     network_id = octets_of(fields[0], NETWORK_ID_OCTETS, octets_min=NETWORK_ID_OCTETS)
-    return Hears(network_id, number_of(fields[1], EPOCH_MAX), number_of(fields[2]))
+    salt = octets_of(fields[3], SALT_OCTETS, octets_min=SALT_OCTETS)
+    return Hears(network_id, number_of(fields[1], EPOCH_MAX), number_of(fields[2]), salt)
 
 
 def _media_want(fields: list[Cbor]) -> MediaWant:
@@ -483,7 +508,7 @@ def _media_want(fields: list[Cbor]) -> MediaWant:
 
 
 _READER_OF: dict[int, tuple[Callable[[list[Cbor]], Message], int]] = {
-    1: (_hello, 6),
+    1: (_hello, 8),
     2: (_beacons, 1),
     3: (_leaves, 3),
     4: (_want, 5),
@@ -496,9 +521,10 @@ _READER_OF: dict[int, tuple[Callable[[list[Cbor]], Message], int]] = {
     11: (_request, 3),
     12: (_response, 4),
     13: (_digests, 1),
-    14: (_hears, 3),
+    14: (_hears, 4),
     15: (_media_want, 4),
     16: (lambda fields: MediaPart(number_of(fields[0]), octets_of(fields[1], PART_OCTETS_MAX)), 2),
     17: (lambda fields: Ephemera(octets_of(fields[0], PART_OCTETS_MAX)), 1),
+    18: (lambda fields: Keep(_mark(fields[0])), 1),
 }
 _NUMBER_OF: dict[type, int] = dict(zip(_FIELDS_OF, _READER_OF, strict=True))

@@ -142,11 +142,11 @@ def test_a_wrong_bit_or_a_lost_end_is_found_and_nothing_is_restored(
         flipped[at] ^= 4
         for damaged in (bytes(flipped), whole[:at]):
             with pytest.raises(BackupError):
-                restoring.restore(io.BytesIO(damaged), ben, passphrase=lambda header: passphrase or "")
+                restoring.restore(io.BytesIO(damaged), ben, passphrase=lambda header: passphrase or "", now_ms=1)
             assert [path.name for path in ben.iterdir()] == ["lock"]
     with pytest.raises(BackupError, match="behind its end"):
-        restoring.restore(io.BytesIO(whole + b"x"), ben, passphrase=lambda header: passphrase or "")
-    restoring.restore(io.BytesIO(whole), ben, passphrase=lambda header: passphrase or "")
+        restoring.restore(io.BytesIO(whole + b"x"), ben, passphrase=lambda header: passphrase or "", now_ms=1)
+    restoring.restore(io.BytesIO(whole), ben, passphrase=lambda header: passphrase or "", now_ms=1)
 
 
 def test_a_node_that_writes_does_not_disturb_the_snapshot(anna: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_power_cut_while_restoring_leaves_no_half_node(
     with monkeypatch.context() as patch, file.open("rb") as opened:
         patch.setattr(Path, "replace", replace)
         with pytest.raises(PowerCut):
-            restoring.restore(opened, ben, passphrase=lambda header: "")
+            restoring.restore(opened, ben, passphrase=lambda header: "", now_ms=1)
     with pytest.raises(IdentityError, match="did not finish"):
         load_identity(ben)
     done("restore", file, f"--data-dir={ben}")
@@ -292,7 +292,7 @@ def test_what_somebody_else_made_writes_nothing_outside(
     tmp_path: Path, make: Callable[[], io.BytesIO], reason: str
 ) -> None:
     with pytest.raises(BackupError, match=reason):
-        restoring.restore(make(), tmp_path / "ben", passphrase=lambda header: "x")
+        restoring.restore(make(), tmp_path / "ben", passphrase=lambda header: "x", now_ms=1)
     assert {path.name for path in tmp_path.rglob("*")} == {"ben", "lock"}
 
 

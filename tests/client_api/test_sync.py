@@ -254,7 +254,27 @@ async def test_a_token_outlives_a_restart() -> None:
         assert texts(room["timeline"]["events"]) == ["before", "after"]
 
 
-@pytest.mark.parametrize("since", ["x", "s", "17", "s99999999", "s1_2_3", "t4_5"])
+async def test_a_token_of_a_time_that_the_database_does_not_know_is_answered_with_everything() -> None:
+    """It is put back from a backup: what the client knows is not known here, and nothing is taken for delivered."""
+    async with running_node() as node:
+        alice = await node.register("alice")
+        room_id = await new_room(alice)
+        await say(alice, room_id, "hello")
+        message = {"type": "m.dummy", "sender": alice.user_id, "content": {}}
+        who = (alice.user_id, alice.device_id)
+        await node.database.write(lambda tx: add_to_device(tx, *who, message))
+        for _ in range(2):
+            found = await sync(alice, "s999999999999")
+            assert texts(joined(found, room_id)["timeline"]["events"]) == ["hello"]
+            assert ("m.room.create", "") in slots(
+                joined(found, room_id)["state"]["events"] + joined(found, room_id)["timeline"]["events"]
+            )
+            assert found["to_device"]["events"] == [message]
+        again = await sync(alice, found["next_batch"])
+        assert (again["rooms"]["join"], again["to_device"]["events"]) == ({}, [])
+
+
+@pytest.mark.parametrize("since", ["x", "s", "17", "s1_2_3", "t4_5"])
 async def test_a_token_of_nowhere_is_refused(since: str) -> None:
     async with running_node() as node:
         alice = await node.register("alice")

@@ -29,10 +29,11 @@ ANNA, BEN, CARL = b"A" * 32, b"B" * 32, b"C" * 32
 FIRST = NetworkKey(network_id=b"12345678", name="Village", epoch=1, key=bytes(32))
 SECOND = NetworkKey(network_id=b"12345678", name="Village", epoch=2, key=b"\1" * 32)
 OCTETS = 120
+SALT = b"a process"
 
 
 def broadcaster(node_key: bytes = ANNA, network: NetworkKey = FIRST, *, start: int = 0) -> Broadcaster:
-    made = Broadcaster(network, node_key, OCTETS)
+    made = Broadcaster(network, node_key, OCTETS, SALT)
     made.use_counters(start, 1_000_000)
     return made
 
@@ -41,7 +42,7 @@ def listener(*networks: NetworkKey, known: tuple[bytes, ...] = (ANNA, BEN)) -> L
     made = Listener(CARL)
     made.use_networks(networks or (FIRST,))
     for node_key in known:
-        made.know(node_key)
+        made.know(node_key, SALT)
     return made
 
 
@@ -116,13 +117,13 @@ def test_without_the_key_nothing_is_heard() -> None:
 def test_whoever_is_not_known_is_not_listened_to() -> None:
     ear = listener(known=(BEN,))
     assert heard(ear, sealed(broadcaster(ANNA), b"who?")) == []
-    ear.know(ANNA)
+    ear.know(ANNA, SALT)
     assert heard(ear, sealed(broadcaster(ANNA), b"me")) == [Heard(ANNA, b"me")]
 
 
 def test_its_own_datagrams_are_not_heard() -> None:
     ear = listener()
-    ear.know(CARL)
+    ear.know(CARL, SALT)
     assert heard(ear, sealed(broadcaster(CARL), b"echo")) == []
 
 
@@ -157,20 +158,20 @@ def test_a_forged_jump_does_not_silence_the_sender() -> None:
     assert heard(ear, sealed(speaker, b"2"))
     assert heard(ear, sealed(broadcaster(start=JUMP_MAX - 10), b"forged within the jump"))
     assert not heard(ear, sealed(speaker, b"3"))
-    ear.know(ANNA, next_counter=speaker.next_counter, epoch=1)
+    ear.know(ANNA, SALT, next_counter=speaker.next_counter, epoch=1)
     assert heard(ear, sealed(speaker, b"4"))
 
 
 def test_what_was_before_the_told_counter_is_old() -> None:
     ear, speaker = listener(known=()), broadcaster()
     before = sealed(speaker, b"recorded yesterday")
-    ear.know(ANNA, next_counter=speaker.next_counter, epoch=1)
+    ear.know(ANNA, SALT, next_counter=speaker.next_counter, epoch=1)
     assert not heard(ear, before)
     assert heard(ear, sealed(speaker, b"now"))
 
 
 def test_counters_are_only_those_that_were_given() -> None:
-    speaker = Broadcaster(FIRST, ANNA, OCTETS)
+    speaker = Broadcaster(FIRST, ANNA, OCTETS, SALT)
     assert speaker.seal(b"x") is None
     speaker.use_counters(10, 2)
     assert speaker.seal(b"x" * 300) is None
@@ -185,7 +186,7 @@ def test_memory_is_bounded_whatever_a_forger_begins() -> None:
     ear.use_networks([FIRST])
     keys = [number.to_bytes(32, "big") for number in range(SENDERS_MAX + 100)]
     for key in keys:
-        ear.know(key)
+        ear.know(key, SALT)
     for key in keys:
         for number in range(4):
             ear.receive(sealed(broadcaster(key, start=number * 100), bytes(300))[0], 0.0)
@@ -235,7 +236,7 @@ def check() -> list[str]:
     rng = random.Random(5)
     said, got = 0, 0
     for _ in range(3):
-        speaker = Broadcaster(FIRST, ANNA, OCTETS)
+        speaker = Broadcaster(FIRST, ANNA, OCTETS, SALT)
         for _ in range(50):
             message = rng.randbytes(rng.randint(1, 400))
             datagrams = speaker.seal(message)

@@ -155,7 +155,8 @@ class Forger:
         """Says it in the name of a node."""
         assert self.transport.medium is not None
         key = self.here.mesh.nodes[name].identity.signer.verify_key
-        speaker = Broadcaster(OPEN_NETWORK, key, 255)
+        salt = medium(self.here, name)._salt  # its neighbors know it
+        speaker = Broadcaster(OPEN_NETWORK, key, 255, salt)
         speaker.use_counters(self.counter, 64)
         self.counter += 64
         for datagram in speaker.seal(encode_broadcast(message)) or ():

@@ -41,6 +41,7 @@ def ids(count_max: int, *, count_min: int = 0) -> st.SearchStrategy[Any]:
 
 
 bodies = json_objects.map(m.encode_json)
+marks = st.binary(min_size=m.MARK_OCTETS, max_size=m.MARK_OCTETS)
 messages: st.SearchStrategy[m.Message] = st.one_of(
     st.builds(
         m.Hello,
@@ -49,7 +50,10 @@ messages: st.SearchStrategy[m.Message] = st.one_of(
         salt=st.binary(min_size=8, max_size=8),
         clock_ms=numbers,
         features=numbers,
+        mark=marks,
+        kept=st.one_of(st.just(b""), marks),
     ),
+    st.builds(m.Keep, marks),
     st.builds(
         m.Beacons,
         st.lists(
@@ -72,7 +76,13 @@ messages: st.SearchStrategy[m.Message] = st.one_of(
     st.builds(m.Item, numbers, st.sampled_from(m.ITEM_KINDS), bodies, st.booleans()),
     st.builds(m.ItemsStored, st.lists(numbers, max_size=5).map(tuple)),
     st.builds(m.Request, numbers, st.sampled_from(["join", "directory"]), bodies),
-    st.builds(m.Hears, st.binary(min_size=8, max_size=8), st.integers(0, m.EPOCH_MAX), numbers),
+    st.builds(
+        m.Hears,
+        st.binary(min_size=8, max_size=8),
+        st.integers(0, m.EPOCH_MAX),
+        numbers,
+        st.binary(min_size=8, max_size=8),
+    ),
     st.builds(m.MediaWant, numbers, st.binary(min_size=1, max_size=16), numbers, st.integers(1, m.PART_OCTETS_MAX)),
     st.builds(m.MediaPart, numbers, st.binary(max_size=50)),
     st.builds(m.Ephemera, bodies),

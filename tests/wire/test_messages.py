@@ -237,7 +237,9 @@ def mutated(rng: random.Random, data: bytes) -> bytes:
 def test_mutations_of_valid_messages_earn_an_error_or_a_valid_message() -> None:
     rng = random.Random(5)
     originals = [
-        m.Hello(server_name="a" * 51 + "q", agent="p2pserver", salt=b"12345678", clock_ms=5),
+        m.Hello(server_name="a" * 51 + "q", agent="p2pserver", salt=b"12345678", clock_ms=5, mark=b"m" * 17),
+        m.Keep(b"m" * 17),
+        m.Hears(b"12345678", 1, 5, b"salt" * 2),
         m.Beacons((m.Beacon(b"1234", b"12345678"),) * 5),
         m.Leaves(ROOM, (EVENT,), answer=False),
         m.Want(ROOM, (EVENT,), (), 200_000),

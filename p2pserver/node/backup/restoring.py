@@ -16,6 +16,7 @@ import tarfile
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
@@ -36,12 +37,15 @@ from p2pserver.node.identity import (
     RESTORING_FOLDER,
     IdentityError,
     identity_in,
+    identity_of,
     locked,
     sync_folder,
     write_identity,
 )
+from p2pserver.rooms.anew import give_up_overdue, go_on_anew
 from p2pserver.store.media import delete_media
 from p2pserver.store.migrations import SchemaTooNew, migrate
+from p2pserver.store.runs import begin_life, last_run_went_on
 from p2pserver.store.tx import Tx
 
 BLOCK_OCTETS: Final = 256 * 1024
@@ -66,25 +70,20 @@ def restore(
     *,
     passphrase: Callable[[Header], str],
     progress: Progress = lambda what, done, of: None,
-    settle: Callable[[Tx, Manifest], None] = lambda tx, manifest: None,
+    now_ms: int,
 ) -> Found:
-    """Makes a data folder of a backup. `passphrase` is asked if it is encrypted; `settle` runs on its database.
+    """Makes a data folder of a backup. `passphrase` is asked if it is encrypted.
 
     Raises: BackupError; IdentityError, if a node runs there; SchemaTooNew; OSError. Nothing has changed then.
     """
     staging = _begin(data_dir)
     with locked(data_dir):
         try:
-            found = _unpack(file, staging, passphrase, progress, settle)
+            found = _unpack(file, staging, passphrase, progress, partial(settle, now_ms=now_ms))
         except BaseException:  # whatever it is, what was begun is undone, and it is raised again
             shutil.rmtree(staging, ignore_errors=True)
             raise
-        for name in _PLACES:
-            if (staging / name).exists():
-                (staging / name).replace(data_dir / name)
-        sync_folder(data_dir)
-        shutil.rmtree(staging)
-        sync_folder(data_dir)
+        _give_places(staging, data_dir)
     return found
 
 
@@ -106,8 +105,33 @@ def restore_key(data_dir: Path, seed: bytes, domain: str | None) -> None:
     """Makes a data folder of a key alone. Raises: BackupError, IdentityError, OSError."""
     staging = _begin(data_dir)
     with locked(data_dir):
-        shutil.rmtree(staging)
-        write_identity(data_dir, seed, domain)
+        server_name = identity_of(seed, domain=domain).server_name
+        with closing(sqlite3.connect(staging / DATABASE, isolation_level=None)) as conn:
+            conn.execute("PRAGMA synchronous = FULL")
+            migrate(conn)
+            tx = Tx(conn, {})
+            tx.execute("INSERT INTO node (name, value) VALUES ('server_name', ?)", (server_name,))
+            begin_life(tx)
+        (staging / DATABASE).chmod(0o600)
+        write_identity(staging, seed, domain)
+        _give_places(staging, data_dir)
+
+
+def settle(tx: Tx, manifest: Manifest, *, now_ms: int) -> None:
+    """What the node did after the backup is not known here. After a move there is nothing that is not."""
+    if manifest.kind == "backup":
+        last_run_went_on(tx)
+        go_on_anew(tx)
+        give_up_overdue(tx, now_ms)
+
+
+def _give_places(staging: Path, data_dir: Path) -> None:
+    for name in _PLACES:
+        if (staging / name).exists():
+            (staging / name).replace(data_dir / name)
+    sync_folder(data_dir)
+    shutil.rmtree(staging)
+    sync_folder(data_dir)
 
 
 def _begin(data_dir: Path) -> Path:
@@ -131,7 +155,7 @@ def _unpack(
     folder: Path,
     passphrase: Callable[[Header], str],
     progress: Progress,
-    settle: Callable[[Tx, Manifest], None],
+    settled: Callable[[Tx, Manifest], None],
     *,
     keep_media: bool = True,
 ) -> Found:
@@ -167,7 +191,7 @@ def _unpack(
             raise BackupError("the key in the backup is not of the node that it says")
     except IdentityError:
         raise BackupError("the backup is damaged: there is no key in it") from None
-    return _look_through(folder, manifest, media, settle)
+    return _look_through(folder, manifest, media, settled)
 
 
 def _manifest(tar: tarfile.TarFile, entry: tarfile.TarInfo | None) -> Manifest:
@@ -208,7 +232,9 @@ def _extract(
         raise BackupError(f"the backup is damaged: {entry.name} is not what it was")
 
 
-def _look_through(folder: Path, manifest: Manifest, media: set[bytes], settle: Callable[[Tx, Manifest], None]) -> Found:
+def _look_through(
+    folder: Path, manifest: Manifest, media: set[bytes], settled: Callable[[Tx, Manifest], None]
+) -> Found:
     """The database is a sound one of this node, brought up to date, and names no media that are not there."""
     path = folder / DATABASE
     if not path.exists():
@@ -225,7 +251,7 @@ def _look_through(folder: Path, manifest: Manifest, media: set[bytes], settle: C
             if name is not None and name[0] != manifest.server_name:
                 raise BackupError("the database in the backup is of another node than the key")
             missing = _forget_missing(tx, manifest.server_name, media)
-            settle(tx, manifest)
+            settled(tx, manifest)
             conn.execute("UPDATE stream SET position = ?", (tx.position(),))
             counts = [int((tx.one(f"SELECT COUNT(*) FROM {table}") or (0,))[0]) for table in ("users", "rooms")]
             conn.execute("COMMIT")
