@@ -152,6 +152,10 @@ class WeakPassword(MatrixError):
     errcode = "M_WEAK_PASSWORD"
 
 
+class DuplicateAnnotation(MatrixError):
+    errcode = "M_DUPLICATE_ANNOTATION"
+
+
 class RoomInUse(MatrixError):
     errcode = "M_ROOM_IN_USE"
 

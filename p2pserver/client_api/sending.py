@@ -13,9 +13,9 @@ from p2pserver.client_api.app import ClientApi
 from p2pserver.client_api.member_events import send_member_event
 from p2pserver.client_api.room_access import require_joined
 from p2pserver.client_api.room_aliases import check_canonical_alias
-from p2pserver.errors import InvalidParam, MatrixError
+from p2pserver.errors import DuplicateAnnotation, InvalidParam, MatrixError
 from p2pserver.rooms import server_acl
-from p2pserver.store.relations import related_events
+from p2pserver.store.relations import has_annotated, related_events
 from p2pserver.store.room_stream import FIRST
 from p2pserver.store.tx import Tx
 
@@ -37,13 +37,29 @@ def send_message(
 
     `ts_ms`: its timestamp, as an application service may give it.
 
-    Raises: Forbidden, InvalidParam, NotFound, BadJson, TooLarge.
+    Raises: Forbidden, InvalidParam, NotFound, BadJson, TooLarge, DuplicateAnnotation.
     """
     if event_type == "m.room.redaction":
         return redact(api, tx, user_id, room_id, content, ts_ms=ts_ms)
     require_joined(tx, user_id, room_id)
+    if "m.relates_to" in content:
+        _check_annotation(tx, user_id, room_id, event_type, content["m.relates_to"])
     event = api.rooms.send(tx, room_id=room_id, sender=user_id, event_type=event_type, content=content, ts_ms=ts_ms)
     return event.event_id
+
+
+def _check_annotation(tx: Tx, user_id: str, room_id: str, event_type: str, relation: object) -> None:
+    """Nobody reacts to an event twice in the same way. Source: "Annotations and reactions".
+
+    Raises: DuplicateAnnotation.
+    """
+    if not isinstance(relation, Mapping) or relation.get("rel_type") != "m.annotation":
+        return
+    target, key = relation.get("event_id"), relation.get("key")
+    if not isinstance(target, str) or not isinstance(key, str):
+        return
+    if has_annotated(tx, room_id, target, sender=user_id, event_type=event_type, key=key):
+        raise DuplicateAnnotation("this reaction is there already")
 
 
 def send_state(

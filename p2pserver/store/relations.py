@@ -16,6 +16,7 @@ from p2pserver.store.tx import Tx
 # The words of the index events_by_relation: SQLite finds an index on an expression by its text.
 _TARGET = """json_extract(CAST(raw AS TEXT), '$.content."m.relates_to".event_id')"""
 _REL_TYPE = """json_extract(CAST(raw AS TEXT), '$.content."m.relates_to".rel_type')"""
+_KEY = """json_extract(CAST(raw AS TEXT), '$.content."m.relates_to".key')"""
 _IDS_AT_ONCE = 500
 _EDITS_MAX = 20
 _SHOWN = f"outlier = 0 AND verdict = 'accepted' AND redacted_by IS NULL AND type != '{HEALING_TYPE}'"
@@ -65,6 +66,16 @@ def is_related_to(
             None if senders is None else json.dumps(list(senders)),
             None if rel_types is None else json.dumps(list(rel_types)),
         ),
+    )
+    return row is not None
+
+
+def has_annotated(tx: Tx, room_id: str, event_id: str, *, sender: str, event_type: str, key: str) -> bool:
+    """Whether somebody's annotation of an event with this key stands."""
+    row = tx.one(
+        f"SELECT 1 FROM events WHERE room_id = ? AND {_TARGET} = ? AND {_REL_TYPE} = 'm.annotation' AND sender = ?"
+        f" AND type = ? AND {_KEY} = ? AND {_SHOWN} LIMIT 1",
+        (room_id, event_id, sender, event_type, key),
     )
     return row is not None
 

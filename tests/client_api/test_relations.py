@@ -10,7 +10,7 @@ from tests.client_api.talk import at, ids, invite_and_join, join, new_room, say,
 async def relate(
     client: Client, room_id: str, parent: str, rel_type: str, txn: str, *, kind: str = "m.room.message"
 ) -> str:
-    content = {"msgtype": "m.text", "body": txn, "m.relates_to": {"rel_type": rel_type, "event_id": parent, "key": "x"}}
+    content = {"msgtype": "m.text", "body": txn, "m.relates_to": {"rel_type": rel_type, "event_id": parent, "key": txn}}
     event_id: str = (await client.put(at(room_id, "send", kind, txn), content))["event_id"]
     return event_id
 
