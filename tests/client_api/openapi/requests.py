@@ -28,8 +28,8 @@ STATE_TYPES = (
     "m.room.server_acl",
     "org.example.state",
 )
-WAITS = ("timeout", "timeout_ms")
-"""Parameters that are always there: without them a request may wait for half a minute."""
+ALWAYS = ("timeout", "timeout_ms", "alias", "userid")
+"""Parameters that are always there: without them a request may wait for half a minute, or there is no question."""
 MESSAGE_TYPES = ("m.room.message", "m.reaction", "m.sticker", "m.room.encrypted", "org.example.message")
 
 
@@ -74,7 +74,7 @@ async def valid_request(world: World, operation: Operation, rng: random.Random) 
         elif (
             parameter["in"] == "query"
             and name not in given.without
-            and (parameter["required"] or name in WAITS or rng.random() < 0.5)
+            and (parameter["required"] or name in ALWAYS or rng.random() < 0.5)
         ):
             query[name] = as_query(value_for(parameter["schema"], rng, pool, name))
     return Asked(given.client or world.alice, operation.method, path, query, body_for(operation, rng, pool, given))
@@ -525,6 +525,15 @@ async def wanted_directory(world: World, rng: random.Random) -> Given:
     return Given(pool={"search_term": ["b", "carol", "nobody"]})
 
 
+async def of_the_bridge(world: World, rng: random.Random) -> Given:
+    return Given(world.bridge, {"appserviceId": ["irc"], "networkId": ["libera"]})
+
+
+async def looked_up(world: World, rng: random.Random) -> Given:
+    pool = {"protocol": ["irc"], "alias": [world.alias("irc_x")], "userid": [world.user("irc_x")]}
+    return Given(pool=pool)
+
+
 PREPARED: dict[str, Prepare] = {
     "GET /user/{userId}/account_data/{type}": data_read,
     "PUT /user/{userId}/account_data/{type}": data_written,
@@ -612,6 +621,13 @@ PREPARED: dict[str, Prepare] = {
     "DELETE /user/{userId}/rooms/{roomId}/tags/{tag}": a_tag_removed,
     "POST /user_directory/search": wanted_directory,
     "GET /notifications": the_thread_of,
+    "POST /_matrix/client/v1/appservice/{appserviceId}/ping": of_the_bridge,
+    "PUT /directory/list/appservice/{networkId}/{roomId}": of_the_bridge,
+    "GET /thirdparty/protocol/{protocol}": looked_up,
+    "GET /thirdparty/location/{protocol}": looked_up,
+    "GET /thirdparty/user/{protocol}": looked_up,
+    "GET /thirdparty/location": looked_up,
+    "GET /thirdparty/user": looked_up,
 }
 
 
@@ -625,7 +641,7 @@ def with_a_fault(asked: Asked, rng: random.Random) -> Asked:
     if kind <= 1 and isinstance(body, dict) and body:
         return replace(asked, body=_changed(body, rng))
     if kind == 2 and query:
-        name = rng.choice([name for name in query if name not in WAITS] or ["x"])
+        name = rng.choice([name for name in query if name not in ALWAYS] or ["x"])
         return replace(asked, query={**query, name: rng.choice(("", "x", "-1", "s0", "[]", "{", '{"room":1}', "é"))})
     segments = path.split("/")
     places = [place for place, segment in enumerate(segments) if place > 4 and re.search(r"[%\d]", segment)]

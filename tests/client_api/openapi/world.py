@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from p2pserver.store.accounts import hash_password, register_user
+from tests.app_services.service import Asked, Bridge
 from tests.client_api.harness import Client, Node
 from tests.client_api.talk import at, invite_and_join, new_room, say, set_state, sync
 from tests.client_api.test_key_backup import key, new_backup
@@ -32,6 +33,8 @@ class World:
     carol: Client
     dave: Client
     root: Client
+    bridge: Client
+    """A service beside the node, as it asks."""
     rooms: list[str] = field(default_factory=list)
     """Rooms in which Alice has all power and is with Bob and Carol."""
     space: str = ""
@@ -61,12 +64,28 @@ class World:
         return f"#{localpart}:{self.node.server_name}"
 
 
+def bridged(asked: Asked) -> tuple[int, Any]:
+    """What the service answers: it knows one network, and everybody there."""
+    if "/protocol/" in asked.path:
+        instance = {"desc": "Libera", "network_id": "libera", "fields": {}}
+        kinds = {"nick": {"regexp": "[a-z]+", "placeholder": "nick"}}
+        fields = {"user_fields": ["nick"], "location_fields": [], "field_types": kinds}
+        return 200, {**fields, "icon": "mxc://example.org/irc", "instances": [instance]}
+    if "/thirdparty/location" in asked.path:
+        return 200, [{"alias": "#irc_x:example.org", "protocol": "irc", "fields": {}}]
+    if "/thirdparty/user" in asked.path:
+        return 200, [{"userid": "@irc_x:example.org", "protocol": "irc", "fields": {}}]
+    return 200, {}
+
+
 async def populate(node: Node) -> World:
     root_id = f"@root:{node.server_name}"
     await node.database.write(lambda tx: register_user(tx, root_id, hash_password(PASSWORD), admin=True))
     people = [await node.register(name, initial_device_display_name=name) for name in ("alice", "bob", "carol", "dave")]
     alice, bob, carol, dave = people
-    world = World(node=node, alice=alice, bob=bob, carol=carol, dave=dave, root=await node.log_in("root"))
+    world = World(
+        node=node, alice=alice, bob=bob, carol=carol, dave=dave, root=await node.log_in("root"), bridge=Bridge(node)
+    )
     await _rooms(world)
     await _account(world)
     world.tokens.append((await sync(alice))["next_batch"])
