@@ -113,6 +113,11 @@ def is_alias(text: str) -> bool:
     return True
 
 
+def is_media_uri(value: object) -> bool:
+    """Whether it has the form in which profiles and rooms name a picture."""
+    return isinstance(value, str) and value.startswith("mxc://")
+
+
 def server_of(user_id: str) -> str:
     """The server name in a user ID, an alias, an event ID of versions 1 and 2: what follows the first colon, or ""."""
     return user_id.partition(":")[2]

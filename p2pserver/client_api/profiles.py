@@ -14,7 +14,7 @@ from p2pserver.client_api.app import ClientApi
 from p2pserver.client_api.app_service_questions import ask_for_user
 from p2pserver.errors import BadJson, Forbidden, InvalidParam, MatrixError, MissingParam, NotFound, TooLarge
 from p2pserver.http_api.routing import ApiRequest, Routes
-from p2pserver.identifiers import is_user_id, server_of
+from p2pserver.identifiers import is_media_uri, is_user_id, server_of
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.accounts import drop_profile_spread, next_profile_spread, profile_of, set_profile_field
 from p2pserver.store.profiles import (
@@ -93,11 +93,13 @@ def _own_field(request: ApiRequest) -> str:
 
 
 def _short_text(field: str, value: object) -> str | None:
-    """Raises: BadJson, TooLarge."""
+    """Raises: BadJson, TooLarge, InvalidParam."""
     if value is not None and not isinstance(value, str):
         raise BadJson(f"`{field}` is not a string")
     if value is not None and len(value) > _IN_MEMBER_EVENTS[field]:
         raise TooLarge(f"`{field}` has at most {_IN_MEMBER_EVENTS[field]} characters")
+    if value and field == "avatar_url" and not is_media_uri(value):
+        raise InvalidParam("`avatar_url` is not an mxc:// address")
     return value or None
 
 
@@ -195,6 +197,7 @@ def _checked(answer: dict[str, Any]) -> dict[str, Any]:
     for name, value in answer.items():
         try:
             sane = isinstance(value, str) if name in _IN_MEMBER_EVENTS else is_field_name(name)
+            sane = sane and (name != "avatar_url" or is_media_uri(value))
         except MatrixError:
             continue
         if sane:

@@ -17,6 +17,7 @@ from p2pserver.client_api.timeline import Walk, walk
 from p2pserver.errors import InvalidParam, NotFound, Verdict
 from p2pserver.events.pdu import Pdu
 from p2pserver.http_api.routing import ApiRequest, Routes
+from p2pserver.identifiers import is_media_uri
 from p2pserver.meg.state import StateSlot
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.events import StoredEvent
@@ -110,8 +111,11 @@ async def get_joined_members(api: ClientApi, request: ApiRequest) -> dict[str, A
 
 
 def _shown_profile(member: Pdu) -> dict[str, Any]:
-    fields = {"display_name": member.content.get("displayname"), "avatar_url": member.content.get("avatar_url")}
-    return {name: value for name, value in fields.items() if isinstance(value, str)}
+    name, picture = member.content.get("displayname"), member.content.get("avatar_url")
+    return {
+        **({"display_name": name} if isinstance(name, str) else {}),
+        **({"avatar_url": picture} if is_media_uri(picture) else {}),
+    }
 
 
 @routes.route("GET", "/rooms/{room_id}/event/{event_id}")

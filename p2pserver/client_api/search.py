@@ -26,6 +26,7 @@ from p2pserver.http_api.body_fields import (
     required_string,
 )
 from p2pserver.http_api.routing import ApiRequest, Requester, Routes
+from p2pserver.identifiers import is_media_uri
 from p2pserver.store.events import StoredEvent
 from p2pserver.store.own_rooms import memberships_of
 from p2pserver.store.personal_blocks import ignored_users
@@ -190,8 +191,10 @@ def _profiles(api: ClientApi, tx: Tx, events: Sequence[StoredEvent]) -> dict[str
             continue
         event_id = api.rooms.state_after(tx, event.pdu.event_id).get(("m.room.member", sender))
         content = {} if event_id is None else api.rooms.event(tx, event_id).content
+        name, picture = content.get("displayname"), content.get("avatar_url")
         found[sender] = {
-            name: content[name] for name in ("displayname", "avatar_url") if isinstance(content.get(name), str)
+            **({"displayname": name} if isinstance(name, str) else {}),
+            **({"avatar_url": picture} if is_media_uri(picture) else {}),
         }
     return found
 

@@ -9,7 +9,7 @@ from p2pserver.client_api.app import ClientApi
 from p2pserver.errors import InvalidParam, MatrixError, MissingParam
 from p2pserver.http_api.body_fields import optional_integer, required_string
 from p2pserver.http_api.routing import ApiRequest, Routes
-from p2pserver.identifiers import is_user_id, server_of
+from p2pserver.identifiers import is_media_uri, is_user_id, server_of
 from p2pserver.store.accounts import FoundUser, search_local_users, search_room_mates
 from p2pserver.store.own_rooms import rooms_of_both
 from p2pserver.store.tx import Tx
@@ -83,7 +83,7 @@ async def _ask(api: ClientApi, server: str, term: str, limit: int) -> list[Found
                 FoundUser(
                     user_id=user_id,
                     display_name=name if isinstance(name, str) else None,
-                    avatar_url=avatar if isinstance(avatar, str) else None,
+                    avatar_url=avatar if is_media_uri(avatar) else None,
                 )
             )
     return found

@@ -12,7 +12,7 @@ from typing import Any
 
 from p2pserver.errors import NotFound
 from p2pserver.events.pdu import Pdu
-from p2pserver.identifiers import is_alias, is_room_id, is_server_name, is_user_id
+from p2pserver.identifiers import is_alias, is_media_uri, is_room_id, is_server_name, is_user_id
 from p2pserver.rooms import reading
 from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.restricted import opening_rooms
@@ -49,7 +49,7 @@ _ORDER_CHARACTERS_MAX = 50
 def _can_be(name: str, text: str) -> bool:
     """Whether a text is of use in this field of a summary: clients take an address for one."""
     if name == "avatar_url":
-        return text.startswith("mxc://")
+        return is_media_uri(text)
     if name == "canonical_alias":
         return is_alias(text)
     return text != ""

@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from p2pserver.errors import Exclusive, InvalidUsername, NotFound, UserInUse
-from p2pserver.identifiers import InvalidIdentifier, is_new_localpart, split_identifier
+from p2pserver.identifiers import InvalidIdentifier, is_media_uri, is_new_localpart, split_identifier
 from p2pserver.store.account_data import put_account_data
 from p2pserver.store.devices import delete_device, device_ids
 from p2pserver.store.push_rules import default_push_rules
@@ -213,7 +213,7 @@ def search_room_mates(tx: Tx, user_id: str, term: str, limit: int) -> list[Found
                 seen.add(mate)
                 content = json.loads(raw).get("content", {})
                 name, avatar = content.get("displayname"), content.get("avatar_url")
-                yield mate, name if isinstance(name, str) else None, avatar if isinstance(avatar, str) else None
+                yield mate, name if isinstance(name, str) else None, avatar if is_media_uri(avatar) else None
 
     return _matching(shown(), term, limit)
 

@@ -51,6 +51,7 @@ REFUSED: list[tuple[str, Any, int, str]] = [
     ("displayname", {"displayname": "x" * 257}, 413, "M_TOO_LARGE"),
     ("avatar_url", {"avatar_url": "x" * 1001}, 413, "M_TOO_LARGE"),
     ("avatar_url", {"avatar_url": []}, 400, "M_BAD_JSON"),
+    ("avatar_url", {"avatar_url": "https://example.org/me.png"}, 400, "M_INVALID_PARAM"),
     ("m.tz", {"m.tz": 7}, 400, "M_BAD_JSON"),
     ("m.tz", {}, 400, "M_MISSING_PARAM"),
     ("org.example.tz", {"org.example.other": 1}, 400, "M_MISSING_PARAM"),
