@@ -161,6 +161,13 @@ OPTIONS: tuple[Option, ...] = (
         help="Shows media stored from now on to whoever knows their address, as clients from before 2024 need.",
     ),
     Option(
+        name="url_previews",
+        metavar="",
+        default_text="false",
+        help="Fetches the web pages that messages link to, for clients that ask for a preview. Others then see what is "
+        "read here.",
+    ),
+    Option(
         name="app_service",
         metavar="FILE",
         default_text="none",
@@ -217,6 +224,7 @@ class Config:
     media_slow_seconds: float = 60.0
     media_slow_types: tuple[str, ...] = ("*/*",)
     legacy_media: bool = False
+    url_previews: bool = False
     app_services: tuple[Path, ...] = ()
     support: tuple[str, ...] = ()
     ready_file: Path | None = None

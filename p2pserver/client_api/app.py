@@ -33,6 +33,7 @@ from p2pserver.client_api.sliding_sync.connections import SlidingSyncs
 from p2pserver.client_api.space_walks import SpaceWalks
 from p2pserver.client_api.streamed_response import StreamedResponse
 from p2pserver.client_api.thumbnails import Thumbnails
+from p2pserver.client_api.url_previews import UrlPreviews
 from p2pserver.errors import LimitExceeded, MatrixError
 from p2pserver.http_api.asgi import Answer, ASGIApp, ClientDisconnect, Receive, Scope, Send, encoded, header_map
 from p2pserver.http_api.password_checks import PasswordChecks
@@ -77,6 +78,7 @@ class ClientApiConfig:
     default_room_version: str = "12"
     private: bool = False
     support: tuple[str, ...] = ()
+    url_previews: bool = False
     access_token_ms: int = 3_600_000
     """How long an access token holds that came with a refresh token."""
 
@@ -106,6 +108,7 @@ class ClientApi:
         self.media = media
         self.remote_media = remote_media
         self.thumbnails = Thumbnails(media)
+        self.url_previews = UrlPreviews(media, wall_ms)
         self.config = config
         self.app_services = app_services or AppServices()
         self.app_service_calls = AppServiceCalls()
@@ -194,6 +197,7 @@ class ClientApi:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.joins.close()
         await self.app_service_calls.close()
+        await self.url_previews.close()
 
     async def run_handler(self, match: Match, request: ApiRequest, receive: Receive) -> Any:
         """The handler's answer.

@@ -18,7 +18,7 @@ from p2pserver.client_api.content_headers import (
     range_wanted,
 )
 from p2pserver.client_api.thumbnails import Size, chosen_size
-from p2pserver.errors import MatrixError, NotFound, NotYetUploaded
+from p2pserver.errors import MatrixError, MissingParam, NotFound, NotYetUploaded, Unrecognized
 from p2pserver.federation.media_manifest import is_content_type, is_filename, is_media_id, thumbnail_id
 from p2pserver.http_api.routing import ApiRequest, ApiResponse, Routes
 from p2pserver.identifiers import is_server_name
@@ -78,6 +78,17 @@ async def _take(api: ClientApi, request: ApiRequest, *, announced: str | None) -
         announced=announced,
         octets=int(length) if length.isascii() and length.isdigit() and len(length) <= 15 else None,
     )
+
+
+@routes.route("GET", "/preview_url", versions=("v3", "r0"), base=LEGACY, cancelable=False)
+@routes.route("GET", "/media/preview_url", versions=("v1",), cancelable=False)
+async def preview_url(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
+    """`GET /media/preview_url`: as if it were not there, unless the operator has switched it on."""
+    if not api.config.url_previews:
+        raise Unrecognized("previews of web pages are switched off here")
+    if "url" not in request.query:
+        raise MissingParam("query parameter 'url' is missing")
+    return await api.url_previews.preview(request.query["url"], user_id=request.requester.user_id)
 
 
 @routes.route("GET", "/media/download/{server_name}/{media_id}", versions=("v1",))

@@ -146,6 +146,7 @@ class Node:
                 default_room_version=config.default_room_version,
                 private=config.private,
                 support=config.support,
+                url_previews=config.url_previews,
             ),
             wall_ms=wall_ms,
             monotonic_s=monotonic_s,

@@ -24,8 +24,6 @@ INDEX = Path(__file__).parent / "endpoint_index.tsv"
 PAGE = Path(__file__).parents[2] / "docs" / "conformance.md"
 
 WHY_NOT = {
-    "/media/v3/preview_url": "no previews of web pages: a node fetches nothing from the web for anybody",
-    "/v1/media/preview_url": "no previews of web pages: a node fetches nothing from the web for anybody",
     "auth_metadata": "no OAuth; clients then log in with a password",
     "/v3/initialSync": "deprecated since r0; `/sync` is there",
     "/policy_server": "a node has no policy server",
