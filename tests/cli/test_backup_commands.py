@@ -25,6 +25,7 @@ from p2pserver.node.backup.contents import Manifest, media_name
 from p2pserver.node.backup.making import make_backup
 from p2pserver.node.identity import IdentityError, load_identity
 from p2pserver.node.recovery_key import RecoveryKeyError, decode_recovery_key, encode_recovery_key
+from p2pserver.store import migrations
 
 PICTURE = bytes(range(256)) * 600
 """Over two frames, so that a cut falls into it."""
@@ -220,6 +221,20 @@ def test_a_power_cut_while_restoring_leaves_no_half_node(
     done("restore", file, f"--data-dir={ben}")
     assert load_identity(ben).server_name == load_identity(anna).server_name
     assert (ben / media_name(hashlib.sha256(PICTURE).digest())).exists()
+
+
+def test_a_backup_is_made_before_an_upgrade_and_restored_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anna, ben = tmp_path / "anna", tmp_path / "ben"
+    load_identity(anna)
+    files = migrations._files()
+    with monkeypatch.context() as patch, closing(sqlite3.connect(anna / "p2pserver.db", isolation_level=None)) as conn:
+        patch.setattr(migrations, "_files", lambda: [file for file in files if file[0] < 100])
+        migrations.migrate(conn)
+    done("backup", tmp_path / "file", f"--data-dir={anna}")
+    done("restore", tmp_path / "file", f"--data-dir={ben}")
+    assert rows(ben, "SELECT COUNT(*) FROM schema_migrations") == [(len(files),)]
 
 
 def test_a_full_disk_is_told_beforehand(anna: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

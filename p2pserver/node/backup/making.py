@@ -19,7 +19,7 @@ from p2pserver.config import Config
 from p2pserver.node.backup.container import BackupError, BackupWriter
 from p2pserver.node.backup.contents import DATABASE, MANIFEST, Manifest, media_meant, media_name
 from p2pserver.node.identity import DOMAIN_FILE, KEY_FILE, identity_in, sync_folder
-from p2pserver.store.migrations import check_is_current
+from p2pserver.store.migrations import SchemaTooOld, check_is_current
 
 SNAPSHOT_PREFIX = ".backup-"
 PAGES_AT_ONCE = 512
@@ -51,7 +51,7 @@ def make_backup(
     """Writes a backup to a file, which is there whole or not at all, or to a stream.
 
     `before_it_counts` runs when everything is written durably, and before the file has its name.
-    Raises: BackupError, IdentityError, SchemaTooOld, SchemaTooNew, sqlite3.Error, OSError.
+    Raises: BackupError, IdentityError, SchemaTooNew, sqlite3.Error, OSError.
     """
     identity = identity_in(config.data_dir)
     if isinstance(target, Path) and target.exists() and not replace:
@@ -103,7 +103,8 @@ def _snapshot(config: Config, progress: Progress) -> Iterator[Path]:
     with closing(sqlite3.connect(f"{address}?mode=ro", uri=True, isolation_level=None)) as source:
         source.execute("PRAGMA busy_timeout = 10000")
         source.execute("BEGIN")  # from the first read on, all is of one moment, whatever the node writes meanwhile
-        check_is_current(source)
+        with suppress(SchemaTooOld):  # whoever restores it brings it up to date
+            check_is_current(source)
         pages, page_octets = (source.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
         require_space(config.data_dir, pages * page_octets)
 
@@ -125,7 +126,8 @@ def _snapshot(config: Config, progress: Progress) -> Iterator[Path]:
 def _read_snapshot(path: Path) -> tuple[list[tuple[bytes, int]], int, str | None]:
     """(SHA-256 and size of each content of media, the stream position, the server name)."""
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as conn:
-        contents = conn.execute("SELECT sha256, size FROM media_blobs ORDER BY sha256").fetchall()
+        has_media = conn.execute("SELECT 1 FROM sqlite_master WHERE name = 'media_blobs'").fetchone() is not None
+        contents = conn.execute("SELECT sha256, size FROM media_blobs ORDER BY sha256").fetchall() if has_media else []
         position = conn.execute("SELECT position FROM stream").fetchone()[0]
         name = conn.execute("SELECT value FROM node WHERE name = 'server_name'").fetchone()
     return contents, position, None if name is None else str(name[0])
