@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import re
 import secrets
@@ -36,6 +35,7 @@ from p2pserver.client_api.thumbnails import Thumbnails
 from p2pserver.client_api.url_previews import UrlPreviews
 from p2pserver.errors import LimitExceeded, MatrixError
 from p2pserver.http_api.asgi import Answer, ASGIApp, ClientDisconnect, Receive, Scope, Send, encoded, header_map
+from p2pserver.http_api.json_text import encode_json
 from p2pserver.http_api.password_checks import PasswordChecks
 from p2pserver.http_api.routing import ApiRequest, ApiResponse, Match, Requester, Route, Router, parse_query
 from p2pserver.rooms.app_services import AppServices
@@ -367,8 +367,7 @@ async def _live(receive: Receive, send: Send) -> None:
 
 def json_response(status: int, body: Any, headers: Mapping[str, str] | None = None) -> Answer:
     """A JSON answer with CORS headers."""
-    content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-    return Answer(status, [*_JSON, *encoded(headers)] if headers else _JSON, content)
+    return Answer(status, [*_JSON, *encoded(headers)] if headers else _JSON, encode_json(body))
 
 
 def _response_of(answer: Any) -> Answer:

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from importlib.metadata import EntryPoint, entry_points
+from importlib import import_module
+from typing import Final
 
 from p2pserver.config import Config, ConfigError
 from p2pserver.node.app_service_files import load_app_services
@@ -30,6 +31,12 @@ from transports.contract import Transport, TransportFactory
 log = logging.getLogger(__name__)
 
 ENTRY_POINT_GROUP = "p2pserver.transports"
+OWN_TRANSPORTS: Final = {
+    "ble": "transports.ble:BleTransport",
+    "lan": "transports.lan:LanTransport",
+    "serial": "transports.serial:SerialTransport",
+}
+"""The entry points that come with this package: to search for them takes a megabyte, and longer than all else."""
 NOTES_LOOK_S = 3.0
 SWITCH_INTERVAL_S = 0.001
 """How long the database thread may keep the interpreter from the event loop; Python's 5 ms add up under load."""
@@ -95,19 +102,27 @@ def transport_of(text: str) -> Transport:
     Raises: ConfigError.
     """
     kind, _, parameters = text.partition(":")
-    found = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
-    if kind not in found:
-        raise ConfigError(f"there is no transport {kind!r}; installed are {', '.join(sorted(found)) or 'none'}")
     try:
-        return _factory(found[kind]).from_parameters(parameters)
+        return _factory(kind).from_parameters(parameters)
     except ImportError as error:
         raise ConfigError(f"transport {kind!r} needs a package that is not installed: {error.name}") from None
     except ValueError as error:
         raise ConfigError(f"--transport {text}: {error}") from None
 
 
-def _factory(entry: EntryPoint) -> TransportFactory:
-    factory: TransportFactory = entry.load()
+def _factory(kind: str) -> TransportFactory:
+    """Raises: ConfigError; ImportError."""
+    if kind in OWN_TRANSPORTS:
+        module, _, name = OWN_TRANSPORTS[kind].partition(":")
+        own: TransportFactory = getattr(import_module(module), name)
+        return own
+    from importlib.metadata import entry_points
+
+    found = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    if kind not in found:
+        known = sorted({*found, *OWN_TRANSPORTS})
+        raise ConfigError(f"there is no transport {kind!r}; installed are {', '.join(known)}")
+    factory: TransportFactory = found[kind].load()
     return factory
 
 

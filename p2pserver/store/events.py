@@ -24,7 +24,7 @@ HEALING_TYPE: Final = "org.matrix.dummy_event"
 
 CACHED_STATE_OCTETS_MAX = 8_000_000
 """JSON of the parsed state events that are kept, `PDU_OCTETS_MORE` added for each; parsed it takes some times that."""
-CACHED_MESSAGE_OCTETS_MAX = 1_000_000
+CACHED_MESSAGE_OCTETS_MAX = 2_000_000
 """The same of other events: the auth rules and state resolution never look at them."""
 PDU_OCTETS_MORE = 1000
 RESOLUTION_NOTES = "resolution_notes"
@@ -556,7 +556,7 @@ def _remove(tx: Tx, table: str, room_id: str, event_ids: Collection[str]) -> Non
 
 
 def _load(event_id: str, raw: bytes, version: str, *, redacted_copy: bool) -> Pdu:
-    return load_pdu(json.loads(raw), rules_of(version), redacted_copy=redacted_copy, event_id=event_id)
+    return load_pdu(json.loads(str(raw, "utf-8")), rules_of(version), redacted_copy=redacted_copy, event_id=event_id)
 
 
 _Parsed = Lru[str, tuple[tuple[Any, ...], Pdu, int]]
