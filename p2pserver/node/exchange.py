@@ -200,13 +200,7 @@ class Exchange:
         """
         if not self._mesh.has_others(session):
             return []
-
-        def read(tx: Tx) -> list[str]:
-            return [
-                each for each in self._rooms.member_servers(tx, room_id) if not self._rooms.denies(tx, room_id, each)
-            ]
-
-        return sorted(await self._database.read(read))
+        return await self._database.read(lambda tx: self._rooms.talking_servers(tx, room_id))
 
     async def _read_standings(self, session: Session, effect: fx.ReadStandings) -> None:
         server = session.server_name or ""

@@ -9,7 +9,7 @@ empty content would deny everybody. Source: client-server API, "Server Access Co
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,19 +71,32 @@ def _matchers(content: Mapping[str, Any], name: str) -> tuple[Matcher, ...]:
 
 def is_denied(tx: Tx, room_id: str, server: str) -> bool:
     """Whether a room that is held has an ACL now by which this server may not talk about it."""
+    event_id = _current(tx, room_id)
+    return event_id is not None and not _allows(tx, event_id, server)
+
+
+def allowed(tx: Tx, room_id: str, servers: Collection[str]) -> list[str]:
+    """Those of the servers that may talk about a room."""
+    event_id = _current(tx, room_id)
+    return [server for server in servers if event_id is None or _allows(tx, event_id, server)]
+
+
+def _current(tx: Tx, room_id: str) -> str | None:
     row = tx.one(
         "SELECT s.event_id FROM current_state AS s JOIN events AS e ON e.event_id = s.event_id"
         f" WHERE s.room_id = ? AND s.type = '{EVENT_TYPE}' AND s.state_key = ''"
         " AND e.redacted_by IS NULL AND e.redacted_copy = 0",
         (room_id,),
     )
-    if row is None:
-        return False
+    return None if row is None else row[0]
+
+
+def _allows(tx: Tx, event_id: str, server: str) -> bool:
     verdicts: Lru[tuple[str, str], bool] = tx.caches.setdefault("server_acl_verdicts", Lru(VERDICTS_KEPT))
-    known = verdicts.get((row[0], server))
+    known = verdicts.get((event_id, server))
     if known is None:
-        known = not _acl(tx, row[0]).allows(server)
-        verdicts.put((row[0], server), known)
+        known = _acl(tx, event_id).allows(server)
+        verdicts.put((event_id, server), known)
     return known
 
 

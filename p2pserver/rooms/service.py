@@ -193,6 +193,10 @@ class Rooms:
         """Whether the room's server ACL lets this server say nothing about it."""
         return server_acl.is_denied(tx, room_id, server)
 
+    def talking_servers(self, tx: Tx, room_id: str) -> list[str]:
+        """Servers in the room that its server ACL lets talk about it, sorted."""
+        return server_acl.allowed(tx, room_id, sorted(self.member_servers(tx, room_id)))
+
     def refuse(self, tx: Tx, *, room_id: str, raws: Sequence[object]) -> ReceiveReport:
         """What PDUs earn that come from a server which the room denies."""
         return server_acl.refused(self.context, tx, room_id, raws)
