@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ class Page:
         self._socket = socket
         self._ids = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._news = asyncio.Event()
         self._reader = asyncio.create_task(self._read())
         self.answered: list[tuple[str, str, int]] = []
         """(kind, URL, status) of each answer, as the browser names kinds: Preflight, Fetch, Script…"""
@@ -47,6 +48,7 @@ class Page:
             elif told["method"] == "Log.entryAdded" and told["params"]["entry"]["level"] == "error":
                 entry = told["params"]["entry"]
                 self.complaints.append(f"{entry['text']} {entry.get('url', '')}")
+            self._news.set()
         for waiting in self._answers.values():
             waiting.set_exception(ConnectionError("the browser is gone"))
 
@@ -76,6 +78,13 @@ class Page:
                 shown = await self.evaluate("document.body.innerText")
                 raise AssertionError(f"never on the page: {script}\n{shown}\n{self.complaints}")
             await asyncio.sleep(0.1)
+
+    async def told(self, enough: Callable[[], bool]) -> None:
+        """Until what the browser has reported is enough; it may come after the page changed. Raises: TimeoutError."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not enough():
+                self._news.clear()
+                await self._news.wait()
 
     async def click(self, selector: str) -> None:
         """Clicks on an element, once it is there and enabled."""
