@@ -21,9 +21,8 @@ import httpx
 import nio
 import pytest
 
-from p2pserver.client_api import app
 from tests.e2e.chromium import PATIENCE_S, Page, chromium
-from tests.e2e.doors import SCRIPTS, two_doors
+from tests.e2e.doors import SCRIPTS, AsgiApp, two_doors
 
 PASSWORD = "correct horse battery staple"
 EXPECTED_404 = "/org.matrix.msc2697.v2/dehydrated_device"
@@ -180,11 +179,21 @@ async def test_a_person_logs_in_with_hydrogen_and_chats_with_somebody_on_another
             assert [said for said in page.complaints if EXPECTED_404 not in said] == []
 
 
-async def test_a_browser_refuses_a_node_whose_answers_lack_the_cors_headers(
-    site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(app, "CORS_HEADERS", {})
-    async with two_doors(loss=0.0) as (_, urls), chromium(site, tmp_path / "profile") as page:
+def without_cors(app: AsgiApp) -> AsgiApp:
+    async def stripped(scope: Any, receive: Any, send: Any) -> None:
+        async def send_bare(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                kept = [(name, value) for name, value in message["headers"] if not name.startswith(b"access-control-")]
+                message = {**message, "headers": kept}
+            await send(message)
+
+        await app(scope, receive, send_bare)
+
+    return stripped
+
+
+async def test_a_browser_refuses_a_node_whose_answers_lack_the_cors_headers(site: str, tmp_path: Path) -> None:
+    async with two_doors(loss=0.0, around=without_cors) as (_, urls), chromium(site, tmp_path / "profile") as page:
         await page.type("#homeserver", urls["here"], key="Tab")
         await page.until("document.querySelector('.LoginView_sso .error')")
         refused = f"net::ERR_FAILED {urls['here']}/_matrix/client/r0/login"
