@@ -178,6 +178,16 @@ class Peering:
         """Whether the peer can be asked and told things now."""
         return self._channel.talking
 
+    @property
+    def shares_rooms(self) -> bool:
+        """Whether, when rooms were last read, the peer was in one of them."""
+        return self._rooms.shares_rooms
+
+    @property
+    def octets_held(self) -> int:
+        """What waits to be sent, and what arrived in parts or too early to be understood."""
+        return self._channel.outgoing_octets + self._questions.octets_held + len(self._item_parts) + self._early_octets
+
     def effects(self) -> list[Effect]:
         """What the node is to do, in order, since the last call."""
         if self._items:
@@ -483,7 +493,7 @@ class Peering:
                 Greeted(message.server_name, message.agent, message.clock_ms, message.mark, message.kept)
             )
             self._begin(now)
-            early, self._early = self._early, []
+            early, self._early, self._early_octets = self._early, [], 0
             for data in early:
                 self.receive(data, now)
 

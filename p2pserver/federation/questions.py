@@ -85,6 +85,11 @@ class Questions:
     # The peer's
 
     @property
+    def octets_held(self) -> int:
+        """Of answers of both sides that are not through."""
+        return self._answer_octets + sum(map(len, self._open.values()))
+
+    @property
     def is_busy(self) -> bool:
         """Whether the peer should not be listened to until it has taken its answers."""
         return self._answer_octets >= self._channel.limits.response_octets

@@ -109,6 +109,8 @@ class Reconciliation:
         self._restless: dict[str, _RoomExchange] = {}
         """Rooms that may have a deadline."""
         self._room_of_tag: dict[bytes, list[str]] = {}
+        self.shares_rooms = False
+        """Whether the peer was in a room that was looked at last."""
         self._early: list[Beacon] = []
         self._reading_rooms = False
         self._first_of_contact = False
@@ -184,6 +186,7 @@ class Reconciliation:
         self._rooms = {view.room_id: self._rooms.get(view.room_id, _RoomExchange()) for view in views}
         self._restless = {room_id: one for room_id, one in self._restless.items() if self._rooms.get(room_id) is one}
         self.standings.only(self._rooms)
+        self.shares_rooms = any(view.shared for view in views)
         self._room_of_tag = {}
         beacons = []
         for view in views:
@@ -229,6 +232,7 @@ class Reconciliation:
         if self._key is None or not self._channel.talking:
             return
         beacons, equal = [], []
+        self.shares_rooms = self.shares_rooms or any(view.shared for view in views)
         for view in views:
             exchange = self._touched(view.room_id)
             if exchange is None:

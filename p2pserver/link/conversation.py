@@ -13,7 +13,8 @@ from typing import Protocol
 
 from p2pserver.link.frames import Fragment, Held
 from p2pserver.link.incoming import Incoming
-from p2pserver.link.limits import ALL_CLASSES, Priority
+from p2pserver.link.limits import ALL_CLASSES, QUEUE_MESSAGES_MAX, Priority
+from p2pserver.link.memory import Holding, Memory
 from p2pserver.link.node_key import EPOCH_OCTETS
 from p2pserver.link.outgoing import FragmentSent, Outgoing
 from p2pserver.link.positions import PositionsSent
@@ -32,13 +33,17 @@ class Conversation:
     After `send` and `received` the attached endpoints may have something to transmit: call their `poll_transmit`.
     """
 
-    __slots__ = ("_carriers", "_incoming", "_outgoing", "_peer_epoch", "local_epoch")
+    __slots__ = ("_carriers", "_incoming", "_outgoing", "_peer_epoch", "holding", "local_epoch")
 
-    def __init__(self, local_epoch: int) -> None:
-        """`local_epoch`: the random number (below `EPOCHS`) of this process, for all conversations and endpoints."""
+    def __init__(self, local_epoch: int, holding: Holding | None = None) -> None:
+        """`local_epoch`: the random number (below `EPOCHS`) of this process, for all conversations and endpoints.
+
+        `holding`: what the peer makes this node hold; None: there are no others to share the memory with.
+        """
         self.local_epoch = local_epoch
         self._peer_epoch: int | None = None
-        self._incoming = Incoming()
+        self.holding = holding or Memory().holding()
+        self._incoming = Incoming(self.holding)
         self._outgoing = Outgoing()
         self._carriers: list[Carrier] = []
 
@@ -56,12 +61,12 @@ class Conversation:
         """Whether `received` would give something."""
         return self._incoming.has_received
 
-    def received(self) -> list[bytes]:
-        """Whole messages since the last call, each exactly once, urgent classes first, in order within a class.
+    def received(self, most: int = QUEUE_MESSAGES_MAX) -> list[bytes]:
+        """Whole messages, each exactly once, urgent classes first, in order within a class; `most` at once.
 
         The peer may send as much again as is taken here.
         """
-        return self._incoming.received()
+        return self._incoming.received(most)
 
     def delivered(self) -> list[int]:
         """Numbers of messages that the peer's link layer holds completely, since the last call.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from p2pserver.link.conversation import Conversation
 from p2pserver.link.copies import LOSS_MIN, Copies
-from p2pserver.link.errors import LocalLinkError, PeerRefused, RemoteLinkError
+from p2pserver.link.errors import LocalLinkError, PeerCut, PeerRefused, RemoteLinkError
 from p2pserver.link.frames import (
     PING,
     WHOLE_BITS,
@@ -417,6 +417,9 @@ class LinkEndpoint:
                     return
                 if self._conversation is not None:
                     self._frame_received(frame, counter, self._conversation)
+        except PeerCut as cut:
+            self.close(str(cut), now)
+            return
         except RemoteLinkError as error:
             self._say_goodbye("protocol error", now)
             self._step(PipeInput.FAULT, f"protocol error of the peer: {error}")

@@ -5,7 +5,8 @@
     │   ├── QueueFull               too much is queued for this peer; try again when something was delivered
     │   └── MessageSize             a message is empty or over 1 MiB
     └── RemoteLinkError             the other side sent what the specification forbids (docs/link.md)
-        └── PeerRefused             a handshake that was sound, with a key that may not talk to us
+        ├── PeerRefused             a handshake that was sound, with a key that may not talk to us
+        └── PeerCut                 all peers together sent more than this node may hold, and this one gives way
 
 A `RemoteLinkError` never leaves `LinkEndpoint`: there it becomes a counted datagram or the end of the pipe.
 """
@@ -31,6 +32,10 @@ class MessageSize(LocalLinkError):
 
 class RemoteLinkError(LinkError):
     """The other side broke the protocol."""
+
+
+class PeerCut(RemoteLinkError):
+    """The peer kept to its limits; all peers together did not. Its conversation is over."""
 
 
 class PeerRefused(RemoteLinkError):

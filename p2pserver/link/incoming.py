@@ -16,7 +16,11 @@ from p2pserver.link.limits import (
     MESSAGE_OCTETS_MAX,
     Priority,
 )
+from p2pserver.link.memory import Holding
 from p2pserver.link.ranges import RangeSet
+
+GAP_CHARGE_OCTETS = 128
+"""What a separate piece of an unfinished message costs beyond its octets."""
 
 
 class _Class:
@@ -46,6 +50,7 @@ class Incoming:
         "_advertised",
         "_classes",
         "_gaps",
+        "_held_here",
         "_holding",
         "_in_use",
         "_ready",
@@ -56,7 +61,9 @@ class Incoming:
         "_to_tell",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, held_here: Holding) -> None:
+        """`held_here`: what the peer makes this node hold, beside what others do."""
+        self._held_here = held_here
         self._ready: list[list[bytes]] = [[] for _ in Priority]
         self._ready_before: list[bytes] = []
         """Whole messages from the peer's earlier life, not yet taken."""
@@ -93,11 +100,14 @@ class Incoming:
                 self._ready_before.clear()
             self._ready_before += whole
             self._restart()
+            self._held_here.give(self._held_here.arrived - self.octets_held)
         self._repeat_credit = self._taken > 0
         self._tells = True
 
     def fragment_received(self, fragment: Fragment) -> None:
-        """Its position is whole. Raises: RemoteLinkError, if the peer exceeds its credit or contradicts itself."""
+        """Its position is whole. Raises: RemoteLinkError, if the peer exceeds its credit or contradicts
+        itself; PeerCut, if all peers hold too much.
+        """
         queue = self._classes[fragment.priority]
         data = fragment.data
         start = fragment.position
@@ -110,6 +120,7 @@ class Incoming:
         if more > 0:
             if self._in_use + more > CREDIT_OCTETS:
                 raise RemoteLinkError("more than the credit allows")
+            self._held_here.take(more)
             self._in_use += more
         if start <= queue.front and not len(queue.held):
             queue.buffer += data[queue.front - start :]
@@ -127,13 +138,14 @@ class Incoming:
         if len(queue.buffer) < end - queue.base:
             queue.buffer.extend(bytes(end - queue.base - len(queue.buffer)))
         queue.buffer[start - queue.base : end - queue.base] = data
-        self._gaps -= len(queue.held)
+        gaps, self._gaps = self._gaps, self._gaps - len(queue.held)
         queue.held.add(start, end)
         low, high = queue.held.first()
         if low == queue.front:
             queue.front = high
             queue.held.remove(low, high)
         self._gaps += len(queue.held)
+        self._held_here.take(GAP_CHARGE_OCTETS * (self._gaps - gaps))
         if self._gaps > ASSEMBLY_GAPS_MAX:
             raise RemoteLinkError("messages in too many pieces")
 
@@ -142,7 +154,7 @@ class Incoming:
         buffer = queue.buffer
         here = queue.front - queue.base
         ready = self._ready[priority]
-        at = 0
+        at, in_use = 0, self._in_use
         while at < here and at + (1 << (buffer[at] >> 6)) <= here:
             octets, start = decode_varint(bytes(memoryview(buffer)[at : at + 8]), 0)
             start += at
@@ -155,6 +167,7 @@ class Incoming:
             at = start + octets
         if self._in_use > CREDIT_OCTETS:
             raise RemoteLinkError("more than the credit allows")
+        self._held_here.take(self._in_use - in_use)
         if at:
             del buffer[:at]
             queue.base += at
@@ -163,22 +176,26 @@ class Incoming:
     def has_received(self) -> bool:
         return bool(self._ready_before) or any(self._ready)
 
-    def received(self) -> list[bytes]:
+    def received(self, most: int) -> list[bytes]:
         """Whole messages, urgent classes first, in order within a class."""
-        messages = self._ready_before
-        self._ready_before = []
-        for index, ready in enumerate(self._ready):
-            if ready:
-                octets = sum(len(message) + MESSAGE_CHARGE_OCTETS for message in ready)
+        messages, self._ready_before = self._ready_before[:most], self._ready_before[most:]
+        self._held_here.give(sum(len(message) + MESSAGE_CHARGE_OCTETS for message in messages))
+        for ready in self._ready:
+            fresh = ready[: most - len(messages)]
+            if fresh:
+                octets = sum(len(message) + MESSAGE_CHARGE_OCTETS for message in fresh)
                 self._in_use -= octets
                 self._taken += octets
-                messages += ready
-                self._ready[index] = []
+                self._held_here.give(octets)
+                messages += fresh
+                del ready[: len(fresh)]
         return messages
 
     def credit_due(self) -> int | None:
         """The limit that the peer should be told now, if it should."""
         limit = self._taken + CREDIT_OCTETS
+        if not self._held_here.may_grow:
+            return self._advertised if self._repeat_credit else None
         if self._repeat_credit or limit - self._advertised >= CREDIT_OCTETS // 4:
             return limit
         return None

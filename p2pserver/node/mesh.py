@@ -17,11 +17,13 @@ from p2pserver.federation.limits import PeeringLimits
 from p2pserver.federation.peering import Peering
 from p2pserver.federation.recent_ids import RecentIds
 from p2pserver.link import Conversation, LinkEndpoint, datagram_octets, pacer_for, timers_for
+from p2pserver.link.errors import PeerCut
 from p2pserver.link.network_key import NetworkKey
 from p2pserver.link.node_key import EPOCH_OCTETS
 from p2pserver.mesh.neighbors import Neighbors, PipeFacts, RunsHeard, newer_stays
 from p2pserver.node.airtime import AirtimeKeeper
 from p2pserver.node.claims import Claims
+from p2pserver.node.crowd import Crowd
 from p2pserver.node.ephemera import Ephemera, connected_topic
 from p2pserver.node.exchange import Exchange, S2sHandler, error_of
 from p2pserver.node.former_rooms import FormerRooms
@@ -50,8 +52,6 @@ from transports.contract import INSTANCE_ID_OCTETS, Link, LinkDown, Transport, T
 
 log = logging.getLogger(__name__)
 
-PIPES_MAX = 256
-"""Links at once, authenticated or not."""
 SESSIONS_KEPT_MAX = 64
 """Peers without a pipe whose conversation is kept for when they come back."""
 SESSION_KEPT_S = 600.0
@@ -102,6 +102,7 @@ class Mesh:
         self._pipes: dict[Pipe, asyncio.Task[None]] = {}
         self._sessions: dict[bytes, Session] = {}
         self._session_tasks: dict[Session, list[asyncio.Task[None]]] = {}
+        self._crowd = Crowd(sessions=self._sessions, pipes=self._pipes, end=self._end_session)
         self._by_name: dict[str, Session] = {}
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._airtime = airtime
@@ -283,7 +284,7 @@ class Mesh:
                 await self._take(await transport.next_link(), transport)
 
     async def _take(self, link: Link, transport: Transport) -> None:
-        if len(self._pipes) >= PIPES_MAX or self._stopping:
+        if self._stopping or not self._crowd.admits_another():
             await link.close()
             return
         known_key = self._expected(link)
@@ -414,7 +415,7 @@ class Mesh:
         session = Session(
             key=key,
             epoch=epoch,
-            conversation=Conversation(local_epoch),
+            conversation=Conversation(local_epoch, self._crowd.memory.holding()),
             peering=peering,
             execute=self.exchange.execute,
             clock=self._clock,
@@ -429,6 +430,8 @@ class Mesh:
     async def _run_session(self, session: Session) -> None:
         try:
             await session.run()
+        except PeerCut:
+            return
         except Exception:
             # A mistake of ours, or a full disk: this conversation starts anew later, the others go on.
             log.exception("a conversation failed", extra={"peer": session.server_name})
@@ -451,6 +454,7 @@ class Mesh:
             if session.conversation.local_epoch == self._epoch:
                 self._epoch = self._draw_epoch()
                 self._own_epochs.add(self._epoch)
+        session.conversation.holding.end()
         session.peering.lost()
         for pipe in session.pipes.clear():
             pipe.close(reason)
@@ -483,7 +487,7 @@ class Mesh:
         """Forgets conversations with peers that have been away for long."""
         idle = sorted(
             (session for session in self._sessions.values() if session.active is None),
-            key=lambda session: session.idle_since,
+            key=lambda session: (not session.is_stranger, session.idle_since),
         )
         too_old = self._clock() - SESSION_KEPT_S
         surplus = len(idle) - SESSIONS_KEPT_MAX

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -34,6 +33,8 @@ log = logging.getLogger(__name__)
 
 LINK_QUEUE_OCTETS = 256 * 1024
 """So much is handed to the link at a time; the rest waits in the peering, where newer things can overtake it."""
+SHORT_QUEUE_OCTETS = 16 * 1024
+"""And so much while all peers together make this node hold much."""
 MESSAGES_AT_ONCE = 16
 """Messages that are read before what they ask for is done."""
 PDUS_PER_UNIT_MAX = 32
@@ -79,14 +80,13 @@ class Session:
         """The peer's software, as it says."""
         self.hears: PeerHears | None = None
         """What the peer said that it reads on the medium that it shares with us."""
-        self.idle_since = clock()
+        self.idle_since = self.heard_at = clock()
         self.pdus_per_unit = PDUS_PER_UNIT_MAX
         """How many of the peer's events are judged in one unit of work; fewer, if they are dear."""
         self._execute = execute
         self._clock = clock
         self._wall_ms = wall_ms
         self._chosen_anew = chosen_anew
-        self._inbox: deque[bytes] = deque()
         self._held_back = False
         """The link's queue was full when we last had something to say."""
         self._wake = asyncio.Event()
@@ -97,6 +97,11 @@ class Session:
     @property
     def server_name(self) -> str | None:
         return self.peering.server_name
+
+    @property
+    def is_stranger(self) -> bool:
+        """Whether we share no room with the peer, as far as is known."""
+        return not self.peering.shares_rooms
 
     def wake(self) -> None:
         self._wake.set()
@@ -290,6 +295,8 @@ class Session:
             self.choose_pipes()
         heard = self._listen()
         said = self._say()
+        self.conversation.holding.is_stranger = self.is_stranger
+        self.conversation.holding.queue(self.conversation.queued_octets + self.peering.octets_held)
         effects = self.peering.effects()
         if effects:
             await self._execute(self, effects)
@@ -298,24 +305,24 @@ class Session:
     def _listen(self) -> bool:
         heard = False
         for _ in range(MESSAGES_AT_ONCE):
-            if not self._inbox:
-                self._inbox.extend(self.conversation.received())
-                if self._inbox:
-                    self.pipes.wake()  # the peer may send as much again
             now = self._clock()
-            if not self._inbox or not self.peering.may_receive(now):
+            messages = self.conversation.received(1) if self.peering.may_receive(now) else []
+            if not messages:
                 break
-            self.peering.receive(self._inbox.popleft(), now)
-            heard = True
+            self.peering.receive(messages[0], now)
+            self.heard_at, heard = now, True
+        if self.conversation.credit_due() is not None:
+            self.pipes.wake()  # the peer may send as much again
         return heard
 
     def _say(self) -> bool:
         self.conversation.delivered()
-        room = LINK_QUEUE_OCTETS - self.conversation.queued_octets
+        most = LINK_QUEUE_OCTETS if self.conversation.holding.may_grow else SHORT_QUEUE_OCTETS
+        room = most - self.conversation.queued_octets
         messages = self.peering.messages_to_send(self._clock(), room) if room > 0 else []
         for data, priority in messages:
             self.conversation.send(data, priority)
-        self._held_back = self.conversation.queued_octets >= LINK_QUEUE_OCTETS
+        self._held_back = self.conversation.queued_octets >= most
         if messages:
             self.pipes.wake()
         return bool(messages)
