@@ -54,7 +54,12 @@ def units_for(bench: Bench, pdus: int) -> list[tuple[int, float]]:
             pdus_per_unit=PDUS_PER_UNIT_MAX,
             peering=SimpleNamespace(received=lambda *arguments: told.append(arguments)),
         )
-        rooms = SimpleNamespace(receive=bench.receive, width=lambda *_: 1, context=SimpleNamespace(limits=RoomLimits()))
+        rooms = SimpleNamespace(
+            receive=bench.receive,
+            width=lambda *_: 1,
+            denies=lambda *_: False,
+            context=SimpleNamespace(limits=RoomLimits()),
+        )
         exchange = Exchange(
             database=bench,  # type: ignore[arg-type]
             rooms=rooms,  # type: ignore[arg-type]
