@@ -36,7 +36,8 @@ class Copies:
     def pay(self, octets: int, now: float) -> bool:
         """Whether a copy of a datagram with so many octets of fragments, the last that there are, is worth its airtime.
 
-        Airtime that the law rations never is. In turns the end of a long transfer is asked for, not waited for.
+        Airtime that the law rations never is, nor that of a channel that several share: there what is lost was hit by
+        somebody else, and a copy hits the next. In turns the end of a long transfer is asked for, not waited for.
         """
         if self._turns and self._recovery.datagrams >= COPIED:
             return False
@@ -49,7 +50,7 @@ class Copies:
         return waited_for / (1 - loss) * self._recovery.patience_s
 
     def _worth(self, loss: float, octets: int) -> bool:
-        if loss < LOSS_MIN or self._pacer.is_metered:
+        if loss < LOSS_MIN or self._pacer.is_metered or self._pacer.is_shared:
             return False
         return loss * self._recovery.patience_s > self._pacer.airtime_s(octets + OVERHEAD_OCTETS)
 

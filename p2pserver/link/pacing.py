@@ -18,10 +18,12 @@ LEAD_S: Final = 0.01
 class Line:
     """What all pipes over one radio share: when it is free, and how much it may send in an hour."""
 
-    __slots__ = ("budget", "free_at")
+    __slots__ = ("budget", "free_at", "is_shared")
 
-    def __init__(self, budget: AirtimeBudget | None = None) -> None:
+    def __init__(self, budget: AirtimeBudget | None = None, *, is_shared: bool = False) -> None:
+        """`is_shared`: all neighbors hear what one sends, so that two who send at once lose both."""
         self.budget = budget
+        self.is_shared = is_shared
         self.free_at = 0.0
 
 
@@ -55,6 +57,11 @@ class Pacer:
     @property
     def paces(self) -> bool:
         return self._octet_s > 0
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether others than the two of this pipe send on the line."""
+        return self._line.is_shared
 
     @property
     def is_metered(self) -> bool:

@@ -109,7 +109,7 @@ def burst_datagrams(octets_max: int, full_s: float) -> int:
 def line_for(profile: LinkProfile) -> Line:
     """What all pipes over one radio share."""
     budget = profile.airtime_ms_per_hour
-    return Line(None if budget is None else AirtimeBudget(budget))
+    return Line(None if budget is None else AirtimeBudget(budget), is_shared=profile.shared_medium)
 
 
 def pacer_for(profile: LinkProfile, line: Line | None = None) -> Pacer:

@@ -13,6 +13,7 @@ from p2pserver.link import Priority, copies
 from p2pserver.link.frames import Fragment
 from p2pserver.link.incoming import Incoming
 from p2pserver.link.loss import FAITH, OUTCOMES, VALID_S, LossEstimate
+from p2pserver.link.memory import Memory
 from transports.sim import LinkConditions
 
 LAN = LinkConditions(delay_ms_mean=1, datagram_octets_max=1_400)
@@ -111,7 +112,7 @@ def test_an_old_loss_says_nothing() -> None:
 
 def test_what_is_held_is_told_for_classes_that_have_something() -> None:
     """The word that nothing is held is lost, and by now something is: found by copies that changed the times."""
-    incoming = Incoming()
+    incoming = Incoming(Memory().holding())
     incoming.pipe_changed(peer_restarted=False)
     _, nothing = incoming.tell_held(100)
     incoming.fragment_received(Fragment(Priority.STATE, 0, 62, b"\x03abc"))
