@@ -108,6 +108,7 @@ class Pair:
             graph_walks.held_sample(tx, self.room_id, most=32, history_only=False)
             self.one.rooms.leaves(tx, self.room_id)
             self.one.rooms.standing(tx, self.room_id)
+            self.one.rooms.wanted(tx, self.room_id)
 
         self.one.run(ask)
 
@@ -136,6 +137,24 @@ def test_looking_at_every_event_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
     failures = growth_failures(Pair())
     assert any("SCAN events" in failure for failure in failures)
     assert any(failure.startswith("send") for failure in failures)
+
+
+def test_a_walk_reads_nothing_that_one_before_it_has_read() -> None:
+    """What a peer lacks, at the other end of the room, is found again and again."""
+    pair = Pair()
+    pair.grow(60)
+    everything = len(pair.one.graph(pair.room_id))
+
+    def walk() -> None:
+        newest = pair.one.run(lambda tx: events.leaves(tx, pair.room_id))
+        found = pair.one.run(lambda tx: graph_walks.lacking(tx, pair.room_id, want=newest, have=[], most=10_000))
+        assert len(found) == everything
+
+    first = pair.work.of(walk)
+    assert pair.work.of(walk) < first / 5
+    pair.one.send(pair.room_id, "one more")
+    everything += 1
+    assert pair.work.of(walk) < first / 5
 
 
 def test_states_that_nobody_refers_to_are_dropped() -> None:
