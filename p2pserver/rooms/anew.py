@@ -6,6 +6,7 @@ is events comes back from the rooms' other servers by itself. See docs/backup.md
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from p2pserver.events.receipt import PduDropped, check_on_receipt
@@ -57,7 +58,14 @@ def give_up_overdue(tx: Tx, now_ms: int) -> int:
     return len(overdue)
 
 
-def rooms_of_origin(context: RoomContext, tx: Tx, origin: str, body: dict[str, Any]) -> dict[str, Any]:
+def rooms_of_origin(
+    context: RoomContext,
+    tx: Tx,
+    origin: str,
+    body: dict[str, Any],
+    *,
+    may_know: Callable[[str], bool] = lambda room_id: True,
+) -> dict[str, Any]:
     """Tells a server that does not know all that it did in which rooms its users are, and tells it anew of what else it
     may have forgotten: invites by users of this server, receipts. What is known here of its users' devices is in doubt.
 
@@ -65,7 +73,7 @@ def rooms_of_origin(context: RoomContext, tx: Tx, origin: str, body: dict[str, A
     to be asked with.
     """
     after = body.get("after")
-    shared = memberships.shared_rooms(tx, context.server_name, origin)
+    shared = [room_id for room_id in memberships.shared_rooms(tx, context.server_name, origin) if may_know(room_id)]
     if isinstance(after, str):
         shared = [room_id for room_id in shared if room_id > after]
     else:

@@ -94,7 +94,9 @@ def s2s_handlers(rooms: Rooms, *, private: bool) -> dict[str, S2sHandler]:
         return {"chunk": chunk}
 
     def rooms_of_origin(tx: Tx, origin: str, body: dict[str, Any]) -> dict[str, Any]:
-        return anew.rooms_of_origin(rooms.context, tx, origin, body)
+        return anew.rooms_of_origin(
+            rooms.context, tx, origin, body, may_know=lambda room_id: not rooms.denies(tx, room_id, origin)
+        )
 
     return {
         "join": join,
