@@ -80,9 +80,11 @@ async def receive_all(database: SqliteDatabase, rooms: Rooms, room: ForkedRoom, 
         rooms=rooms,
         handlers={},
         mesh=nobody,
+        gossip=nobody,
         clock=time.monotonic,
         wall_ms=lambda: START_MS,
         healer=nobody,
+        media=nobody,
     )
     session: Any = SimpleNamespace(
         server_name=room.signers[0].server_name,

@@ -15,6 +15,7 @@ from p2pserver.errors import LimitExceeded, MatrixError, Unrecognized
 from p2pserver.federation import effects as fx
 from p2pserver.federation.held_filter import events_max, filter_of
 from p2pserver.meg.parents import PREV_EVENTS_MAX
+from p2pserver.node.gossip import Gossip
 from p2pserver.node.healing import Healer
 from p2pserver.node.media_serving import MediaServing
 from p2pserver.node.session import PDUS_PER_UNIT_MAX, Session
@@ -39,7 +40,7 @@ others get half of the writer at least, and soon."""
 
 
 class Surroundings(Protocol):
-    """What one exchange may ask of the others: the mesh of all sessions."""
+    """What an exchange asks of the mesh of all sessions."""
 
     def broadcast(self, session: Session, effect: fx.Broadcast) -> None: ...
 
@@ -53,24 +54,7 @@ class Surroundings(Protocol):
 
     def spawn(self, work: Any, *, name: str) -> None: ...
 
-    def has_others(self, session: Session) -> bool:
-        """Whether anybody else is connected."""
-
-    def forward(self, source: Session, room_id: str, event_ids: Sequence[str], members: Iterable[str]) -> None: ...
-
-    def changed(self, source: Session, room_id: str, members: Iterable[str]) -> None: ...
-
     def peer_marked(self, session: Session, effect: fx.PeerMarked) -> None: ...
-
-    def want_elsewhere(
-        self, source: Session, room_id: str, event_ids: Sequence[str], members: Iterable[str]
-    ) -> None: ...
-
-    def is_asking_others(self, session: Session, room_id: str) -> bool:
-        """Whether another connected peer was just asked for events of the room and is about to bring them."""
-
-    def claim_unknown(self, session: Session, event_ids: Sequence[str]) -> list[str]:
-        """Those that nobody else is being asked for at this moment."""
 
 
 class Exchange:
@@ -83,6 +67,7 @@ class Exchange:
         rooms: Rooms,
         handlers: Mapping[str, S2sHandler],
         mesh: Surroundings,
+        gossip: Gossip,
         clock: Callable[[], float],
         wall_ms: Callable[[], int],
         healer: Healer,
@@ -97,6 +82,7 @@ class Exchange:
         self._rooms = rooms
         self._handlers = handlers
         self._mesh = mesh
+        self._gossip = gossip
         self._clock = clock
 
     async def execute(self, session: Session, effects: list[fx.Effect]) -> None:
@@ -137,7 +123,7 @@ class Exchange:
             case fx.FindUnknown():
                 await self._find_unknown(session, effect)
             case fx.ReadHave():
-                if self._mesh.is_asking_others(session, effect.room_id) and peering.put_off(effect, self._clock()):
+                if self._gossip.is_asking_others(session, effect.room_id) and peering.put_off(effect, self._clock()):
                     return
                 rate = None if session.active is None else session.active.link.profile.bit_rate
                 unknown, have, holds = await self._database.read(lambda tx: self._have(tx, server, effect, rate))
@@ -150,9 +136,9 @@ class Exchange:
                 peering.items_stored([number for number, _, _ in effect.items])
             case fx.Forward():
                 members = await self._members(session, effect.room_id)
-                self._mesh.forward(session, effect.room_id, effect.event_ids, members)
+                self._gossip.forward(session, effect.room_id, effect.event_ids, members)
             case fx.Changed():
-                self._mesh.changed(session, effect.room_id, await self._members(session, effect.room_id))
+                self._gossip.changed(session, effect.room_id, await self._members(session, effect.room_id))
             case fx.NobodyHas():
                 await self._nobody_has(session, effect)
             case fx.Serve():
@@ -198,7 +184,7 @@ class Exchange:
 
         [] when nobody else is in reach.
         """
-        if not self._mesh.has_others(session):
+        if not self._gossip.has_others(session):
             return []
         return await self._database.read(lambda tx: self._rooms.talking_servers(tx, room_id))
 
@@ -247,7 +233,7 @@ class Exchange:
 
         unknown, view = await self._database.read(read)
         if not effect.as_leaves:
-            unknown = self._mesh.claim_unknown(session, unknown)
+            unknown = self._gossip.claim_unknown(session, unknown)
         session.peering.unknown_found(effect, unknown, view, self._clock())
 
     def _have(
@@ -335,7 +321,7 @@ class Exchange:
         missed = await self._database.read(read)
         if missed:
             members = await self._members(session, effect.room_id)
-            self._mesh.want_elsewhere(session, effect.room_id, missed, members)
+            self._gossip.want_elsewhere(session, effect.room_id, missed, members)
 
     # Outbox and items
 

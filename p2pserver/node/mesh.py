@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -15,18 +15,17 @@ from p2pserver.errors import PeerUnreachable
 from p2pserver.federation import effects as fx
 from p2pserver.federation.limits import PeeringLimits
 from p2pserver.federation.peering import Peering
-from p2pserver.federation.recent_ids import RecentIds
 from p2pserver.link import Conversation, LinkEndpoint, datagram_octets, pacer_for, timers_for
 from p2pserver.link.errors import PeerCut
 from p2pserver.link.network_key import NetworkKey
 from p2pserver.link.node_key import EPOCH_OCTETS
 from p2pserver.mesh.neighbors import Neighbors, PipeFacts, RunsHeard, newer_stays
 from p2pserver.node.airtime import AirtimeKeeper
-from p2pserver.node.claims import Claims
 from p2pserver.node.crowd import Crowd
 from p2pserver.node.ephemera import Ephemera, connected_topic
 from p2pserver.node.exchange import Exchange, S2sHandler, error_of
 from p2pserver.node.former_rooms import FormerRooms
+from p2pserver.node.gossip import Gossip
 from p2pserver.node.healing import Healer
 from p2pserver.node.identity import Identity
 from p2pserver.node.media import Media
@@ -40,12 +39,7 @@ from p2pserver.node.shared_medium import SharedMedium
 from p2pserver.node.timers import NodeTimers
 from p2pserver.rooms.service import Rooms
 from p2pserver.store.database import Database
-from p2pserver.store.peers import (
-    all_peers_lost,
-    blocked_keys,
-    peer_lost,
-    peer_names,
-)
+from p2pserver.store.peers import all_peers_lost, blocked_keys, peer_lost, peer_names
 from p2pserver.wire.fields import WireError
 from p2pserver.wire.messages import SALT_OCTETS, decode_json_object
 from transports.contract import INSTANCE_ID_OCTETS, Link, LinkDown, Transport, TransportStatus
@@ -59,7 +53,6 @@ PENALTY_S = 60.0
 DUPLICATE_CLOSED_AFTER_S = 1.0
 """The other side may still be about to move the conversation to the pipe that stays."""
 ENDED_MAX = 1024
-FORWARDED_MAX = 8192
 GOODBYE_S = 0.3
 
 
@@ -134,11 +127,10 @@ class Mesh:
             airtime=airtime,
         )
         self._notes = PeerNotes(database, wall_ms=wall_ms, spawn=self.spawn, is_kept=self._keeps)
-        self._claims = Claims()
         self._ephemera: Ephemera | None = None
         self._ended: dict[bytes, int] = {}
         """By key, our epoch of the last conversation that we gave up."""
-        self._forwarded = RecentIds(FORWARDED_MAX)
+        self._gossip = Gossip(sessions=self._by_name, clock=monotonic_s, medium_of=self._medium)
         self._stopping = False
         healer = Healer(
             database=database,
@@ -154,6 +146,7 @@ class Mesh:
             rooms=rooms,
             handlers=handlers,
             mesh=self,
+            gossip=self._gossip,
             clock=monotonic_s,
             wall_ms=wall_ms,
             healer=healer,
@@ -599,62 +592,6 @@ class Mesh:
 
     async def _leave_soon(self, session: Session, reason: str) -> None:
         self._end_session(session, reason)
-
-    # What peers bring and are asked for
-
-    def has_others(self, session: Session) -> bool:
-        return any(other is not session for other in self._by_name.values())
-
-    def forward(self, source: Session, room_id: str, event_ids: Sequence[str], members: Iterable[str]) -> None:
-        """Offers events, that came from one peer, to the other member servers in reach: not to those on a medium that
-        it shares with them, who hear of it there."""
-        new = self._forwarded.add(event_ids)
-        self._claims.arrived(event_ids)
-        for session in self._beyond_medium(source, room_id, members) if new else ():
-            session.peering.offer(room_id, new, self._clock())
-            session.wake()
-
-    def changed(self, source: Session, room_id: str, members: Iterable[str]) -> None:
-        for session in self._beyond_medium(source, room_id, members):
-            session.peering.compare_soon(room_id, self._clock())
-            session.wake()
-
-    def _beyond_medium(self, source: Session, room_id: str, members: Iterable[str]) -> list[Session]:
-        """The other members in reach, but for those on a medium that they share with `source`: a beacon tells them."""
-        medium = self._medium(source)
-        if medium is None:
-            return self._others(source, members)
-        medium.grew(room_id)
-        return [
-            session
-            for session in self._others(source, members)
-            if self._medium(session) is not medium or not medium.is_shared_by(source, session)
-        ]
-
-    def want_elsewhere(self, source: Session, room_id: str, event_ids: Sequence[str], members: Iterable[str]) -> None:
-        """Asks the other member servers in reach, and nobody else: strangers need not hear of the room."""
-        for session in self._others(source, members):
-            session.peering.want(room_id, event_ids)
-            session.wake()
-
-    def is_asking_others(self, session: Session, room_id: str) -> bool:
-        """Whether another connected peer was just asked for events of the room and is about to bring them."""
-        now = self._clock()
-        others = (other for other in self._by_name.values() if other is not session and other.active is not None)
-        return any(other.peering.is_asking(room_id, now) for other in others)
-
-    def claim_unknown(self, session: Session, event_ids: Sequence[str]) -> list[str]:
-        """Of events that were offered: those that no other connected peer is just being asked for."""
-        return self._claims.claim(session.key, event_ids, self._clock(), self._is_connected)
-
-    def _is_connected(self, key: bytes) -> bool:
-        session = self._sessions.get(key)
-        return session is not None and session.active is not None
-
-    def _others(self, source: Session, members: Iterable[str]) -> list[Session]:
-        """In the order in which they were met, whatever the order of `members`: a simulation repeats itself."""
-        wanted = frozenset(members)
-        return [session for name, session in self._by_name.items() if name in wanted and session is not source]
 
     # Watching the database
 

@@ -65,6 +65,7 @@ def units_for(bench: Bench, pdus: int) -> list[tuple[int, float]]:
             rooms=rooms,  # type: ignore[arg-type]
             handlers={},
             mesh=SimpleNamespace(),  # type: ignore[arg-type]
+            gossip=SimpleNamespace(),  # type: ignore[arg-type]
             clock=bench.clock,
             wall_ms=lambda: 0,
             healer=SimpleNamespace(),  # type: ignore[arg-type]
