@@ -24,6 +24,7 @@ from enum import Enum
 from typing import Any
 
 from p2pserver.errors import Verdict
+from p2pserver.federation.allowance import Allowance
 from p2pserver.federation.beacons import BeaconKey
 from p2pserver.federation.channel import Channel
 from p2pserver.federation.effects import (
@@ -48,6 +49,7 @@ from p2pserver.federation.effects import (
 )
 from p2pserver.federation.held_filter import HeldThere
 from p2pserver.federation.limits import PeeringLimits, PeeringTimers, answer_octets_on, timers_on
+from p2pserver.federation.mark import Mark
 from p2pserver.federation.media_parts import MediaParts
 from p2pserver.federation.outbox_window import OutboxWindow
 from p2pserver.federation.questions import Questions
@@ -132,17 +134,12 @@ class Peering:
             stored=RecentIds(self._limits.known_ids),
         )
         self._state = PeeringState.GREETING
-        self._mark, self._kept = mark, kept
-        self._mark_told = b""
-        self._mark_is_old = False
-        """Something was told since that the last mark does not cover."""
-        self._mark_at: float | None = None
+        self._mark, self._kept = Mark(self._channel, mark), kept
         self._said_hello = False
         self._beacon_key: BeaconKey | None = None
         self._early: list[bytes] = []
         self._early_octets = 0
-        self._credits = self._limits.credits
-        self._credits_at = now
+        self._allowance = Allowance(self._limits, now)
         self._wants: deque[Want] = deque()
         self._reading_missing = False
         self._items: list[tuple[int, str, bytes]] = []
@@ -201,10 +198,10 @@ class Peering:
 
         A peer that says more than it may is not listened to for a while; the link's credit then holds it up.
         """
-        self._earn(now)
+        self._allowance.earn(now)
         return (
             self._state is not PeeringState.LEFT
-            and self._credits >= 0.0
+            and not self._allowance.is_used_up
             and len(self._wants) < self._limits.wants_waiting
             and not self._questions.is_busy
         )
@@ -225,21 +222,19 @@ class Peering:
 
     def next_deadline(self) -> float | None:
         """When `handle_timeout` and `may_receive` should be called again, in seconds."""
-        times = [self._rooms.next_deadline(), self._outbox.next_deadline(), self._offer_at, self._ack_at, self._mark_at]
-        if self._credits < 0.0:
-            times.append(self._credits_at - self._credits / self._limits.credits_per_s)
+        parts = (self._rooms, self._outbox, self._mark, self._allowance)
+        times = [self._offer_at, self._ack_at, *(part.next_deadline() for part in parts)]
         return min((at for at in times if at is not None), default=None)
 
     def handle_timeout(self, now: float) -> None:
-        self._earn(now)
+        self._allowance.earn(now)
         self._outbox.handle_timeout(now)
         self._rooms.handle_timeout(now)
         if self._offer_at is not None and now >= self._offer_at:
             self._send_offers()
         if self._ack_at is not None and now >= self._ack_at:
             self._send_acks()
-        if self._mark_at is not None and now >= self._mark_at:
-            self._send_mark()
+        self._mark.handle_timeout(now)
         self._pump(now)
 
     # Contact
@@ -252,13 +247,12 @@ class Peering:
         self._channel.connected = True
         if not self._said_hello:
             self._said_hello = True
-            self._mark_told = self._mark()
             hello = Hello(
                 server_name=self._our_name,
                 agent=self._agent,
                 salt=self._salt,
                 clock_ms=clock_ms,
-                mark=self._mark_told,
+                mark=self._mark.for_hello(),
                 kept=self._kept,
             )
             self._channel.say(hello, Priority.ALERT)
@@ -442,7 +436,8 @@ class Peering:
 
     def outbox_read(self, items: Sequence[OwedItem], now: float, *, more: bool) -> None:
         """A page of the outbox; `more`: there may be rows behind it."""
-        self._mark_is_old = self._mark_is_old or bool(items)
+        if items:
+            self._mark.outdated()
         self._rooms.owes(self._outbox.read(items, now, more=more), now)
 
     def items_stored(self, numbers: Sequence[int]) -> None:
@@ -450,7 +445,7 @@ class Peering:
         self._channel.say(ItemsStored(tuple(numbers)), Priority.RECEIPT)
 
     def served(self, number: int, *, ok: bool, body: bytes) -> None:
-        self._mark_is_old = True
+        self._mark.outdated()
         self._questions.served(number, ok, body)
 
     # What the peer says
@@ -459,7 +454,7 @@ class Peering:
         """Takes one message. What breaks the protocol ends the peering; nothing is raised."""
         if self._state is PeeringState.LEFT:
             return
-        self._earn(now)
+        self._allowance.earn(now)
         if self._state is PeeringState.GREETING and data[1:2] != _HELLO_NUMBER:
             self._early.append(data)  # it overtook the Hello: order is kept within a priority class only
             self._early_octets += len(data)
@@ -471,7 +466,7 @@ class Peering:
         except WireError as error:
             self._leave(f"sent {error}")
             return
-        self._credits -= _cost(message)
+        self._allowance.spend(message)
         if isinstance(message, Hello):
             self._hello(message, now)
         else:
@@ -561,15 +556,9 @@ class Peering:
 
     # Parts
 
-    def _earn(self, now: float) -> None:
-        earned = (now - self._credits_at) * self._limits.credits_per_s
-        self._credits = min(self._limits.credits, self._credits + max(0.0, earned))
-        self._credits_at = max(now, self._credits_at)
-
     def _pump(self, now: float) -> None:
         """Begins what there is room for."""
-        if self._mark_is_old and self._mark_at is None and self._channel.talking:
-            self._mark_at = now + self._timers.quiet_s
+        self._mark.pump(now, quiet_s=self._timers.quiet_s)
         self._questions.pump()
         if self._wants and not self._reading_missing and self._channel.talking and not self._channel.is_full:
             want = self._wants.popleft()
@@ -579,16 +568,6 @@ class Peering:
             self._channel.emit(ReadMissing(want.room_id, want.want, want.have, octets_max, known))
         self._outbox.pump(now)
         self.media.pump()
-
-    def _send_mark(self) -> None:
-        """Once for all that was told of late. Without a contact it waits for the next one."""
-        self._mark_at = None
-        if self._channel.talking:
-            self._mark_is_old = False
-            mark = self._mark()
-            if mark != self._mark_told:
-                self._mark_told = mark
-                self._channel.say(Keep(mark), Priority.RECEIPT)
 
     def _send_offers(self) -> None:
         self._offer_at = None
@@ -604,22 +583,3 @@ class Peering:
 
 
 _HELLO_NUMBER = b"\x01"
-
-
-def _cost(message: Message) -> float:
-    """What a message costs of the credits of the peer: about the rows that are touched for it, in tens."""
-    match message:
-        case Want() | Request() | Ephemera():
-            return 4.0
-        case Pdus():
-            return 1.0 + len(message.pdus) / 16
-        case Beacons():
-            return 1.0 + len(message.rooms) / 64
-        case Digests():
-            return 1.0 + len(message.rooms) / 16
-        case MediaWant():
-            return 1.0
-        case Leaves() | Offer() | Lacking() | Stored():
-            return 0.5 + len(message.event_ids) / 128
-        case _:
-            return 0.5
