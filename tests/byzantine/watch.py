@@ -125,8 +125,7 @@ def _caches(node: SimulatedNode) -> dict[str, Any]:
 
 def _queued(session: Any) -> int:
     conversation: Conversation = session.conversation
-    waiting = sum(len(data) for data in session._inbox)
-    return int(session.peering._channel.outgoing_octets + conversation.queued_octets + waiting)
+    return int(session.peering.octets_held + conversation.queued_octets + conversation.octets_held)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -26,7 +26,7 @@ class Meeting:
     """Four nodes with one room, who meet as a test says."""
 
     def __init__(self) -> None:
-        self.mesh = SimulatedMesh(NAMES, seed=4, conditions=SLOW)
+        self.mesh = SimulatedMesh(NAMES, seed=1, conditions=SLOW)
         self.rooms: dict[str, RoomActions] = {}
         self.room_id = ""
 
