@@ -89,5 +89,10 @@ def day_of(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
+def counted(number: int, what: str) -> str:
+    """`1 room`, `2 rooms`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def size_of(octets: int) -> str:
     return f"{octets / 1e6:,.1f} MB"

@@ -12,6 +12,7 @@ import click
 
 from p2pserver.commands.backup_files import (
     all_told,
+    counted,
     day_of,
     opened,
     passphrase_of,
@@ -65,8 +66,9 @@ def _restore(config: Config, file: str, passphrase_file: Path | None) -> None:
         )
     manifest = found.manifest
     click.echo(manifest.server_name)
-    click.echo(f"  as it was on {day_of(manifest.created_ms)}: {found.users} accounts, {found.rooms} rooms,")
-    click.echo(f"  {found.media} files; now in {config.data_dir}")
+    held = f"{counted(found.users, 'account')}, {counted(found.rooms, 'room')}"
+    click.echo(f"  as it was on {day_of(manifest.created_ms)}: {held},")
+    click.echo(f"  {counted(found.media, 'file')}; now in {config.data_dir}")
     if found.missing:
         click.echo(f"  {found.missing} files of media were not in the backup; what other nodes have is fetched again")
     click.echo("  start it with: p2pserver run")
@@ -85,7 +87,8 @@ def _check(config: Config, file: str, passphrase_file: Path | None) -> None:
     manifest = found.manifest
     click.echo(manifest.server_name)
     click.echo(f"  {'moved' if manifest.kind == 'move' else 'as it was'} on {day_of(manifest.created_ms)}")
-    click.echo(f"  {found.users} accounts, {found.rooms} rooms, {found.media} files, {size_of(manifest.octets)}")
+    held = ", ".join((counted(found.users, "account"), counted(found.rooms, "room"), counted(found.media, "file")))
+    click.echo(f"  {held}, {size_of(manifest.octets)}")
     if found.missing:
         click.echo(f"  {found.missing} files of media are not in it")
     click.echo("  the backup is whole")

@@ -18,11 +18,11 @@ from p2pserver.federation.peering import Peering
 from p2pserver.link import Conversation, LinkEndpoint, datagram_octets, pacer_for, timers_for
 from p2pserver.link.errors import PeerCut
 from p2pserver.link.network_key import NetworkKey
-from p2pserver.link.node_key import EPOCH_OCTETS
 from p2pserver.mesh.neighbors import Neighbors, PipeFacts, RunsHeard, newer_stays
 from p2pserver.node.airtime import AirtimeKeeper
 from p2pserver.node.crowd import Crowd
 from p2pserver.node.ephemera import Ephemera, connected_topic
+from p2pserver.node.epochs import Epochs
 from p2pserver.node.exchange import Exchange, S2sHandler, error_of
 from p2pserver.node.former_rooms import FormerRooms
 from p2pserver.node.gossip import Gossip
@@ -32,7 +32,7 @@ from p2pserver.node.media import Media
 from p2pserver.node.media_serving import MediaServing
 from p2pserver.node.peer_events import PeerConnected, PeerEvent, PeerLost, PeerRefused
 from p2pserver.node.peer_notes import PeerNotes, watch_outbox
-from p2pserver.node.pipes import Pipe
+from p2pserver.node.pipes import Pipe, places_of
 from p2pserver.node.runs import Runs
 from p2pserver.node.session import Progress, Session
 from p2pserver.node.shared_medium import SharedMedium
@@ -52,7 +52,6 @@ SESSION_KEPT_S = 600.0
 PENALTY_S = 60.0
 DUPLICATE_CLOSED_AFTER_S = 1.0
 """The other side may still be about to move the conversation to the pipe that stays."""
-ENDED_MAX = 1024
 GOODBYE_S = 0.3
 
 
@@ -89,7 +88,7 @@ class Mesh:
         self._neighbor_clock = neighbor_clock
         self._tell = tell
         self._limits, self._timers = limits, timers or NodeTimers()
-        self._epoch = self._draw_epoch()
+        self._epochs = Epochs(random_bytes)
         own_key = identity.signer.verify_key
         self._neighbors = Neighbors(own_key)
         self._pipes: dict[Pipe, asyncio.Task[None]] = {}
@@ -99,12 +98,11 @@ class Mesh:
         self._by_name: dict[str, Session] = {}
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._airtime = airtime
-        self._own_epochs = {self._epoch}
         self._epochs_heard = RunsHeard()
         self._runs = Runs(
             identity=identity,
             database=database,
-            drawn=self._epoch.to_bytes(8, "big"),
+            drawn=self._epochs.current.to_bytes(8, "big"),
             wall_ms=wall_ms,
             tell=tell,
             begun_anew=self._ask_all_for_rooms,
@@ -128,8 +126,6 @@ class Mesh:
         )
         self._notes = PeerNotes(database, wall_ms=wall_ms, spawn=self.spawn, is_kept=self._keeps)
         self._ephemera: Ephemera | None = None
-        self._ended: dict[bytes, int] = {}
-        """By key, our epoch of the last conversation that we gave up."""
         self._gossip = Gossip(sessions=self._by_name, clock=monotonic_s, medium_of=self._medium)
         self._stopping = False
         healer = Healer(
@@ -152,9 +148,6 @@ class Mesh:
             healer=healer,
             media=media,
         )
-
-    def _draw_epoch(self) -> int:
-        return int.from_bytes(self._random_bytes(EPOCH_OCTETS), "big")
 
     # Life
 
@@ -282,7 +275,7 @@ class Mesh:
             return
         known_key = self._expected(link)
         session = self._sessions.get(known_key) if known_key is not None else None
-        same_life = session is not None and session.conversation.local_epoch == self._epoch
+        same_life = session is not None and session.conversation.local_epoch == self._epochs.current
         endpoint = LinkEndpoint(
             self._identity.seed,
             link.initiator,
@@ -290,7 +283,7 @@ class Mesh:
             self._random_bytes,
             self._clock(),
             lambda key: self._neighbors.may_talk(key, self._clock()),
-            local_epoch=self._epoch,
+            local_epoch=self._epochs.current,
             timers=self._timers.link or timers_for(link.profile),
             pacer=pacer_for(link.profile, self._media.line_of(transport, link.profile)),
             known_key=known_key,
@@ -303,7 +296,7 @@ class Mesh:
         """The key that was proved last where this link leads to, if we dialed and may talk to it."""
         if not link.initiator:
             return None
-        key = self._neighbors.expected_at(link.profile.kind, _places(link))
+        key = self._neighbors.expected_at(link.profile.kind, places_of(link))
         return key if key is not None and self._neighbors.may_talk(key, self._clock()) else None
 
     async def _run_pipe(self, pipe: Pipe) -> None:
@@ -317,7 +310,7 @@ class Mesh:
 
     def pipe_authenticated(self, pipe: Pipe, peer_key: bytes, epoch: int) -> None:
         """The other side proved its key: its conversation goes over this pipe, too; of one transport one pipe stays."""
-        self._neighbors.met_at(peer_key, pipe.link.profile.kind, _places(pipe.link))
+        self._neighbors.met_at(peer_key, pipe.link.profile.kind, places_of(pipe.link))
         session = self._sessions.get(peer_key)
         if self._epochs_heard.is_back(peer_key, epoch.to_bytes(8, "big")):
             self._begin_again(pipe, session)
@@ -327,7 +320,7 @@ class Mesh:
         ):
             self._end_session(session, "the node started again", peer_restarted=session.epoch != epoch)
             session = None
-        if session is None and self._ended.get(peer_key) == pipe.endpoint.local_epoch:
+        if session is None and self._epochs.was_given_up(peer_key, pipe.endpoint.local_epoch):
             pipe.close("that conversation is over")  # the peer remembers it; the next link begins another
             return
         if session is None:
@@ -350,9 +343,8 @@ class Mesh:
         reason = "that conversation is over"
         if session is not None:
             self._end_session(session, reason)
-        elif pipe.endpoint.local_epoch == self._epoch:
-            self._epoch = self._draw_epoch()
-            self._own_epochs.add(self._epoch)
+        else:
+            self._epochs.leave(pipe.endpoint.local_epoch)
         pipe.close(reason)
 
     def pipe_active(self, pipe: Pipe) -> None:
@@ -369,7 +361,7 @@ class Mesh:
         if pipe.peer_key is None:
             log.info("link over", extra={"link": pipe.link.remote, "reason": reason})
             met_epoch = pipe.endpoint.own_key_epoch
-            if met_epoch is not None and met_epoch not in self._own_epochs:
+            if met_epoch is not None and not self._epochs.is_own(met_epoch):
                 self.spawn(self._runs.own_key_met(pipe.link.remote), name="own key met")
             return
         session = self._sessions.get(pipe.peer_key)
@@ -432,21 +424,12 @@ class Mesh:
             self._end_session(session, "an error here")
 
     def _end_session(self, session: Session, reason: str, *, peer_restarted: bool = False) -> None:
-        """Forgets a conversation and closes its pipes.
-
-        A peer that goes on remembers it, so for links that are made from now on we are another process.
-        """
+        """Forgets a conversation and closes its pipes."""
         if self._sessions.get(session.key) is not session:
             return
         del self._sessions[session.key]
         if not peer_restarted:
-            self._ended.pop(session.key, None)
-            self._ended[session.key] = session.conversation.local_epoch
-            while len(self._ended) > ENDED_MAX:
-                del self._ended[next(iter(self._ended))]
-            if session.conversation.local_epoch == self._epoch:
-                self._epoch = self._draw_epoch()
-                self._own_epochs.add(self._epoch)
+            self._epochs.gave_up(session.key, session.conversation.local_epoch)
         session.conversation.holding.end()
         session.peering.lost()
         for pipe in session.pipes.clear():
@@ -611,9 +594,3 @@ class Mesh:
                 await self._notes.seen(keys)
                 await self._database.write(self._runs.write)
             self._prune()
-
-
-def _places(link: Link) -> list[bytes | str]:
-    """What tells one neighbor from another before it is known: its instance id, and the address if we dialed it."""
-    hint: list[bytes | str] = [] if link.peer_hint is None else [link.peer_hint]
-    return [*hint, link.remote] if link.initiator else hint

@@ -178,3 +178,9 @@ class Pipe:
                     self._owner.pipe_authenticated(self, event.peer_key, event.epoch)
                 case PipeDead():
                     self._over = event.reason
+
+
+def places_of(link: Link) -> list[bytes | str]:
+    """What tells one neighbor from another before it is known: its instance id, and the address if we dialed it."""
+    hint: list[bytes | str] = [] if link.peer_hint is None else [link.peer_hint]
+    return [*hint, link.remote] if link.initiator else hint

@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.client_api.harness import Client, Node, running_node
+from tests.client_api.listener import Listener
 
-PATIENCE_S = 60
 AS_TOKEN, HS_TOKEN = "shown-to-the-node", "shown-to-the-service"
 
 
@@ -25,14 +25,13 @@ class Asked:
     body: Any
 
 
-class Service:
+class Service(Listener):
     """`answer` decides on what each request is answered: (status, JSON)."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.asked: list[Asked] = []
         self.answer: Callable[[Asked], tuple[int, Any] | Awaitable[tuple[int, Any]]] = lambda asked: (200, {})
-        self.port = 0
-        self._news = asyncio.Event()
 
     @property
     def transactions(self) -> list[tuple[str, dict[str, Any]]]:
@@ -50,12 +49,6 @@ class Service:
     def lists(self, name: str) -> list[dict[str, Any]]:
         """What came under a name of the transactions."""
         return [each for _, body in self.transactions for each in body.get(name, ())]
-
-    async def until(self, is_true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not is_true():
-                self._news.clear()
-                await self._news.wait()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -76,7 +69,7 @@ class Service:
                 answered = self.answer(asked)
                 status, answer = await answered if isinstance(answered, Awaitable) else answered
                 self.asked.append(asked)
-                self._news.set()
+                self.news.set()
                 text = json.dumps(answer).encode()
                 writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(text), text))
                 await writer.drain()

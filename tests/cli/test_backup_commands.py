@@ -92,7 +92,7 @@ def test_everything_comes_back_from_one_file(anna: Path, tmp_path: Path) -> None
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert "the backup is whole" in done("restore", "--check", file)
     told = done("restore", file, f"--data-dir={ben}")
-    assert "1 accounts, 0 rooms" in told
+    assert "1 account, 0 rooms" in told
     assert load_identity(ben).server_name == name
     assert rows(ben, "SELECT user_id FROM users") == [(f"@anna:{name}",)]
     for octets in (PICTURE, b"of another node"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,22 +13,21 @@ import pytest
 from p2pserver.client_api import pushers
 from p2pserver.store.pushers import pushers_of
 from tests.client_api.harness import Answer, Client, Node, running_node
+from tests.client_api.listener import Listener
 from tests.client_api.neighbors import carry, two_nodes
 from tests.client_api.talk import at, invite_and_join, new_room, read, say
 
-PATIENCE_S = 30
 NOTIFY = "/_matrix/push/v1/notify"
 
 
-class Gateway:
+class Gateway(Listener):
     """Answers what it is told to, and remembers what it was asked."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.told: list[dict[str, Any]] = []
         self.answers: list[tuple[int, bytes]] = []
         """The next answers; 200 with nothing rejected when there is none."""
-        self.port = 0
-        self._news = asyncio.Event()
 
     @property
     def url(self) -> str:
@@ -38,12 +37,6 @@ class Gateway:
     def events(self) -> list[str]:
         return [each["event_id"] for each in self.told if "event_id" in each]
 
-    async def until(self, is_true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            while not is_true():
-                self._news.clear()
-                await self._news.wait()
-
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
@@ -52,7 +45,7 @@ class Gateway:
                 body = json.loads(await reader.readexactly(length))
                 assert head.startswith(f"POST {NOTIFY} ".encode())
                 self.told.append(body["notification"])
-                self._news.set()
+                self.news.set()
                 status, answer = self.answers.pop(0) if self.answers else (200, b'{"rejected":[]}')
                 writer.write(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(answer), answer))
                 await writer.drain()

@@ -20,7 +20,7 @@ from p2pserver.meg import iterative_checks, resolution
 from p2pserver.meg.auth import auth_slots_of
 from p2pserver.meg.chains import AuthGraph
 from p2pserver.meg.resolution import resolve
-from p2pserver.meg.state import CREATE, JOIN_RULES, POWER_LEVELS, StateSlot, member_slot
+from p2pserver.meg.state import JOIN_RULES, POWER_LEVELS, StateSlot, member_slot
 from tests.meg.random_rooms import RandomRoom, random_room
 from tests.meg.rooms import ALICE, BOB, CAROL, JudgedRoom, pdu
 
@@ -368,24 +368,18 @@ def test_long_chains_need_no_stack(rules: RoomVersionRules) -> None:
     assert len(result) == len(sets[-1])
 
 
-@pytest.mark.parametrize("rules", [V10, V11, V12], ids=lambda rules: rules.version)
-def test_a_setting_after_its_sender_has_left_is_refused_although_one_like_it_before_was_not(
-    rules: RoomVersionRules,
-) -> None:
-    """Same sender, same type, same auth events: events of one case are judged together only while nothing changes."""
-    room, (common, *_) = duel(rules, 0)
-    cited = [common[slot] for slot in (CREATE, POWER_LEVELS, member_slot(CAROL))]
-    if rules.room_id_is_create_hash:
-        del cited[0]
-    room_id = room.events[common[POWER_LEVELS]].room_id
-    steps: list[tuple[str, str, str, dict[str, Any]]] = [
-        ("$early", "m.example.setting", "a", {}),
-        ("$leave", "m.room.member", CAROL, {"membership": "leave"}),
-        ("$late", "m.example.setting", "b", {}),
-    ]
+Step = tuple[str, str, str, dict[str, Any]]
+"""Event ID, type, state key and content of an event."""
+
+
+def carols(room: JudgedRoom, state: dict[StateSlot, str], steps: list[Step]) -> None:
+    """Events that Carol sends one after the other, each citing what it needs of one and the same state."""
+    room_id = room.events[state[POWER_LEVELS]].room_id
     for ts, (event_id, event_type, key, content) in enumerate(steps, 100):
+        draft = pdu(room.rules, event_id, event_type, sender=CAROL, content=content, state_key=key)
+        cited = [state[slot] for slot in auth_slots_of(draft) if slot in state]
         room.events[event_id] = pdu(
-            rules,
+            room.rules,
             event_id,
             event_type,
             sender=CAROL,
@@ -396,6 +390,20 @@ def test_a_setting_after_its_sender_has_left_is_refused_although_one_like_it_bef
             room_id=room_id,
         )
         room.verdicts[event_id] = "accepted"
+
+
+@pytest.mark.parametrize("rules", [V10, V11, V12], ids=lambda rules: rules.version)
+def test_a_setting_after_its_sender_has_left_is_refused_although_one_like_it_before_was_not(
+    rules: RoomVersionRules,
+) -> None:
+    """Same sender, same type, same auth events: events of one case are judged together only while nothing changes."""
+    room, (common, *_) = duel(rules, 0)
+    steps: list[Step] = [
+        ("$early", "m.example.setting", "a", {}),
+        ("$leave", "m.room.member", CAROL, {"membership": "leave"}),
+        ("$late", "m.example.setting", "b", {}),
+    ]
+    carols(room, common, steps)
     left = {**common, ("m.example.setting", "a"): "$early", member_slot(CAROL): "$leave"}
     stayed = {**common, ("m.example.setting", "b"): "$late"}
     resolved = resolve([left, stayed], room, rules)
@@ -409,29 +417,14 @@ def bans_around_a_demotion(rules: RoomVersionRules) -> tuple[dict[StateSlot, str
     """
     room, (common, *_) = duel(rules, 0)
     del common[member_slot(BOB)]
-    room_id = room.events[common[POWER_LEVELS]].room_id
     base_users = {} if rules.creators_privileged else {ALICE: 100}
-    steps: list[tuple[str, str, str, dict[str, Any]]] = [
+    steps: list[Step] = [
         ("$early", "m.room.member", "@early:g.example", {"membership": "ban"}),
         ("$equal", "m.room.member", BOB, {"membership": "ban"}),
         ("$demotion", "m.room.power_levels", "", {"users": {**base_users, BOB: 100, CAROL: 10}}),
         ("$late", "m.room.member", "@late:g.example", {"membership": "ban"}),
     ]
-    for ts, (event_id, event_type, key, content) in enumerate(steps, 100):
-        draft = pdu(rules, event_id, event_type, sender=CAROL, content=content, state_key=key)
-        cited = [common[slot] for slot in auth_slots_of(draft) if slot in common]
-        room.events[event_id] = pdu(
-            rules,
-            event_id,
-            event_type,
-            sender=CAROL,
-            content=content,
-            state_key=key,
-            auth_events=cited,
-            ts=ts,
-            room_id=room_id,
-        )
-        room.verdicts[event_id] = "accepted"
+    carols(room, common, steps)
     early, equal = member_slot("@early:g.example"), member_slot(BOB)
     one = {**common, early: "$early", equal: "$equal", POWER_LEVELS: "$demotion"}
     other = {**common, member_slot("@late:g.example"): "$late"}

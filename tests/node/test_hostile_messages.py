@@ -38,7 +38,7 @@ class Intruder:
         if before is not None:
             mesh._end_session(before, "test")
         self.epoch += 1
-        self.session = session = mesh._new_session(self.key, self.epoch, mesh._epoch)
+        self.session = session = mesh._new_session(self.key, self.epoch, mesh._epochs.current)
         mesh._session_tasks[session].pop().cancel()  # the test does what its task would
         session.peering.contact(mesh._clock(), clock_ms=0)
         hello = m.Hello(server_name=self.name, agent="intruder", salt=b"intruder", clock_ms=0)
