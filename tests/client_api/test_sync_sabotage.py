@@ -9,7 +9,7 @@ from p2pserver.client_api.sliding_sync.connections import StreamTold
 from p2pserver.rooms import pushing, unread
 from p2pserver.rooms.unread import ReadUpTo
 from p2pserver.store import receipts
-from tests.client_api import test_pushers, test_receipts, test_sliding_sync, test_unread
+from tests.client_api import listener, test_pushers, test_receipts, test_sliding_sync, test_unread
 
 advance = StreamTold.advance
 
@@ -51,6 +51,6 @@ async def test_what_is_broken_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sabotage(monkeypatch)
-    monkeypatch.setattr(test_pushers, "PATIENCE_S", 1)
+    monkeypatch.setattr(listener, "PATIENCE_S", 1)
     with pytest.raises((AssertionError, KeyError, TimeoutError)):
         await suite()
