@@ -28,10 +28,10 @@ from p2pserver.store.accounts import is_name_taken
 from p2pserver.store.aliases import aliases_of
 from p2pserver.store.app_services import (
     Happened,
-    devices_with_keys,
     events_since,
     invites_since,
     members_changed_since,
+    own_devices,
     to_device_since,
 )
 from p2pserver.store.device_lists import device_list_changes
@@ -229,11 +229,15 @@ class _Look:
         return [*typing, *presence][:LIVE_MAX]
 
     def _add_encryption(self, body: dict[str, Any], reached: int) -> None:
-        """Whose devices changed for users of the service that have devices, and with any news what keys these have."""
-        devices = [each for each in devices_with_keys(self._tx) if self._service.owns_user(each[0])][:DEVICES_MAX]
+        """Whose devices changed for users of the service that have keys, and with any news what keys its devices have.
+
+        A device without keys is told of too: mautrix uploads the first ones when it hears that there are none.
+        """
+        devices = [each for each in own_devices(self._tx) if self._service.owns_user(each[0])]
+        devices = sorted(devices, key=self._importance)[:DEVICES_MAX]
         changed: set[str] = set()
         left: set[str] = set()
-        for user_id in sorted({user_id for user_id, _ in devices}):
+        for user_id in sorted({user_id for user_id, _, has_keys in devices if has_keys}):
             more_changed, more_left = device_list_changes(self._tx, user_id, self._above, reached)
             changed |= set(more_changed)
             left |= set(more_left)
@@ -243,11 +247,15 @@ class _Look:
             return
         counts: dict[str, dict[str, Any]] = {}
         unused: dict[str, dict[str, Any]] = {}
-        for user_id, device_id in devices:
+        for user_id, device_id, _ in devices:
             counts.setdefault(user_id, {})[device_id] = otk_counts(self._tx, user_id, device_id)
             unused.setdefault(user_id, {})[device_id] = unused_fallback(self._tx, user_id, device_id)
         body["org.matrix.msc3202.device_one_time_keys_count"] = counts
         body["org.matrix.msc3202.device_unused_fallback_key_types"] = unused
+
+    def _importance(self, device: tuple[str, str, bool]) -> tuple[bool, bool]:
+        user_id, _, has_keys = device
+        return user_id != self._service.sender, not has_keys
 
 
 class _Members:

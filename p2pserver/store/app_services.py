@@ -119,9 +119,10 @@ def to_device_since(tx: Tx, *, above: int, most: int) -> list[tuple[int, str, st
     )
 
 
-def devices_with_keys(tx: Tx) -> list[tuple[str, str]]:
-    """(user, device) of each device of this node that can be written to encrypted."""
-    return tx.all("SELECT user_id, device_id FROM devices WHERE keys IS NOT NULL ORDER BY user_id, device_id")
+def own_devices(tx: Tx) -> list[tuple[str, str, bool]]:
+    """(user, device, whether it can be written to encrypted) of each device of this node."""
+    rows = tx.all("SELECT user_id, device_id, keys IS NOT NULL FROM devices ORDER BY user_id, device_id")
+    return [(user_id, device_id, bool(has_keys)) for user_id, device_id, has_keys in rows]
 
 
 # Acting as users

@@ -268,6 +268,12 @@ async def test_encryption_for_users_of_a_service() -> None:
         device_id = (await Bridge(node).post("/login", {**login, "device_id": "BRIDGE"}))["device_id"]
         device = Bridge(node, "ircbot", device_id=device_id)
         assert (await device.get("/account/whoami"))["device_id"] == "BRIDGE"
+        room_id = await new_room(alice)
+        await invite_and_join(alice, room_id, bot)
+        counts = "org.matrix.msc3202.device_one_time_keys_count"
+        await service.until(lambda: bool(service.transactions))
+        none = {bot.user_id: {device_id: {"signed_curve25519": 0}}}
+        assert service.transactions[-1][1][counts] == none, "mautrix uploads its first keys when it is told"
         keys = {
             "user_id": bot.user_id,
             "device_id": device_id,
@@ -278,8 +284,6 @@ async def test_encryption_for_users_of_a_service() -> None:
         one_time = {f"signed_curve25519:{n}": {"key": "A" * 43, "signatures": {}} for n in range(3)}
         upload = await device.post("/keys/upload", {"device_keys": keys, "one_time_keys": one_time})
         assert upload["one_time_key_counts"]["signed_curve25519"] == 3
-        room_id = await new_room(alice)
-        await invite_and_join(alice, room_id, bot)
         message = {"messages": {bot.user_id: {"*": {"secret": 1}}}}
         assert (await alice.put("/sendToDevice/m.room.encrypted/1", message)).status == 200
         await service.until(lambda: bool(service.lists("de.sorunome.msc2409.to_device")))
@@ -292,9 +296,7 @@ async def test_encryption_for_users_of_a_service() -> None:
             "to_device_id": device_id,
         }
         body = next(body for _, body in service.transactions if "de.sorunome.msc2409.to_device" in body)
-        assert body["org.matrix.msc3202.device_one_time_keys_count"] == {
-            bot.user_id: {device_id: {"signed_curve25519": 3}}
-        }
+        assert body[counts] == {bot.user_id: {device_id: {"signed_curve25519": 3}}}
         assert body["org.matrix.msc3202.device_unused_fallback_key_types"] == {bot.user_id: {device_id: []}}
 
         def changed() -> set[str]:
