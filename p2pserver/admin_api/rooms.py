@@ -8,7 +8,7 @@ from typing import Any
 from p2pserver.admin_api.api import AdminApi, AdminRoutes
 from p2pserver.errors import InvalidParam, NotFound
 from p2pserver.http_api.routing import ApiRequest
-from p2pserver.store import events, room_stream
+from p2pserver.store import alarms, events, room_stream
 from p2pserver.store.blocked_rooms import block_room, blocked_by, unblock_room
 from p2pserver.store.devices import device_ids
 from p2pserver.store.extremity_list import extremity_list
@@ -116,6 +116,7 @@ async def room_details(admin: AdminApi, request: ApiRequest) -> dict[str, Any]:
             "forgotten": row is None,
             "tombstoned": tombstone is not None,
             "replacement_room": None if tombstone is None else tombstone.content.get("replacement_room"),
+            "alarms": alarms.as_json(tx, room_id),
         }
 
     return await admin.database.read(query)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,26 @@ def read_json(path: str) -> Any:
     name = "standard input" if path == "-" else path
     try:
         octets = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-        return json.loads(octets)
+        return json.loads(octets.decode("utf-8"), object_pairs_hook=_object)
     except OSError as error:
         raise BadFile(f"{name}: {error.strerror}") from None
     except RecursionError:
         raise BadFile(f"{name}: nested too deeply") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise BadFile(f"{name} is not UTF-8") from None
+    except json.JSONDecodeError as error:
         raise BadFile(f"{name} is not JSON: {error}") from None
-    except ValueError as error:  # a number of thousands of digits
+    except ValueError as error:  # a name that occurs twice, a number of thousands of digits
         raise BadFile(f"{name}: {error}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An event with a name that occurs twice is none: which value counts would be anybody's guess."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the name {twice!r} occurs twice in an object")
+    return members
 
 
 class FileKeys:

@@ -18,6 +18,9 @@ from p2pserver.identifiers import IDENTIFIER_OCTETS_MAX, is_chosen_event_id, is_
 EVENT_OCTETS_MAX = 65_536
 """Canonical JSON in federation form, `signatures` and `hashes` included, `unsigned` left out."""
 
+LOOSE_DEPTH_MAX = 2**63 - 1
+"""The largest depth until version 5; from 6 on it is that of all integers."""
+
 PREV_EVENTS_MAX = 20
 AUTH_EVENTS_MAX = 10
 HASHES_MAX = 8
@@ -97,8 +100,8 @@ def check_fields(raw: Mapping[str, Any], rules: RoomVersionRules, *, limit_refer
     if type(get("content")) is not dict:
         raise MalformedEvent("content is not an object")
     depth = get("depth")
-    if type(depth) is not int or not 0 <= depth <= INTEGER_MAX:
-        raise MalformedEvent("depth is not an integer from 0 to 2^53 - 1")
+    if type(depth) is not int or not 0 <= depth <= (INTEGER_MAX if rules.strict_json else LOOSE_DEPTH_MAX):
+        raise MalformedEvent(f"depth is not an integer from 0 to 2^{53 if rules.strict_json else 63} - 1")
     origin_server_ts = get("origin_server_ts")
     if type(origin_server_ts) is not int or not -INTEGER_MAX <= origin_server_ts <= INTEGER_MAX:
         raise MalformedEvent("origin_server_ts is not an integer in range")

@@ -96,6 +96,21 @@ def alarms(tx: Tx, room_id: str | None = None) -> list[Alarm]:
     ]
 
 
+def as_json(tx: Tx, room_id: str) -> list[dict[str, Any]]:
+    """Those of a room, as operators are shown them."""
+    return [
+        {
+            "kind": alarm.kind,
+            "about": alarm.about,
+            "details": dict(alarm.details),
+            "first_ms": alarm.first_ms,
+            "last_ms": alarm.last_ms,
+            "times": alarm.times,
+        }
+        for alarm in alarms(tx, room_id)
+    ]
+
+
 def counts(tx: Tx) -> dict[tuple[str, str], int]:
     """How often each kind of alarm was raised in each room, ever."""
     rows = tx.all("SELECT room_id, kind, times FROM alarm_counts ORDER BY room_id, kind")

@@ -54,15 +54,5 @@ def room_report(tx: Tx, room_id: str) -> dict[str, Any]:
             for gap in parked.gaps(tx, room_id).values()
         ],
         "parked": [{"from": source, "events": count} for source, count in waiting],
-        "alarms": [
-            {
-                "kind": alarm.kind,
-                "about": alarm.about,
-                "details": dict(alarm.details),
-                "first_ms": alarm.first_ms,
-                "last_ms": alarm.last_ms,
-                "times": alarm.times,
-            }
-            for alarm in alarms.alarms(tx, room_id)
-        ],
+        "alarms": alarms.as_json(tx, room_id),
     }

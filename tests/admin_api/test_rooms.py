@@ -7,6 +7,7 @@ import pytest
 
 from p2pserver.rooms.departures import depart_once
 from p2pserver.rooms.verification import verify
+from p2pserver.store.alarms import STATE_RESET_SUSPECTED, raise_alarm
 from p2pserver.store.event_reports import add_report
 from tests.admin_api.harness import AdminNode, running_admin_node
 from tests.client_api.harness import Client
@@ -61,6 +62,23 @@ async def test_rooms_are_listed_and_looked_at() -> None:
 
         details = await at.get(f"/v1/rooms/{big}")
         assert (details["topic"], details["joined_local_devices"], details["tombstoned"]) == ("all", 2, False)
+        assert details["alarms"] == []
+        reset: dict[str, Any] = {
+            "room_id": big,
+            "kind": STATE_RESET_SUSPECTED,
+            "about": "m.room.topic ",
+            "details": {"to": None},
+        }
+        await at.node.database.write(lambda tx: raise_alarm(tx, **reset, now_ms=7))
+        [alarm] = (await at.get(f"/v1/rooms/{big}"))["alarms"]
+        assert alarm == {
+            "kind": "state_reset_suspected",
+            "about": "m.room.topic ",
+            "details": {"to": None},
+            "first_ms": 7,
+            "last_ms": 7,
+            "times": 1,
+        }
         assert await at.get(f"/v1/rooms/{big}/members") == {"members": [alice.user_id, bob.user_id], "total": 2}
         state = (await at.get(f"/v1/rooms/{small}/state"))["state"]
         assert "m.room.create" in {event["type"] for event in state}

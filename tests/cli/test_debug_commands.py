@@ -211,6 +211,24 @@ def test_what_is_no_file_of_this_kind_is_one_line(tmp_path: Path, command: str, 
         assert result.stderr.startswith("p2pserver: ")
 
 
+@pytest.mark.parametrize(
+    ("spelled", "said"),
+    [
+        (lambda text: text.replace('"depth":', '"depth": 1, "depth":', 1).encode(), "the name 'depth' occurs twice"),
+        (lambda text: text.encode("utf-16"), "is not UTF-8"),
+        (lambda text: b"\xef\xbb\xbf" + text.encode(), "is not JSON"),
+    ],
+    ids=["a name twice", "utf-16", "byte order mark"],
+)
+def test_a_good_event_in_a_text_that_no_event_may_have_is_no_event(spelled: Any, said: str) -> None:
+    genuine = next(case for case in table("tamper")["cases"] if case["must"] == "accept")
+    text = json.dumps(genuine)
+    assert debug("check-event", "-", typed=text).stdout.endswith("accepted\n")
+    result = debug("check-event", "-", typed=spelled(text))
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1), result.output
+    assert said in result.stderr
+
+
 def test_signatures_of_unknown_servers_are_believed_and_warned_of() -> None:
     asked = question(ROOM)
     answer = Scenario.of(asked).answer(trace=False)

@@ -13,7 +13,7 @@ from p2pserver.events.receipt import PduDropped, check_all_on_receipt, check_on_
 from p2pserver.events.redaction import redact
 from p2pserver.events.signing import SelfCertifyingKeys, Signer, sign_event
 from p2pserver.events.unpadded_base64 import encode_base64
-from p2pserver.events.versions import V10, V11, V12, RoomVersionRules
+from p2pserver.events.versions import V3, V5, V6, V10, V11, V12, RoomVersionRules
 from p2pserver.identifiers import KEY_ID, server_name_of
 from tests.events.fuzzing import signer_of, valid_pdus
 
@@ -129,6 +129,13 @@ def test_depth_and_timestamp_from_end_to_end():
         assert_dropped(raw, name)
         raw[name] = 2**63
         assert_dropped(raw, name)
+
+
+@pytest.mark.parametrize(("rules", "largest"), [(V3, 2**63 - 1), (V5, 2**63 - 1), (V6, 2**53 - 1)])
+def test_the_largest_depth_of_a_version(rules, largest):
+    """Source: server-server API, the schemas of the PDUs of each version."""
+    assert receive(signed(rules, depth=largest), rules).depth == largest
+    assert_dropped(signed(rules) | {"depth": largest + 1}, "depth", rules)
 
 
 @pytest.mark.parametrize(("name", "most"), [("prev_events", 20), ("auth_events", 10)])
