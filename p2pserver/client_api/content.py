@@ -28,6 +28,9 @@ from p2pserver.store.runs import life
 
 TIMEOUT_MS = 20_000
 TIMEOUT_MS_MAX = 60_000
+IN_VAIN_S = 2.0
+"""So long a client that names no `timeout_ms` waits for what nobody in reach has: ten pictures of somebody who is away
+would else take the six connections that a browser opens, and its messages would wait behind them."""
 LEGACY = "/_matrix/media"
 FETCH = "/org.p2pserver/media/fetch/{server_name}/{media_id}"
 """Below `unstable`, since no specification has it."""
@@ -154,6 +157,7 @@ async def _wanted(api: ClientApi, request: ApiRequest, *, legacy: bool = False, 
     if not is_server_name(origin) or not is_media_id(media_id):
         raise NotFound("there is no such media")
     anonymous = legacy and request.authenticated is None
+    in_vain_s = None if "timeout_ms" in request.query else IN_VAIN_S
     deadline = asyncio.get_running_loop().time() + timeout_ms / 1000
     while True:
         position = api.database.position
@@ -173,7 +177,7 @@ async def _wanted(api: ClientApi, request: ApiRequest, *, legacy: bool = False, 
             raise NotFound("this media is not here")
         left_s = deadline - asyncio.get_running_loop().time()
         if not is_ours:
-            await api.remote_media.fetch(origin, media_id, timeout_s=left_s)
+            await api.remote_media.fetch(origin, media_id, timeout_s=left_s, in_vain_s=in_vain_s)
             continue
         if not await api.database.wait([topic(origin, media_id)], after=position, timeout_s=left_s):
             raise NotYetUploaded("this has not been uploaded yet")

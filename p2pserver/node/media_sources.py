@@ -89,6 +89,8 @@ class Transfer:
     told_held_back: bool = False
     waits_for_room: bool = False
     """Others that are under way will take all the room that there is."""
+    rests: bool = False
+    """Nobody who was asked brings it or looks for it, or it is held back."""
 
     @property
     def key(self) -> tuple[str, str]:

@@ -74,6 +74,8 @@ TASKS_MAX = 600
 ANSWER_S = 60.0
 METERED_ANSWER_S = 3_700.0
 """How long a part may take: where airtime is metered, an hour may pass before there is some."""
+LOOK_AGAIN_S = 0.5
+"""How soon a client that waits learns that nobody brings what it waits for."""
 FAILURE_S = 60.0
 """So long a failure is told again without another attempt."""
 DISK_S = 30.0
@@ -119,7 +121,7 @@ class MediaTransfers:
 
     # RemoteMedia
 
-    async def fetch(self, origin: str, media_id: str, *, timeout_s: float) -> None:
+    async def fetch(self, origin: str, media_id: str, *, timeout_s: float, in_vain_s: float | None = None) -> None:
         key = (origin, media_id)
         self._check(key)
         arrived: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -127,14 +129,29 @@ class MediaTransfers:
         try:
             if not await self._want(key, asked=False):
                 return
-            async with asyncio.timeout(max(0.0, timeout_s)):
-                await arrived
+            await self._arrival(key, arrived, timeout_s, timeout_s if in_vain_s is None else in_vain_s)
         except TimeoutError:
             raise NotYetUploaded(self._excuse(key)) from None
         finally:
             self._waiting[key].remove(arrived)
             if not self._waiting[key]:
                 del self._waiting[key]
+
+    async def _arrival(
+        self, key: tuple[str, str], arrived: asyncio.Future[None], timeout_s: float, in_vain_s: float
+    ) -> None:
+        """Raises: TimeoutError, also where nobody brings it: at once if it is held back, else after a while."""
+        loop = asyncio.get_running_loop()
+        deadline, patient = loop.time() + timeout_s, loop.time() + in_vain_s
+        while not arrived.done():
+            under_way = self._active.get(key)
+            is_vain = under_way is not None and under_way.rests
+            is_held_back = is_vain and under_way is not None and under_way.state == HELD_BACK
+            now = loop.time()
+            if now >= deadline or is_held_back or (is_vain and now >= patient):
+                raise TimeoutError
+            await asyncio.wait([arrived], timeout=min(LOOK_AGAIN_S, deadline - now))
+        arrived.result()
 
     def is_far(self, origin: str) -> bool:
         reach = dict(self._sources.reach())
@@ -273,6 +290,7 @@ class MediaTransfers:
         try:
             while await self._database.read(lambda tx: transfer(tx, origin, media_id)) is not None:
                 under_way.changed.clear()
+                under_way.rests = False
                 try:
                     if await self._attempt(under_way):
                         self._settle(under_way.key)
@@ -282,6 +300,7 @@ class MediaTransfers:
                     under_way.assembly = None
                     await asyncio.sleep(DISK_S)
                     continue
+                under_way.rests = under_way.state == HELD_BACK or not (under_way.tickets or under_way.looks_since)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(self._sources.pause_s(under_way)):
                         await under_way.changed.wait()

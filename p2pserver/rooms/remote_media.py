@@ -31,8 +31,11 @@ class MediaProgress:
 class RemoteMedia(Protocol):
     """Fetches what other nodes have."""
 
-    async def fetch(self, origin: str, media_id: str, *, timeout_s: float) -> None:
+    async def fetch(self, origin: str, media_id: str, *, timeout_s: float, in_vain_s: float | None = None) -> None:
         """Returns once the media is here. What does not come in time goes on coming in the background.
+
+        `in_vain_s`: how much of the time is waited when nobody in reach has it or looks for it; None: all. What is held
+        back is not waited for.
 
         Raises: NotYetUploaded, at the timeout; NotFound, if the origin has no such media, or cannot be asked at all;
         RemoteTooLarge.

@@ -56,7 +56,7 @@ class NobodyThere:
 class NoMediaElsewhere:
     """RemoteMedia of a node without neighbors."""
 
-    async def fetch(self, origin: str, media_id: str, *, timeout_s: float) -> None:
+    async def fetch(self, origin: str, media_id: str, *, timeout_s: float, in_vain_s: float | None = None) -> None:
         raise NotYetUploaded("nobody in reach has it")
 
     def is_far(self, origin: str) -> bool:

@@ -73,6 +73,10 @@ def test_who_is_away_is_waited_for_as_long_as_the_client_says() -> None:
         got = await download(there.users["b"], where, timeout_ms=5000)
         assert (got.status, got.errcode) == (504, "M_NOT_YET_UPLOADED")
         assert 4.9 < loop.time() - began < 6
+        began = loop.time()
+        got = await download(there.users["b"], where)
+        assert (got.status, got.errcode) == (504, "M_NOT_YET_UPLOADED")
+        assert loop.time() - began < 3, "a page full of pictures would stand still"
         waiting = asyncio.create_task(download(there.users["b"], where, timeout_ms=60_000))
         await asyncio.sleep(5)
         there.mesh.heal()
@@ -168,6 +172,9 @@ def test_over_a_slow_link_it_takes_somebody_who_asks() -> None:
         held_back = await download(user, large, timeout_ms=20_000)
         assert held_back.errcode == "M_NOT_YET_UPLOADED"
         assert b"60000 octets would take about 83 s" in held_back.body
+        began = asyncio.get_running_loop().time()
+        assert (await download(user, large, timeout_ms=20_000)).body == held_back.body
+        assert asyncio.get_running_loop().time() - began < 1
         await asyncio.sleep(300)
         told = json.loads((await ask(user, "GET", f"{FETCH}/{large}")).body)
         assert told == {"state": "held_back", "octets": 0, "size": 60_000, "seconds_left": 83}
