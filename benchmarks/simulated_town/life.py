@@ -61,13 +61,15 @@ TICK_S = 600.0
 MEETING_S = 2.0
 """At the beginning people join one after the other, so long for each."""
 FOUNDED_BY_S = 5.0
-ACROSS_BY_S = 60.0
+ACROSS_BY_S = 180.0
 """Then the first one beyond the river has joined, through the founder."""
 ALL_IN_BY_S = 600.0
 LOOKAHEAD_S = 0.99 * (RIVER.delay_ms_mean - RIVER.jitter_ms) / 1000
 """Nothing comes over the river sooner."""
-COUNTING_S = 5.0
-"""So long the banks may talk of how far they are, when the week is over, at each tick."""
+COUNT_EVERY_S = 3_600.0
+"""How often the banks say how far they are, when the week is over."""
+COUNTING_S = 30.0
+"""So long they may talk of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +158,9 @@ class Life:
             return at_s
         quiet_s = self.town.quiet_until(at_s, after_s=DOWN_AFTER_S + COUNTING_S)
         if at_s < self.ends_s:
-            return min(quiet_s, self.ends_s + TICK_S)
-        since_tick_s = at_s % TICK_S
-        return at_s if since_tick_s < COUNTING_S else min(quiet_s, at_s - since_tick_s + TICK_S)
+            return min(quiet_s, self.ends_s + COUNT_EVERY_S)
+        since_s = at_s % COUNT_EVERY_S
+        return at_s if since_s < COUNTING_S else min(quiet_s, at_s - since_s + COUNT_EVERY_S)
 
     async def of_all(self, word: T) -> list[T]:
         """What each bank says; the same on both."""
@@ -506,6 +508,8 @@ class Life:
                     if name not in held or held[name][0] != leaves:
                         held[name] = (leaves, self.now_s)
             tick_s += TICK_S
+            if tick_s % COUNT_EVERY_S:
+                continue
             found = await self.of_all({leaves for leaves, _ in held.values()})
             if len(set().union(*found)) == 1 and self.all_equal(await self.digests()):
                 break

@@ -18,7 +18,7 @@ class Scale:
     hostile: int = 33
     days: int = 7
     user_events: int = 2_080
-    lies: int = 300
+    lies: int = 230
     cuts: int = 20
     guests: int = 15
     bans: int = 8

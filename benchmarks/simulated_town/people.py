@@ -23,9 +23,9 @@ OUTDOORS = LinkConditions(
 """Like a busy radio."""
 
 RIVER = LinkConditions(
-    loss=0.1, delay_ms_mean=300, jitter_ms=100, bit_rate=250_000, datagram_octets_max=1_200, duplication=0.02
+    loss=0.1, delay_ms_mean=2_000, jitter_ms=500, bit_rate=250_000, datagram_octets_max=1_200, duplication=0.02
 )
-"""A radio with a relay, from bank to bank."""
+"""A radio with a relay that takes its time, from bank to bank."""
 
 RANGE_M = {"home": 12.0, "work": 12.0, "market": 15.0}
 SIZE_M = {"home": 8.0, "work": 22.0, "market": 50.0}

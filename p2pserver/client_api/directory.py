@@ -88,10 +88,13 @@ async def get_aliases(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
 @routes.route("GET", "/directory/list/room/{room_id}", auth="none")
 async def get_visibility(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     room_id = request.params["room_id"]
-    held = await api.database.read(lambda tx: room(tx, room_id))
-    if held is None:
-        raise NotFound("there is no such room")
-    return {"visibility": "public" if held.published else "private"}
+
+    def query(tx: Tx) -> bool:
+        if room(tx, room_id) is None:
+            raise NotFound("there is no such room")
+        return aliases.is_published(tx, room_id)
+
+    return {"visibility": "public" if await api.database.read(query) else "private"}
 
 
 @routes.route("PUT", "/directory/list/room/{room_id}")

@@ -157,6 +157,8 @@ class ReadMissing:
     octets_max: int
     known: Container[str] = ()
     """Events that the peer says it holds: it is sent none of these unless it names them."""
+    copies: frozenset[str] = frozenset()
+    """Of `want`, what the peer holds a poor copy of: it needs a genuine one, and nothing before it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,8 +49,10 @@ class HeldThere(Container[str]):
         self._salt, self._bits = octets[:SALT_OCTETS], octets[SALT_OCTETS:]
 
     def __contains__(self, event_id: object) -> bool:
-        if event_id in self._named:
-            return True
+        return event_id in self._named or self.is_in_filter(event_id)
+
+    def is_in_filter(self, event_id: object) -> bool:
+        """Whether the question itself says so: who asks for what it holds, holds a poor copy of it."""
         bits = self._bits
         if not bits:
             return False

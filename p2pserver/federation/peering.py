@@ -565,7 +565,8 @@ class Peering:
             self._reading_missing = True
             octets_max = min(want.octets_max, self._limits.answer_octets)
             known = HeldThere(self._channel.stored, want.holds)
-            self._channel.emit(ReadMissing(want.room_id, want.want, want.have, octets_max, known))
+            copies = frozenset(filter(known.is_in_filter, want.want))
+            self._channel.emit(ReadMissing(want.room_id, want.want, want.have, octets_max, known, copies))
         self._outbox.pump(now)
         self.media.pump()
 

@@ -242,28 +242,34 @@ class Exchange:
         unknown = not_held_whole(tx, effect.event_ids, or_parked=False)
         if not unknown or self._rooms.denies(tx, effect.room_id, server):
             return [], [], b""
+        absent = not_in_graph(tx, unknown, or_parked=False)
+        copies = set(unknown).difference(absent)
+        if not absent:
+            return unknown, [], filter_of(copies, effect.salt)
         have = self._rooms.have_sample(tx, effect.room_id, HAVE_MAX)
-        newest = self._rooms.newest_held(tx, effect.room_id, events_max(bit_rate))
-        return unknown, have, filter_of(newest, effect.salt)
+        newest = self._rooms.newest_held(tx, effect.room_id, events_max(bit_rate) - len(copies))
+        return unknown, have, filter_of(copies.union(newest), effect.salt)
 
     def _missing(self, tx: Tx, server: str, effect: fx.ReadMissing) -> tuple[list[dict[str, Any]], bool, list[str]]:
         if not self._may_ask(tx, server, effect.room_id):
             return [], False, list(effect.want)
         absent = set(not_in_graph(tx, effect.want, or_parked=False))
-        lacking = [event_id for event_id in effect.want if event_id in absent]
-        want = [event_id for event_id in effect.want if event_id not in absent]
-        if not want:
-            return [], False, lacking
-        pdus, more = self._rooms.missing_for(
-            tx,
-            room_id=effect.room_id,
-            want=want,
-            have=list(effect.have),
-            octets_max=effect.octets_max,
-            origin=server,
-            known=effect.known,
-        )
-        return pdus, more, lacking
+        copies = self._rooms.genuine_copies(tx, effect.copies - absent, origin=server)
+        lacking = [each for each in effect.want if each in absent or (each in effect.copies and each not in copies)]
+        want = [each for each in effect.want if each not in absent and each not in effect.copies]
+        pdus: list[dict[str, Any]] = []
+        more = False
+        if want:
+            pdus, more = self._rooms.missing_for(
+                tx,
+                room_id=effect.room_id,
+                want=want,
+                have=list(effect.have),
+                octets_max=effect.octets_max,
+                origin=server,
+                known=effect.known,
+            )
+        return [*pdus, *copies.values()], more, lacking
 
     # Rooms, writing
 

@@ -117,4 +117,4 @@ def _follows_from_ids(tx: Tx, room_id: str) -> bool:
     room = rooms.room(tx, room_id)
     if room is None or not room.complete or graph_walks.has_ungrounded(tx, room_id):
         return False
-    return not events.poor_permissions(tx, room_id, most=1)
+    return not events.has_poor_permissions(tx, room_id)

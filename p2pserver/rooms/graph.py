@@ -49,11 +49,12 @@ def place(
     )
     StoredAuthIndex(tx).add(event)
     events.insert_edges(tx, event)
-    events.extend_leaves(tx, event, just_built=just_built)
+    around = events.JUST_BUILT if just_built else events.surroundings(tx, event)
+    events.extend_leaves(tx, event, around)
     if judgement.verdict is not Verdict.REJECTED:
-        events.extend_accepted_leaves(tx, event, just_built=just_built)
+        events.extend_accepted_leaves(tx, event, around)
     if judgement.verdict is Verdict.ACCEPTED and not history:
-        events.extend_extremities(tx, event, just_built=just_built)
+        events.extend_extremities(tx, event, around)
         if resolve:
             update_current_state(context, tx, room, position=position)
         tx.notify(f"room:{room.room_id}")

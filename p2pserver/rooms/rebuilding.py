@@ -165,6 +165,6 @@ def _show_beside(context: RoomContext, tx: Tx, room_id: str, event: StoredEvent)
         events.set_verdict(tx, event.pdu.event_id, Verdict.SOFT_FAILED, reason)
         return
     events.set_verdict(tx, event.pdu.event_id, Verdict.ACCEPTED, None)
-    events.extend_extremities(tx, event.pdu)
+    events.extend_extremities(tx, event.pdu, events.surroundings(tx, event.pdu))
     update_current_state(context, tx, room, position=position, only_grew=False)
     tx.notify("pdus")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from typing import Any
 
 from p2pserver.errors import Verdict
@@ -228,6 +228,9 @@ class Rooms:
         return serving.missing_for(
             self.context, tx, room_id=room_id, want=want, have=have, octets_max=octets_max, origin=origin, known=known
         )
+
+    def genuine_copies(self, tx: Tx, event_ids: Collection[str], *, origin: str) -> dict[str, dict[str, Any]]:
+        return serving.genuine_copies(tx, event_ids, origin=origin)
 
     def wanted(self, tx: Tx, room_id: str) -> list[str]:
         return serving.wanted(self.context, tx, room_id)

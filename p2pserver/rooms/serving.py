@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Container
 from typing import Any
 
+from p2pserver.meg.auth_content import redaction_takes_permissions
 from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.copies import wanted_copies
 from p2pserver.rooms.server_visibility import copy_for, sees_room
@@ -68,6 +69,20 @@ def missing_for(
             return found, True
         found.append(raw)
     return found, False
+
+
+def genuine_copies(tx: Tx, event_ids: Collection[str], *, origin: str) -> dict[str, dict[str, Any]]:
+    """Those of the events that the server may have as they were made, and that are held so; by ID, in their order."""
+    found: dict[str, dict[str, Any]] = {}
+    for event_id in sorted(event_ids):
+        held = events.stored(tx, event_id)
+        if held is None or held.pdu.redacted_copy or not sees_room(tx, origin, held.pdu.room_id):
+            continue
+        whole = events.pdu(tx, event_id)
+        raw = copy_for(tx, origin, event_id)
+        if whole is not None and raw == whole.raw and (held.redacted_by is None or redaction_takes_permissions(whole)):
+            found[event_id] = raw
+    return found
 
 
 def wanted(context: RoomContext, tx: Tx, room_id: str) -> list[str]:

@@ -13,6 +13,9 @@ from p2pserver.store.lru import Lru
 from p2pserver.store.tx import Tx
 
 CACHED_NODES_MAX = 20_000
+CACHED_CITING_MAX = 20_000
+"""Events in lists of those that cite an event, about 150 octets each."""
+_CITING = "citing"
 
 
 class StoredAuthIndex:
@@ -34,6 +37,16 @@ class StoredAuthIndex:
         return known
 
     def citing(self, event_id: str) -> Iterator[tuple[str, StateSlot]]:
+        if not self._tx.told:
+            return self._citing_read(event_id)
+        cache = self._citing_cache()
+        known = cache.get(event_id)
+        if known is None:
+            known = tuple(self._citing_read(event_id))
+            cache.put(event_id, known)
+        return iter(known)
+
+    def _citing_read(self, event_id: str) -> Iterator[tuple[str, StateSlot]]:
         for other, event_type, state_key in self._tx.execute(
             "SELECT a.event_id, e.type, e.state_key FROM auth_edges AS a JOIN events AS e ON e.event_id = a.event_id"
             " WHERE a.auth_event_id = ?",
@@ -41,10 +54,18 @@ class StoredAuthIndex:
         ):
             yield other, (event_type, state_key)
 
+    def _citing_cache(self) -> Lru[str, tuple[tuple[str, StateSlot], ...]]:
+        cache: Lru[str, tuple[tuple[str, StateSlot], ...]] | None = self._tx.caches.get(_CITING)
+        if cache is None:
+            cache = self._tx.caches[_CITING] = Lru(CACHED_CITING_MAX, lambda citing: 1 + len(citing))
+        return cache
+
     def add(self, event: Pdu) -> None:
         """Indexes a state event that has just been kept; what it cites and is not in the tables yet, too."""
         if not event.is_state:
             return
+        for cited in event.auth_events:
+            self._citing_cache().drop(cited)
         self._tx.many(
             "INSERT OR IGNORE INTO auth_edges (auth_event_id, event_id) VALUES (?, ?)",
             [(cited, event.event_id) for cited in dict.fromkeys(event.auth_events)],
@@ -106,3 +127,4 @@ def forget_outliers(tx: Tx, room_id: str) -> None:
             [] if event is None else [(cited, event_id) for cited in event.auth_events],
         )
     tx.caches.pop("auth_nodes", None)
+    tx.caches.pop(_CITING, None)

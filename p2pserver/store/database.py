@@ -277,7 +277,7 @@ def run_commit(conn: sqlite3.Connection, caches: dict[str, Any], batch: list[Uni
     """Runs the units, each in its savepoint, and commits them together; all or nothing if the commit itself fails."""
     conn.execute("BEGIN IMMEDIATE")
     try:
-        tx = Tx(conn, caches)
+        tx = Tx(conn, caches, told=True)
         for unit in batch:
             unit.run(tx)
         conn.execute("UPDATE stream SET position = ?", (tx.position(),))
@@ -290,11 +290,11 @@ def run_commit(conn: sqlite3.Connection, caches: dict[str, Any], batch: list[Uni
     return tx
 
 
-def run_read(conn: sqlite3.Connection, caches: dict[str, Any], query: Callable[[Tx], T]) -> T:
+def run_read(conn: sqlite3.Connection, caches: dict[str, Any], query: Callable[[Tx], T], *, told: bool = False) -> T:
     """Runs `query` inside a read transaction, so that everything it sees is of one moment."""
     conn.execute("BEGIN")
     try:
-        return query(Tx(conn, caches))
+        return query(Tx(conn, caches, told=told))
     finally:
         conn.execute("COMMIT")
 

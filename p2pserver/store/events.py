@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from p2pserver.errors import Verdict
 from p2pserver.events.pdu import Pdu
@@ -68,6 +68,11 @@ class EventFacts:
 
 
 def pdu(tx: Tx, event_id: str) -> Pdu | None:
+    if tx.told:
+        states, messages = _caches(tx)
+        known = states.get(event_id) or messages.get(event_id)
+        if known is not None:
+            return known[1]
     row = tx.one("SELECT redacted_copy, redacted_by FROM events WHERE event_id = ?", (event_id,))
     return None if row is None else _held(tx, event_id, row)
 
@@ -276,14 +281,21 @@ def redacted_copies(tx: Tx, room_id: str, *, start: str, most: int) -> list[str]
     return found
 
 
+_POOR_PERMISSIONS: Final = (
+    "FROM events WHERE room_id = ? AND redacted_copy = 1 AND outlier = 0 AND type IN ("
+    + ",".join(f"'{event_type}'" for event_type in (*READ, "m.room.redaction"))
+    + ")"
+)
+
+
+def has_poor_permissions(tx: Tx, room_id: str) -> bool:
+    """Whether a genuine copy of an event of a type that the auth rules read never came."""
+    return tx.one(f"SELECT 1 {_POOR_PERMISSIONS} LIMIT 1", (room_id,)) is not None
+
+
 def poor_permissions(tx: Tx, room_id: str, *, most: int) -> list[Pdu]:
     """Events of the graph of types that the auth rules read, of which a genuine copy never came, by their IDs."""
-    marks = ",".join(f"'{event_type}'" for event_type in (*READ, "m.room.redaction"))
-    rows = tx.all(
-        "SELECT event_id FROM events WHERE room_id = ? AND redacted_copy = 1 AND outlier = 0"
-        f" AND type IN ({marks}) ORDER BY event_id LIMIT ?",
-        (room_id, most),
-    )
+    rows = tx.all(f"SELECT event_id {_POOR_PERMISSIONS} ORDER BY event_id LIMIT ?", (room_id, most))
     found = (pdu(tx, event_id) for (event_id,) in rows)
     return [event for event in found if event is not None]
 
@@ -305,6 +317,7 @@ def set_verdict(tx: Tx, event_id: str, verdict: Verdict, reason: str | None) -> 
 def drop_outliers(tx: Tx, room_id: str) -> None:
     """The room is complete: what has found no place in its graph was claimed and never proved."""
     tx.caches.pop(RESOLUTION_NOTES, None)
+    tx.caches.pop("pdus", None)
     tx.execute("DELETE FROM events WHERE room_id = ? AND outlier = 1", (room_id,))
 
 
@@ -385,29 +398,42 @@ def insert_edges(tx: Tx, event: Pdu) -> None:
     )
 
 
-def is_cited(tx: Tx, room_id: str, event_id: str, *, by: Collection[Verdict] = tuple(Verdict)) -> bool:
-    """Whether an event of the room's graph with such a verdict names this one among its prev_events."""
-    return (
-        tx.one(
-            "SELECT 1 FROM event_edges AS x JOIN events AS e ON e.event_id = x.event_id"
-            f" WHERE x.prev_event_id = ? AND e.room_id = ? AND e.verdict IN ({_marks(tuple(by))}) LIMIT 1",
-            (event_id, room_id, *(verdict.value for verdict in by)),
-        )
-        is not None
-    )
-
-
 def leaves(tx: Tx, room_id: str) -> list[str]:
     rows = tx.all("SELECT event_id FROM leaves WHERE room_id = ? ORDER BY event_id", (room_id,))
     return [event_id for (event_id,) in rows]
 
 
-def extend_leaves(tx: Tx, event: Pdu, *, just_built: bool = False) -> None:
-    """The event's parents are no leaves any more; it is one, unless something cites it already.
+class Surroundings(NamedTuple):
+    """Around an event in the graph: the verdicts of those that cite it, and whether all that it cites are accepted."""
 
-    `just_built`, here and below: it is accepted, its parents are forward extremities, and nobody can cite it yet.
-    """
-    _cover(tx, "leaves", event, by=tuple(Verdict), just_built=just_built)
+    cited_by: frozenset[Verdict] = frozenset()
+    parents_accepted: bool = True
+
+
+JUST_BUILT: Final = Surroundings()
+"""Of an event on the forward extremities that nobody else can have seen."""
+
+
+def surroundings(tx: Tx, event: Pdu) -> Surroundings:
+    citing = tx.all(
+        "SELECT DISTINCT e.verdict FROM event_edges AS x JOIN events AS e ON e.event_id = x.event_id"
+        " WHERE x.prev_event_id = ? AND e.room_id = ?",
+        (event.event_id, event.room_id),
+    )
+    others = any(
+        tx.one(
+            f"SELECT 1 FROM events WHERE event_id IN ({_marks(some)}) AND +room_id = ? AND outlier = 0"
+            " AND verdict != 'accepted' LIMIT 1",
+            (*some, event.room_id),
+        )
+        for some in _chunks(event.prev_events)
+    )
+    return Surroundings(frozenset(_VERDICTS[verdict] for (verdict,) in citing), not others)
+
+
+def extend_leaves(tx: Tx, event: Pdu, around: Surroundings) -> None:
+    """The event's parents are no leaves any more; it is one, unless something cites it already."""
+    _cover(tx, "leaves", event, by=tuple(Verdict), around=around)
 
 
 def accepted_leaves(tx: Tx, room_id: str) -> list[str]:
@@ -416,9 +442,9 @@ def accepted_leaves(tx: Tx, room_id: str) -> list[str]:
     return [event_id for (event_id,) in rows]
 
 
-def extend_accepted_leaves(tx: Tx, event: Pdu, *, just_built: bool = False) -> None:
+def extend_accepted_leaves(tx: Tx, event: Pdu, around: Surroundings) -> None:
     """An event that is not rejected covers those before it, and is such a leaf unless one like it cites it already."""
-    _cover(tx, "accepted_leaves", event, by=(Verdict.ACCEPTED, Verdict.SOFT_FAILED), just_built=just_built)
+    _cover(tx, "accepted_leaves", event, by=(Verdict.ACCEPTED, Verdict.SOFT_FAILED), around=around)
 
 
 def extremities(tx: Tx, room_id: str) -> list[str]:
@@ -427,9 +453,9 @@ def extremities(tx: Tx, room_id: str) -> list[str]:
     return [event_id for (event_id,) in rows]
 
 
-def extend_extremities(tx: Tx, event: Pdu, *, just_built: bool = False) -> None:
+def extend_extremities(tx: Tx, event: Pdu, around: Surroundings) -> None:
     """An accepted event covers those before it, and is an extremity unless an accepted event cites it already."""
-    _cover(tx, "forward_extremities", event, by=(Verdict.ACCEPTED,), just_built=just_built)
+    _cover(tx, "forward_extremities", event, by=(Verdict.ACCEPTED,), around=around)
 
 
 def newest_of_server(tx: Tx, event_ids: Collection[str], server: str) -> str | None:
@@ -503,7 +529,7 @@ def extremity_groups(tx: Tx, room_id: str) -> list[int]:
     return [group_id for (group_id,) in rows]
 
 
-def _cover(tx: Tx, table: str, event: Pdu, *, by: Collection[Verdict], just_built: bool) -> None:
+def _cover(tx: Tx, table: str, event: Pdu, *, by: Collection[Verdict], around: Surroundings) -> None:
     """The event is an end of the graph now, and none of the others `by` which it can be that it leads back to.
 
     Those are its parents and, where such an event is not among them, what is next below: whoever cites an event has
@@ -512,15 +538,15 @@ def _cover(tx: Tx, table: str, event: Pdu, *, by: Collection[Verdict], just_buil
     parents: Collection[str] = event.prev_events
     while parents:
         _remove(tx, table, event.room_id, parents)
-        others = (
-            [] if just_built or len(by) == len(Verdict) else _not_passed_over(tx, table, event.room_id, parents, by)
-        )
+        if around.parents_accepted or len(by) == len(Verdict):
+            break
+        others = _not_passed_over(tx, table, event.room_id, parents, by)
         tx.many(
             "INSERT INTO passed_over (room_id, ends, event_id) VALUES (?, ?, ?)",
             [(event.room_id, table, each) for each in others],
         )
         parents = {parent for each in others for parent in _parents(tx, each)}
-    if just_built or not is_cited(tx, event.room_id, event.event_id, by=by):
+    if around.cited_by.isdisjoint(by):
         tx.execute(f"INSERT OR IGNORE INTO {table} (room_id, event_id) VALUES (?, ?)", (event.room_id, event.event_id))
 
 

@@ -68,7 +68,7 @@ class InlineDatabase:
         waiting = Unit(unit, asyncio.get_running_loop().create_future())
         if self._tx is None:
             self._conn.execute("BEGIN IMMEDIATE")
-            self._tx = Tx(self._conn, self._caches)
+            self._tx = Tx(self._conn, self._caches, told=True)
             self._committed.clear()
             self._timer = asyncio.get_running_loop().call_later(self._delay_s, self._commit)
         waiting.run(self._tx)
@@ -81,7 +81,7 @@ class InlineDatabase:
             await self._committed.wait()
         if self._closed:
             raise sqlite3.ProgrammingError("the database is closed")
-        return run_read(self._conn, self._caches, query)
+        return run_read(self._conn, self._caches, query, told=True)
 
     async def look_up(self, query: Callable[[Tx], T]) -> T:
         return await self.read(query)

@@ -14,14 +14,15 @@ class Tx:
 
     `caches` lives as long as the connection and is emptied whenever anything is rolled back, so it may hold what was
     read or written inside a unit. Reader and writer connections have one each: a reader's may hold only what never
-    changes.
+    changes. `told`: the caches are told of every change, since this connection makes them all.
     """
 
-    __slots__ = ("_callbacks", "_position", "_topics", "caches", "conn")
+    __slots__ = ("_callbacks", "_position", "_topics", "caches", "conn", "told")
 
-    def __init__(self, conn: sqlite3.Connection, caches: dict[str, Any]) -> None:
+    def __init__(self, conn: sqlite3.Connection, caches: dict[str, Any], *, told: bool = False) -> None:
         self.conn = conn
         self.caches = caches
+        self.told = told
         self._position: int | None = None
         """Read when it is first asked for: most reads never do."""
         self._callbacks: list[Callable[[], None]] = []

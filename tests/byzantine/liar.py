@@ -171,22 +171,27 @@ class Liar:
         server = self.mesh.nodes[victim].server_name
         rooms = self.mesh.nodes[self.name].running.rooms
         held_there = HeldThere((), want.holds)
-        hidden = self.arsenal.closure([each for each in want.want if each not in self.withheld], want.have)
+        given = [each for each in want.want if each not in self.withheld]
+        copies = [each for each in given if held_there.is_in_filter(each)]
+        absent = [each for each in given if each not in copies]
+        hidden = self.arsenal.closure(absent, want.have)
+        hidden += [self.arsenal.events[each] for each in copies if each in self.arsenal.events]
 
         def held(tx: Tx) -> list[Raw]:
-            known = [each for each in want.want if each not in self.withheld and events.stored(tx, each) is not None]
+            found = list(rooms.genuine_copies(tx, copies, origin=server).values())
+            known = [each for each in absent if events.stored(tx, each) is not None]
             if not known:
-                return []
-            have = list(want.have)
-            return rooms.missing_for(
+                return found
+            pdus, _ = rooms.missing_for(
                 tx,
                 room_id=want.room_id,
                 want=known,
-                have=have,
+                have=list(want.have),
                 octets_max=ANSWER_OCTETS,
                 origin=server,
                 known=held_there,
-            )[0]
+            )
+            return [*pdus, *found]
 
         raws = await self.read(held)
         raws += [

@@ -11,6 +11,7 @@ from p2pserver.node.healing import HealingTimes
 from p2pserver.node.sabotage import replace_in_units
 from p2pserver.node.simulation import RoomActions, SimulatedMesh
 from p2pserver.rooms import proof
+from p2pserver.store import rooms
 from p2pserver.store.alarms import DIVERGED, Alarm, alarms
 from p2pserver.store.events import HEALING_TYPE
 from tests.node.test_nodes import live, two
@@ -66,11 +67,11 @@ def test_broken_disk_is_told_by_both_sides(caplog: pytest.LogCaptureFixture) -> 
 
 def test_partial_room_says_nothing() -> None:
     async def story() -> None:
-        mesh, _, _, _, _ = await two()
+        mesh, room, _, _, _ = await two()
         database = mesh.nodes["b"].database
         assert database is not None
         await database.write(lambda tx: tx.execute("UPDATE events SET sec = zeroblob(32)"))
-        await database.write(lambda tx: tx.execute("UPDATE rooms SET complete = 0"))
+        await database.write(lambda tx: rooms.set_complete(tx, room.room_id, False))
         await meet_again(mesh)
         assert await alarms_of(mesh, "a") == await alarms_of(mesh, "b") == []
         await mesh.stop()

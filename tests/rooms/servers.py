@@ -69,7 +69,7 @@ class Server:
 
     def run(self, unit: Callable[[Tx], T]) -> T:
         self.conn.execute("BEGIN IMMEDIATE")
-        tx = Tx(self.conn, self.caches)
+        tx = Tx(self.conn, self.caches, told=True)
         try:
             result = unit(tx)
         except BaseException:

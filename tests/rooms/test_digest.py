@@ -8,7 +8,7 @@ import pytest
 
 from p2pserver.rooms import graph, rebuilding
 from p2pserver.store import events, state_groups
-from p2pserver.store.events import is_cited
+from p2pserver.store.events import surroundings
 from tests.rooms.servers import Server, leaves, raw_of, reconcile
 
 
@@ -97,7 +97,7 @@ def test_leaf_that_another_room_cites_stays_a_leaf() -> None:
         (rooms[1], rooms[1]),
     )
     bob.receive(rooms[0], [mallory.run(lambda tx: raw_of(tx, last.event_id))], mallory.name)
-    assert not bob.run(lambda tx: is_cited(tx, rooms[0], last.event_id))
+    assert not bob.run(lambda tx: surroundings(tx, last).cited_by)
     assert last.event_id in leaves(bob, rooms[0])
 
 

@@ -237,7 +237,7 @@ def test_event_that_is_refused_and_cited_is_noticed(path: Callable[[], None], mo
     real = graph.note_redactions
 
     def also_an_extremity(tx: Tx, room: object, event: Pdu, *, may_be_target: bool = True) -> None:
-        events.extend_extremities(tx, event)
+        events.extend_extremities(tx, event, events.surroundings(tx, event))
         real(tx, room, event, may_be_target=may_be_target)  # type: ignore[arg-type]
 
     monkeypatch.setattr(graph, "note_redactions", also_an_extremity)

@@ -106,7 +106,7 @@ def test_ends_that_are_left_behind_are_noticed(monkeypatch: pytest.MonkeyPatch) 
     """An event whose only child is soft-failed stays an extremity, though everybody has merged it long ago."""
     monkeypatch.setattr(events, "_not_passed_over", lambda *_: [])
     receiver = Receiver(room_with_forks(V12, 750, members=20))
-    assert len(growth(receiver.work(), first=0)) == 2
+    assert growth(receiver.work(), first=0) != []
     assert graph_contradictions(receiver.server.conn, receiver.room.room_id) != []
 
 

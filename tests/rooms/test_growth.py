@@ -129,8 +129,8 @@ def test_one_more_event_costs_the_same_in_a_large_room() -> None:
 def test_looking_at_every_event_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     extend = events.extend_leaves
 
-    def with_a_scan(tx: Tx, event: Any, **options: bool) -> None:
-        extend(tx, event, **options)
+    def with_a_scan(tx: Tx, event: Any, around: events.Surroundings) -> None:
+        extend(tx, event, around)
         tx.all("SELECT event_id FROM events WHERE verdict = 'rejected'")
 
     monkeypatch.setattr(events, "extend_leaves", with_a_scan)

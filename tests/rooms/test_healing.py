@@ -9,7 +9,7 @@ import pytest
 from p2pserver.errors import Verdict
 from p2pserver.rooms import healing
 from p2pserver.rooms.healing import HealingPlan, Outcome
-from p2pserver.store import alarms
+from p2pserver.store import alarms, rooms
 from p2pserver.store.events import HEALING_TYPE
 from p2pserver.store.tx import Tx
 from tests.rooms.servers import Server, power_levels, reconcile
@@ -161,7 +161,7 @@ def test_most_powerful_local_user_posts() -> None:
 def test_partial_room_is_not_healed_for_its_state() -> None:
     room_id, alice, _ = differing_room()
     assert plan(alice, room_id, differs=True) is not None
-    alice.run(lambda tx: tx.execute("UPDATE rooms SET complete = 0"))
+    alice.run(lambda tx: rooms.set_complete(tx, room_id, False))
     assert plan(alice, room_id, differs=True) is None
 
 

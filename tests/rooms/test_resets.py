@@ -180,7 +180,7 @@ def test_other_side_of_a_fork_is_no_reset() -> None:
 def test_partial_room_raises_no_alarm() -> None:
     admin, bob = Server("admin"), Server("bob")
     room_id, alice = joined(admin, bob, version="11")
-    alice.run(lambda tx: tx.execute("UPDATE rooms SET complete = 0"))
+    alice.run(lambda tx: rooms.set_complete(tx, room_id, False))
     name = alice.set_state(room_id, "m.room.name", "", {"name": "one"})
     other = alice.set_state(room_id, "m.room.name", "", {"name": "two"})
     room = alice.run(lambda tx: rooms.room(tx, room_id))

@@ -113,9 +113,9 @@ def test_reversed_copy_lattice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> No
 def test_soft_failed_extremity_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     real = events.extend_leaves
 
-    def also_an_extremity(tx: Tx, event: Pdu, **options: bool) -> None:
-        real(tx, event, **options)
-        events.extend_extremities(tx, event)
+    def also_an_extremity(tx: Tx, event: Pdu, around: events.Surroundings) -> None:
+        real(tx, event, around)
+        events.extend_extremities(tx, event, around)
 
     monkeypatch.setattr(events, "extend_leaves", also_an_extremity)
     assert fails(test_receipt.test_banned_users_backdated_event_is_soft_failed)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from p2pserver.rooms import state as room_states
-from p2pserver.store import auth_index, events, state_cache, state_groups
+from p2pserver.store import auth_index, events, rooms, state_cache, state_groups
 
 PAGE = (Path(__file__).parents[2] / "docs" / "store.md").read_text("utf-8")
 
@@ -17,6 +17,8 @@ BOUNDS = {
     "differences between full maps": (state_cache.DIFFERENCES_MAX,),
     "digests of states": (state_groups.CACHED_DIGESTS_MAX,),
     "nodes of the auth graph": (auth_index.CACHED_NODES_MAX,),
+    "who cites an event as an auth event (the writer)": (auth_index.CACHED_CITING_MAX,),
+    "rows of rooms (the writer)": (rooms.ROOMS_KEPT,),
     "resolved combinations": (room_states.RESOLVED_GROUPS_KEPT,),
     "power levels": (room_states.POWER_LEVELS_KEPT,),
     "notes of resolutions": (room_states.NOTED_FACTS_MAX, room_states.NOTED_DECISIONS_MAX),
