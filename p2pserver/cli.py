@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import shlex
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -19,6 +17,7 @@ import click
 from p2pserver import __version__
 from p2pserver.commands.settings import (
     Failure,
+    command_line,
     failures_told,
     load_config,
     on_database,
@@ -26,7 +25,6 @@ from p2pserver.commands.settings import (
     own_user_id,
     setting_options,
 )
-from p2pserver.config import Config
 
 
 class _Commands(click.Group):
@@ -74,20 +72,9 @@ def run(config_file: Path | None, **flags: Any) -> NoReturn:
 
     try:
         with failures_told(config):
-            sys.exit(asyncio.run(run_node(config, announce=click.echo, register=_register_command(config))))
+            sys.exit(asyncio.run(run_node(config, announce=click.echo, register=command_line(config, "register"))))
     except KeyboardInterrupt:
         sys.exit(0)
-
-
-def _register_command(config: Config) -> str:
-    """What to type in another terminal to make an account on this node, less the name."""
-    called = sys.argv[0]
-    if called.endswith(".py"):
-        program = [sys.executable, "-m", "p2pserver"]
-    else:
-        program = ["p2pserver" if shutil.which("p2pserver") == shutil.which(called) else called]
-    where = ["--data-dir", str(config.data_dir)] if "data_dir" in config.origins else []
-    return shlex.join([*program, "register", *where])
 
 
 def _ask_password(_context: click.Context, _parameter: click.Parameter, password: str | None) -> str:

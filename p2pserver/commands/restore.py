@@ -20,7 +20,7 @@ from p2pserver.commands.backup_files import (
     progress_bar,
     size_of,
 )
-from p2pserver.commands.settings import Failure, load_config, setting_options
+from p2pserver.commands.settings import Failure, command_line, load_config, setting_options
 from p2pserver.config import Config
 
 
@@ -71,7 +71,7 @@ def _restore(config: Config, file: str, passphrase_file: Path | None) -> None:
     click.echo(f"  {counted(found.media, 'file')}; now in {config.data_dir}")
     if found.missing:
         click.echo(f"  {found.missing} files of media were not in the backup; what other nodes have is fetched again")
-    click.echo("  start it with: p2pserver run")
+    click.echo(f"  start it with: {command_line(config, 'run')}")
 
 
 def _check(config: Config, file: str, passphrase_file: Path | None) -> None:
@@ -108,5 +108,6 @@ def _restore_key(config: Config) -> None:
         restore_key(config.data_dir, seed, domain)
     click.echo(identity_of(seed, domain=domain).server_name)
     click.echo(f"  is in {config.data_dir}, with its name, and without accounts and rooms")
-    click.echo("  start it with `p2pserver run`, near other nodes that knew it; then `p2pserver register NAME`")
+    click.echo(f"  start it near other nodes that knew it: {command_line(config, 'run')}")
+    click.echo(f"  then make its accounts: {command_line(config, 'register')} NAME")
     click.echo("  with each name that was here: its rooms come back from whoever else is in them")

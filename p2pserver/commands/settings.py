@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
+import shutil
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -78,6 +80,17 @@ def on_database(config: Config, unit: Callable[[Tx], T], *, write: bool = False)
     require_database(config)
     with failures_told(config):
         return asyncio.run(work())
+
+
+def command_line(config: Config, *words: str) -> str:
+    """What to type to run another command on this very node."""
+    called = sys.argv[0]
+    if called.endswith(".py"):
+        program = [sys.executable, "-m", "p2pserver"]
+    else:
+        program = ["p2pserver" if shutil.which("p2pserver") == shutil.which(called) else called]
+    where = ["--data-dir", str(config.data_dir)] if "data_dir" in config.origins else []
+    return shlex.join([*program, *words, *where])
 
 
 def own_name(config: Config) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from p2pserver.events.signing import Signer
 from p2pserver.identifiers import KEY_ID, InvalidIdentifier, server_name_of
@@ -118,11 +119,14 @@ def write_identity(data_dir: Path, seed: bytes, domain: str | None) -> None:
 def _check_may_run(data_dir: Path) -> None:
     """Raises: IdentityError, where a node was moved away from, or has not wholly arrived."""
     if (data_dir / RESTORING_FOLDER).exists():
-        raise IdentityError(f"a restore into {data_dir} did not finish: run `p2pserver restore` again")
+        raise IdentityError(
+            f"a restore into {data_dir} did not finish: run it again,"
+            f" `p2pserver restore FILE --data-dir {quote(str(data_dir))}`"
+        )
     if is_retired(data_dir):
         raise IdentityError(
             f"the node in {data_dir} was moved to another device and must not run here too: restore the file there, or,"
-            " if that was never done, take it back with `p2pserver move --cancel`"
+            f" if that was never done, take it back with `p2pserver move --cancel --data-dir {quote(str(data_dir))}`"
         )
 
 

@@ -164,6 +164,9 @@ async def _serve(
             raise OSError(f"cannot start --transport {named}: {error.strerror or error}") from None
         write_run(config.data_dir, node.mesh.run)
         await http.start()
+        host = f"[{config.listen_host}]" if ":" in config.listen_host else config.listen_host
+        listen = f"{host}:{http.url.rpartition(':')[2]}"
+        await database.write(lambda tx: _keep_listen(tx, listen))
         for line in welcome(
             config,
             identity,
@@ -192,6 +195,11 @@ async def _serve(
                 config.ready_file.unlink(missing_ok=True)
         await asyncio.gather(http.stop(), node.stop())
     return 0
+
+
+def _keep_listen(tx: Tx, listen: str) -> None:
+    """So that other commands know where this node is reached."""
+    tx.execute("INSERT OR REPLACE INTO node (name, value) VALUES ('listen', ?)", (listen,))
 
 
 def _registration_token(tx: Tx) -> str:

@@ -93,6 +93,7 @@ def test_everything_comes_back_from_one_file(anna: Path, tmp_path: Path) -> None
     assert "the backup is whole" in done("restore", "--check", file)
     told = done("restore", file, f"--data-dir={ben}")
     assert "1 account, 0 rooms" in told
+    assert f"run --data-dir {ben}" in told, "`run` alone would make another node elsewhere"
     assert load_identity(ben).server_name == name
     assert rows(ben, "SELECT user_id FROM users") == [(f"@anna:{name}",)]
     for octets in (PICTURE, b"of another node"):
@@ -331,7 +332,9 @@ def test_a_backup_is_read_a_frame_at_a_time() -> None:
 def test_the_node_that_moved_away_does_not_run_any_more(anna: Path, tmp_path: Path) -> None:
     file, ben = tmp_path / "file", tmp_path / "ben"
     assert "does not run here any more" in done("move", file, f"--data-dir={anna}")
-    assert "was moved to another device" in refused("run", f"--data-dir={anna}")
+    told = refused("run", f"--data-dir={anna}")
+    assert "was moved to another device" in told
+    assert f"`p2pserver move --cancel --data-dir {anna}`" in told
     assert "was moved away already" in refused("move", tmp_path / "other", f"--data-dir={anna}")
     assert "moved on" in done("restore", "--check", file)
     done("restore", file, f"--data-dir={ben}")

@@ -158,6 +158,11 @@ def test_a_code_logs_the_next_device_in_once_and_an_admin_is_made(node: NodeProc
     assert call(f"{node.url}/_matrix/client/v3/login", "POST", body)[0] == 403
     suspended = f"{node.url}/_matrix/client/v1/admin/suspend/@root:{node.server_name}"
     assert call(suspended, token=account["access_token"]) == (200, {"suspended": False})
+    by_itself = command("login-qr", "root", folder=folder)
+    assert by_itself.stdout.splitlines()[-1].startswith(f"{node.url}/?loginToken="), (
+        "where it listens, not where it would"
+    )
+    assert "for apps on this device alone" in by_itself.stderr
     assert command("login-qr", "nobody", folder=folder).returncode == 1
     assert command("login-qr", "root", "--base-url=nowhere", folder=folder).returncode == 2
 

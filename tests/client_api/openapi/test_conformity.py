@@ -188,6 +188,7 @@ async def test_every_operation_succeeds_and_no_answer_breaks_its_schema() -> Non
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(20))
 async def test_many_more_requests(seed: int) -> None:
     hold(await asked_all(served(), seed=seed))
