@@ -14,7 +14,7 @@ from p2pserver import __version__
 
 def machine() -> str:
     """One line: software and machine."""
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("pynacl", "cbor2", "uvicorn"))
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("pynacl", "cbor2", "h11"))
     return (
         f"p2pserver {__version__}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {libraries}; "
         f"{sys.platform} {platform.machine()}, {_processor()}, {os.cpu_count()} processors"

@@ -302,7 +302,6 @@ def set_up_logging(level: str, *, as_json: bool) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.getLogger("zeroconf").setLevel(max(logging.ERROR, root.level))
-    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, root.level))
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from benchmarks.beside_synapse.worlds import SENDERS, Size, World, joins, main_w
 
 T = TypeVar("T")
 Tell = Callable[[str], None]
-MIB = 1 << 20
+MB = 1_000_000
 REMOTE_P50_MS_SYNAPSE = 48.6
 """From one Synapse to another over TLS on loopback, as it was measured when this was begun: not measured here."""
 BURST_WITHIN_S = 60.0
@@ -171,7 +171,7 @@ async def starting(run: Run) -> None:
             (user,) = await world.users(server, 1)
             await user.sync()
             await asyncio.sleep(run.effort.idle_s)
-            resident[kind].append(server.resident_octets() / MIB)
+            resident[kind].append(server.resident_octets() / MB)
             user.close()
             await server.stop()
     rooms = run.size.many_rooms
@@ -188,7 +188,7 @@ async def starting(run: Run) -> None:
     run.lines.append(
         Line(
             what=f"memory with {rooms} rooms, after a first sync of all",
-            unit="MiB",
+            unit="MB",
             ours=resident["p2pserver"],
             bar=120,
             note=f"Synapse {measures.middle(resident['synapse']):.0f}" if run.synapse else "",
@@ -203,13 +203,13 @@ async def remembering(run: Run) -> None:
         server = P2pServer(run.folder / f"idle-{number}", transport=f"lan:listen=127.0.0.1:{free_port()}")
         await server.start()
         await asyncio.sleep(run.effort.idle_s)
-        idle.append(server.resident_octets() / MIB)
+        idle.append(server.resident_octets() / MB)
         await server.stop()
     server = P2pServer(run.folder / "large", transport=f"lan:listen=127.0.0.1:{free_port()}")
     await server.start()
     world = await one_room(server, run.size)
     await asyncio.sleep(run.effort.idle_s)
-    after_all = server.resident_octets() / MIB
+    after_all = server.resident_octets() / MB
     await server.stop()
     for _ in range(run.effort.rounds):
         await server.start()
@@ -218,17 +218,17 @@ async def remembering(run: Run) -> None:
         for number, user in enumerate(users):
             await user.ask(user.text(world.talk, number))
         await asyncio.sleep(run.effort.idle_s)
-        large.append(server.resident_octets() / MIB)
+        large.append(server.resident_octets() / MB)
         for user in users:
             user.close()
         await server.stop()
     run.tell("measured: memory")
-    run.lines.append(Line(what="memory of a new node with the LAN", unit="MiB", ours=idle, bar=50))
+    run.lines.append(Line(what="memory of a new node with the LAN", unit="MB", ours=idle, bar=50))
     size = f"{run.size.room_members} members and {run.size.room_events:,} events"
     run.lines.append(
         Line(
             what=f"memory with a room of {size}, after a start, a first sync and {SENDERS} texts",
-            unit="MiB",
+            unit="MB",
             ours=large,
             bar=65,
             note=f"{after_all:.0f} in the process that had just taken all of them in",
@@ -316,7 +316,7 @@ async def storming(run: Run) -> None:
     for _ in range(run.effort.storms):
         storms.append(await measures.login_storm(server, names, PASSWORD, logins=run.effort.logins))
         await asyncio.sleep(run.effort.idle_s)
-    after = server.resident_octets() / MIB
+    after = server.resident_octets() / MB
     await server.stop()
     run.tell("measured: logins")
     run.lines.append(
@@ -326,7 +326,7 @@ async def storming(run: Run) -> None:
             ours=[min(storm.answered for storm in storms)],
             more_is_better=True,
             bar=run.effort.logins,
-            note=f"the last after {max(storm.seconds for storm in storms):.0f} s; then {after:.0f} MiB resident",
+            note=f"the last after {max(storm.seconds for storm in storms):.0f} s; then {after:.0f} MB resident",
         )
     )
 

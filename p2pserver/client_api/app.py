@@ -17,7 +17,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from p2pserver.client_api.account_standing import answer_in_the_shadow, check_standing
 from p2pserver.client_api.app_service_calls import AppServiceCalls
@@ -32,12 +32,20 @@ from p2pserver.client_api.sliding_sync.connections import SlidingSyncs
 from p2pserver.client_api.space_walks import SpaceWalks
 from p2pserver.client_api.streamed_response import StreamedResponse
 from p2pserver.client_api.thumbnails import Thumbnails
-from p2pserver.client_api.url_previews import UrlPreviews
 from p2pserver.errors import LimitExceeded, MatrixError
 from p2pserver.http_api.asgi import Answer, ASGIApp, ClientDisconnect, Receive, Scope, Send, encoded, header_map
 from p2pserver.http_api.json_text import encode_json
 from p2pserver.http_api.password_checks import PasswordChecks
-from p2pserver.http_api.routing import ApiRequest, ApiResponse, Match, Requester, Route, Router, parse_query
+from p2pserver.http_api.routing import (
+    ApiRequest,
+    ApiResponse,
+    LaterRoutes,
+    Match,
+    Requester,
+    Route,
+    Router,
+    parse_query,
+)
 from p2pserver.rooms.app_services import AppServices
 from p2pserver.rooms.departures import depart
 from p2pserver.rooms.live import LIVE_TOPIC, LiveChanges, Typing
@@ -51,6 +59,9 @@ from p2pserver.store.database import Database
 from p2pserver.store.devices import touch_device
 from p2pserver.store.room_stream import small_rooms_of
 from p2pserver.store.tokens import TokenOwner, note_token_used
+
+if TYPE_CHECKING:
+    from p2pserver.client_api.url_previews import UrlPreviews
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +119,7 @@ class ClientApi:
         self.media = media
         self.remote_media = remote_media
         self.thumbnails = Thumbnails(media)
-        self.url_previews = UrlPreviews(media, wall_ms)
+        self.url_previews = _url_previews(media, wall_ms) if config.url_previews else None
         self.config = config
         self.app_services = app_services or AppServices()
         self.app_service_calls = AppServiceCalls()
@@ -140,11 +151,11 @@ class ClientApi:
     def server_name(self) -> str:
         return self.rooms.server_name
 
-    def asgi_app(self, more: Iterable[Route] = ()) -> ASGIApp:
-        """The application that uvicorn, or a test, calls; `more` are routes of other edges."""
+    def asgi_app(self, more: Iterable[Route] = (), later: LaterRoutes | None = None) -> ASGIApp:
+        """The application that the server, or a test, calls; `more` and `later` are routes of other edges."""
         from p2pserver.client_api.endpoints import all_routes
 
-        return _Application(self, Router([*all_routes(), *more]))
+        return _Application(self, Router([*all_routes(), *more], later))
 
     def start(self) -> None:
         """Goes on with what the last run of the node left undone. Call inside the event loop."""
@@ -197,7 +208,8 @@ class ClientApi:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.joins.close()
         await self.app_service_calls.close()
-        await self.url_previews.close()
+        if self.url_previews is not None:
+            await self.url_previews.close()
 
     async def run_handler(self, match: Match, request: ApiRequest, receive: Receive) -> Any:
         """The handler's answer.
@@ -326,6 +338,12 @@ async def _wake_room_mates(database: Database, user_id: str) -> None:
     """Tells clients that somebody's presence changed; in large rooms they hear of it when something else happens."""
     rooms = await database.read(lambda tx: small_rooms_of(tx, user_id, members_max=PRESENCE_WAKES_MAX))
     database.wake([LIVE_TOPIC, f"user:{user_id}", *(f"room:{room_id}" for room_id in rooms)])
+
+
+def _url_previews(media: MediaLibrary, wall_ms: Callable[[], int]) -> UrlPreviews:
+    from p2pserver.client_api.url_previews import UrlPreviews  # with a parser of HTML, which no other part needs
+
+    return UrlPreviews(media, wall_ms)
 
 
 def _call_later(delay_s: float, callback: Callable[[], None]) -> object:

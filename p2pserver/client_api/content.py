@@ -87,7 +87,7 @@ async def _take(api: ClientApi, request: ApiRequest, *, announced: str | None) -
 @routes.route("GET", "/media/preview_url", versions=("v1",), cancelable=False)
 async def preview_url(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
     """`GET /media/preview_url`: as if it were not there, unless the operator has switched it on."""
-    if not api.config.url_previews:
+    if api.url_previews is None:
         raise Unrecognized("previews of web pages are switched off here")
     if "url" not in request.query:
         raise MissingParam("query parameter 'url' is missing")

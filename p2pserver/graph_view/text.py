@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+REPLACEMENT_CHARACTER: Final = "\ufffd"
+
 
 def printable(text: str) -> str:
     """Without control and formatting characters, which XML forbids and a terminal would obey, and lone surrogates."""
     return "".join(
-        character if character.isprintable() else " " if character.isspace() else "\N{REPLACEMENT CHARACTER}"
+        character if character.isprintable() else " " if character.isspace() else REPLACEMENT_CHARACTER
         for character in text
     )
 

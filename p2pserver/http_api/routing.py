@@ -217,11 +217,17 @@ class _Node:
         self.methods: dict[str, Route] = {}
 
 
+LaterRoutes: TypeAlias = Mapping[str, Callable[[], Iterable[Route]]]
+"""What finds the routes whose patterns begin with a prefix of literal segments, once such a path is asked for."""
+
+
 class Router:
     """Finds the route of a target. Literal segments win over parameters."""
 
-    def __init__(self, routes: Iterable[Route]) -> None:
+    def __init__(self, routes: Iterable[Route], later: LaterRoutes | None = None) -> None:
+        """`later`: routes of areas that most nodes never need, and whose modules are not loaded until then."""
         self._root = _Node()
+        self._later = {tuple(prefix.split("/")[1:]): find for prefix, find in (later or {}).items()}
         for route in routes:
             self._add(route)
 
@@ -238,6 +244,11 @@ class Router:
             raise ValueError(f"two handlers for {route.method} {route.pattern}")
         node.methods[route.method] = route
 
+    def _find_later(self, segments: list[str]) -> None:
+        for prefix in [prefix for prefix in self._later if tuple(segments[: len(prefix)]) == prefix]:
+            for route in self._later.pop(prefix)():
+                self._add(route)
+
     def match(self, method: str, raw_path: bytes) -> Match:
         """The route of a request.
 
@@ -247,6 +258,7 @@ class Router:
         if not raw_path.startswith(b"/"):
             raise Unrecognized("unrecognized request")
         segments = [percent_decode(segment) for segment in raw_path[1:].split(b"/")]
+        self._find_later(segments)
         found = list(_leaves(self._root, segments))
         if not found and segments[-2:] != ["", ""]:
             segments = segments[:-1] if segments[-1] == "" else [*segments, ""]

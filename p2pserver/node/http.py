@@ -1,4 +1,4 @@
-"""The HTTP door: uvicorn in the node's own event loop, and the file that tells scripts that it is open."""
+"""The HTTP door: a listening socket in the node's own event loop, and the file that tells scripts that it is open."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import asyncio
 import json
 import os
 import socket
-from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
+from typing import Final
 
-import uvicorn
-
-from p2pserver.client_api.http_protocol import MatrixHttpProtocol
 from p2pserver.http_api.asgi import ASGIApp
+from p2pserver.node.http_connection import Connections, HttpConnection
 
-GRACE_S = 1
+GRACE_S: Final = 1.0
 """How long requests under way may go on once the node stops; long polls are cut off then."""
+IDLE_S: Final = 75.0
+CONNECTIONS_MAX: Final = 2_000
+BACKLOG: Final = 512
 
 
 class HttpServer:
@@ -23,34 +24,16 @@ class HttpServer:
 
     def __init__(self, app: ASGIApp, *, host: str, port: int) -> None:
         self._host, self._port = host, port
-        self._config = uvicorn.Config(
-            app,
-            http=MatrixHttpProtocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=True,
-            timeout_graceful_shutdown=GRACE_S,
-            timeout_keep_alive=75,
-            h11_max_incomplete_event_size=65_536,
-            limit_concurrency=2_000,
-            backlog=512,
-        )
-        self._server = _QuietServer(self._config)
-        self._task: asyncio.Task[None] | None = None
+        self._connections = Connections(app, connections_max=CONNECTIONS_MAX, idle_s=IDLE_S)
+        self._server: asyncio.Server | None = None
         self._socket: socket.socket | None = None
 
     async def start(self) -> None:
         """Raises: OSError, when the address cannot be used."""
         self._socket = _listen(self._host, self._port)
-        self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="http")
-        while not self._server.started:
-            if self._task.done():
-                await self._task
-                raise OSError(f"cannot serve clients on {self._host}:{self._port}")
-            await asyncio.sleep(0.002)
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: HttpConnection(self._connections), sock=self._socket, backlog=BACKLOG
+        )
 
     @property
     def url(self) -> str:
@@ -63,32 +46,19 @@ class HttpServer:
         return f"http://{host}:{port}"
 
     async def stop(self) -> None:
-        if self._task is None:
+        if self._server is None:
             return
-        self._server.should_exit = True
-        done, _ = await asyncio.wait({self._task}, timeout=GRACE_S + 0.5)
-        if not done:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-        self._task = None
-
-
-class _QuietServer(uvicorn.Server):
-    """uvicorn's server without its signal handlers: the node owns those."""
-
-    def install_signal_handlers(self) -> None:
-        """Older releases call this; the node handles signals."""
-
-    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
-        return nullcontext()
+        self._server.close()
+        await self._connections.close(within_s=GRACE_S)
+        self._server = None
 
 
 def _listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises: OSError with a line for people."""
+    name = host.encode() if host.isascii() else host  # a str brings the tables of Unicode in, half a megabyte
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listening = socket.socket(family, kind, protocol)
     except OSError as error:
@@ -97,7 +67,7 @@ def _listen(host: str, port: int) -> socket.socket:
         if os.name == "posix":
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        listening.listen(512)
+        listening.listen(BACKLOG)
         listening.setblocking(False)
     except OSError as error:
         listening.close()

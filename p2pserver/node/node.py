@@ -5,11 +5,9 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from p2pserver.admin_api.api import AdminApi
-from p2pserver.admin_api.endpoints import admin_routes
 from p2pserver.client_api.app import ClientApi, ClientApiConfig
 from p2pserver.client_api.app_service_questions import ask_before_answering
 from p2pserver.client_api.join_progress import JoinProgress
@@ -17,9 +15,9 @@ from p2pserver.config import Config
 from p2pserver.events.signing import SelfCertifyingKeys
 from p2pserver.federation.media_assembly import MediaPolicy
 from p2pserver.http_api.asgi import ASGIApp
+from p2pserver.http_api.routing import Route
 from p2pserver.meg.clock import HybridClock
 from p2pserver.node.airtime import AirtimeKeeper
-from p2pserver.node.app_edge import AppEdgeOf
 from p2pserver.node.ephemera import Ephemera
 from p2pserver.node.identity import Identity
 from p2pserver.node.media_serving import MediaServing
@@ -166,21 +164,31 @@ class Node:
                 wall_ms=wall_ms,
             )
         )
-        self.admin_api = AdminApi(
-            database=database,
-            rooms=self.rooms,
-            media=self.media,
-            passwords=self.client_api.passwords,
-            edge=AppEdgeOf(self.client_api),
-            wall_ms=wall_ms,
-            random_bytes=random_bytes,
-            registration_shared_secret=config.registration_shared_secret,
-            default_room_version=config.default_room_version,
-        )
 
     def asgi_app(self) -> ASGIApp:
         """Both edges, for apps and for operators."""
-        return self.client_api.asgi_app(admin_routes(self.admin_api))
+        return self.client_api.asgi_app(later={"/_synapse/admin": self._admin_routes})
+
+    def _admin_routes(self) -> Iterator[Route]:
+        # Imported when an operator asks for the first time: most nodes have none who does.
+        from p2pserver.admin_api.api import AdminApi
+        from p2pserver.admin_api.endpoints import admin_routes
+        from p2pserver.node.app_edge import AppEdgeOf
+
+        api = self.client_api
+        return admin_routes(
+            AdminApi(
+                database=api.database,
+                rooms=self.rooms,
+                media=self.media,
+                passwords=api.passwords,
+                edge=AppEdgeOf(api),
+                wall_ms=api.wall_ms,
+                random_bytes=api.random_bytes,
+                registration_shared_secret=self.config.registration_shared_secret,
+                default_room_version=self.config.default_room_version,
+            )
+        )
 
     def _offer_thumbnail(self, tx: Tx, media_id: str, size: str) -> bool:
         """Another node wants a thumbnail of an upload of this one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import secrets
 import signal
@@ -182,7 +181,6 @@ async def _serve(
         if config.ready_file is not None:
             write_ready_file(config.ready_file, client_url=http.url, server_name=identity.server_name)
             ready_written = True
-        gc.freeze()  # what a start leaves stays until the end: no need to look for cycles in it again and again
         log.info("node started", extra={"server_name": identity.server_name, "client_url": http.url})
         settle_garbage_collector()
         notes = asyncio.create_task(_tell_notes(node, announce), name="notes")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from importlib import resources
+from pathlib import Path
 
 
 class SchemaTooNew(Exception):
@@ -15,11 +15,9 @@ class SchemaTooOld(Exception):
 
 
 def _files() -> list[tuple[int, str, str]]:
-    folder = resources.files("p2pserver.store").joinpath("schema")
     return sorted(
         (int(entry.name.split("_", 1)[0]), entry.name, entry.read_text(encoding="utf-8"))
-        for entry in folder.iterdir()
-        if entry.name.endswith(".sql")
+        for entry in Path(__file__).with_name("schema").glob("*.sql")
     )
 
 

@@ -26,5 +26,5 @@ def test_bars_are_held_to_medians() -> None:
     assert not slower.is_met
     assert faster.is_met
     assert not Line(what="sends", unit="a second", ours=[480], theirs=[100], more_is_better=True, times=5).is_met
-    assert not Line(what="memory", unit="MiB", ours=[50.5], bar=50).is_met
+    assert not Line(what="memory", unit="MB", ours=[50.5], bar=50).is_met
     assert Line(what="events", unit="of 300", ours=[300], more_is_better=True, bar=300).is_met

@@ -216,6 +216,47 @@ def test_an_account_can_be_made_before_the_first_start(tmp_path: Path) -> None:
         node.stop()
 
 
+NOT_WHILE_IDLE = (
+    "email",
+    "html",
+    "http.client",
+    "httpx",
+    "importlib.metadata",
+    "importlib.resources",
+    "logging.config",
+    "multiprocessing",
+    "p2pserver.admin_api",
+    "p2pserver.client_api.url_previews",
+    "p2pserver.node.simulation",
+    "PIL",
+    "rich",
+    "unicodedata",
+    "xml",
+    "yaml",
+)
+"""What costs memory that a node which nobody uses yet can do without. See docs/speed.md."""
+
+
+def test_an_idle_node_has_loaded_nothing_that_it_may_never_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")  # each import is a line on standard error
+    arguments = ["--listen=127.0.0.1:0", "--transport=lan:listen=127.0.0.1:0"]
+    node = NodeProcess(subprocess.Popen, tmp_path, arguments).start()
+    try:
+        assert call(f"{node.url}/_matrix/client/versions")[0] == 200
+        loaded = set(re.findall(r"^import time:.*\| +(\S+)$", node.said(), re.MULTILINE))
+        assert {"zeroconf", "p2pserver.client_api.sync"} <= loaded
+        unused = [
+            name for name in loaded if any(name == part or name.startswith(f"{part}.") for part in NOT_WHILE_IDLE)
+        ]
+        assert sorted(unused) == []
+        assert call(f"{node.url}/_synapse/admin/v1/register")[0] == 400  # whoever asks for it has it
+        assert "p2pserver.admin_api.endpoints" in node.said()
+    finally:
+        node.stop()
+
+
 def test_rooms_and_peers_of_a_node_that_has_none(node: NodeProcess) -> None:
     folder = node.folder / "data"
     assert command("rooms", folder=folder).stdout == "no room yet\n"

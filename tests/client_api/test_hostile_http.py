@@ -395,7 +395,7 @@ class Outcome:
 
 
 async def call(app: Any, request: Hostile) -> Outcome:
-    """Calls the application as uvicorn would."""
+    """Calls the application as the server would."""
     outcome = Outcome()
     sent = False
 

@@ -18,7 +18,7 @@ from tests.client_api.harness import Client, Node, running_node
 
 @asynccontextmanager
 async def served(node: Node) -> AsyncIterator[str]:
-    """The node behind a real uvicorn on a real socket."""
+    """The node behind the real server on a real socket."""
     server = HttpServer(node.api.asgi_app(), host="127.0.0.1", port=0)
     await server.start()
     try:

@@ -2,17 +2,16 @@
 
 import asyncio
 import random
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import nio
-import uvicorn
 from nio.responses import PublicRoomsResponse
 
 from p2pserver.client_api.app import ClientApi, ClientApiConfig
+from p2pserver.node.http import HttpServer
 from p2pserver.rooms.media_library import MediaLibrary, MediaLimits
 from p2pserver.store.database import SqliteDatabase
 from p2pserver.store.media_files import MediaFiles
@@ -41,17 +40,13 @@ async def _served(path: Path) -> AsyncIterator[str]:
             config=ClientApiConfig(rate_limits=False),
             wall_ms=template.api.wall_ms,
         )
-        listener = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(api.asgi_app(), lifespan="off", ws="none", log_config=None, timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        server = HttpServer(api.asgi_app(), host="127.0.0.1", port=0)
+        await server.start()
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield server.url
         finally:
             await api.close()
-            server.should_exit = True
-            await asyncio.wait_for(serving, 10)
-            listener.close()
+            await server.stop()
             await database.close()
 
 

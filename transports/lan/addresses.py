@@ -161,7 +161,8 @@ async def resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, Sock
 
 
 def _lookup(host: str, port: int, flags: int) -> list[tuple[socket.AddressFamily, SocketAddress]]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    name = host.encode() if host.isascii() else host  # a str brings the tables of Unicode in, half a megabyte
+    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=flags)
     return [
         (family, (str(address[0]), int(address[1]), *address[2:]))
         for family, _, _, _, address in found
