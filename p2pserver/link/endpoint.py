@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from p2pserver.link.conversation import Conversation
-from p2pserver.link.copies import LOSS_MIN, Copies
+from p2pserver.link.copies import Copies
 from p2pserver.link.errors import LocalLinkError, PeerCut, PeerRefused, RemoteLinkError
 from p2pserver.link.frames import (
     PING,
@@ -40,26 +40,20 @@ from p2pserver.link.limits import (
     Priority,
 )
 from p2pserver.link.link_events import LinkEvent, PeerAuthenticated, PipeDead
+from p2pserver.link.liveness import Liveness
 from p2pserver.link.node_key import EPOCHS, Introduction, is_node_key, node_key_of, sign_of
 from p2pserver.link.outgoing import FragmentSent
 from p2pserver.link.pacing import Pacer
-from p2pserver.link.pipe_state import TRANSITIONS, PipeInput, PipeState
+from p2pserver.link.path import Path
+from p2pserver.link.pipe_state import INPUT_OF, TRANSITIONS, PipeInput, PipeState
 from p2pserver.link.positions import PositionsReceived, PositionsSent
-from p2pserver.link.recovery import BURSTS_IN_FLIGHT, Recovery, SentDatagram
+from p2pserver.link.recovery import Recovery, SentDatagram
 from p2pserver.link.replay import Arrivals, ReplayWindow
 from p2pserver.link.sealing import SECURED, SHORT_HEADER_OCTETS, Opener, Sealer, link_tag_of
+from p2pserver.link.voice import Voice
 
 COMPANY_OCTETS_LEAST = 32
 """An acknowledgement goes alone where it would leave less than this for what goes with it."""
-_INPUT_OF = {
-    Message.SECOND: PipeInput.SECOND,
-    Message.FALLBACK_SECOND: PipeInput.SECOND,
-    Message.KNOWN_SECOND: PipeInput.KNOWN_SECOND,
-    Message.THIRD: PipeInput.THIRD,
-}
-ACK_OCTETS = 40
-"""On a half-duplex line, so long an acknowledgement is waited for before the next burst."""
-TURN_S = 0.05
 
 
 class LinkEndpoint:
@@ -113,21 +107,18 @@ class LinkEndpoint:
             early=early.early(early_room(datagram_octets_max)) if early and known_key else b"",
         )
         self._pacer = pacer or Pacer()
+        self._voice = Voice(self._pacer, datagram_octets_max)
         self._recovery = Recovery(datagram_octets_max, self._timers)
+        self._liveness = Liveness(self._timers, self._recovery, now)
         self._copies = Copies(self._recovery, self._pacer, self._timers)
+        self.path = Path(self._recovery, self._copies)
         self._replay = ReplayWindow()
         self._positions_sent = PositionsSent()
         self._positions_received = PositionsReceived()
-        self._arrivals = Arrivals(self._timers.dead_after_s)
+        self._arrivals = Arrivals(self._timers)
         self._sealer: Sealer | None = None
         self._opener: Opener | None = None
         self._conversation: Conversation | None = None
-        self._classes: Sequence[Priority] = ALL_CLASSES
-        """What the owner wants to go over this pipe."""
-        self._budget_classes: Sequence[Priority] = ALL_CLASSES
-        """What there is airtime for."""
-        self._sendable: Sequence[Priority] = ALL_CLASSES
-        """Both."""
         self._peer: Introduction | None = None
         self._peer_key = b""
         self._early: list[Fragment] = []
@@ -136,11 +127,6 @@ class LinkEndpoint:
         """Its first secured datagram, which waits for its conversation likewise, and when it came."""
         self._events: list[LinkEvent] = []
         self._last_words: list[bytes] = []
-        self._ping_due = False
-        self._heard_at = now
-        self._budget_grows_at: float | None = None
-        self._silent_until = float("-inf")
-        """Until then all airtime that the law gives is used up."""
         self._bad_datagrams = 0
         self._bad_in_a_row = 0
 
@@ -181,8 +167,7 @@ class LinkEndpoint:
         self.detach()
         conversation.enter(self, self._peer.epoch)
         self._conversation = conversation
-        self._classes = ALL_CLASSES
-        self._narrow()
+        self._voice.carry(ALL_CLASSES)
         early, self._early = self._early, []
         confirmation, self._confirmation = self._confirmation, None
         try:
@@ -206,9 +191,7 @@ class LinkEndpoint:
 
         `give_back`: what is on its way of the others may be sent again over another pipe at once.
         """
-        gone = frozenset(self._classes) - frozenset(classes)
-        self._classes = tuple(classes)
-        self._narrow()
+        gone = self._voice.carry(classes)
         if gone and give_back and self._conversation is not None:
             for datagram in self._recovery.in_flight:
                 fresh = gone - datagram.given_back
@@ -218,33 +201,12 @@ class LinkEndpoint:
     @property
     def classes(self) -> Sequence[Priority]:
         """What it sends."""
-        return self._classes
+        return self._voice.classes
 
     @property
     def timeouts(self) -> int:
         """How often in a row nothing was acknowledged in time; at least 1 until the peer has confirmed the pipe."""
         return max(self._recovery.timeouts, int(self._state is PipeState.UNCONFIRMED))
-
-    @property
-    def round_trip_s(self) -> float:
-        """The shortest of late; before any was measured, what the timers assume."""
-        trip = self._recovery.trip
-        return trip.smoothed if trip.best is None else trip.best
-
-    def loss(self, now: float) -> float:
-        """The part of what this side sends that gets lost, of late."""
-        return self._recovery.loss.share(now)
-
-    def window_bit_rate(self, now: float) -> float | None:
-        """What may be on its way in a round trip, where losses hold that down; None where they do not."""
-        return self._recovery.window_bit_rate if self.loss(now) >= LOSS_MIN else None
-
-    def late_s(self, now: float) -> float:
-        """How much later a short message is there for that, on the average."""
-        return self._copies.late_s(now)
-
-    def _narrow(self) -> None:
-        self._sendable = tuple(priority for priority in self._classes if priority in self._budget_classes)
 
     def displaced(self) -> None:
         self._conversation = None
@@ -281,8 +243,8 @@ class LinkEndpoint:
         """Datagrams to hand to the transport now, in this order."""
         if self._last_words or self._state is PipeState.DEAD:
             words, self._last_words = self._last_words, []
-            return words if self._may_speak(now) else []
-        if not self._may_speak(now):
+            return words if self._voice.may_speak(now) else []
+        if not self._voice.may_speak(now):
             return []
         out = self._handshake.transmit(now)
         for part in out:
@@ -300,39 +262,41 @@ class LinkEndpoint:
         if self._state is not PipeState.ESTABLISHED:
             deadlines.append(self._handshake.fails_at)
         if self._sealer is not None:
-            deadlines += [self._arrivals.due_at, self._dead_at(), self._ping_at()]
+            dead_at = self._liveness.dead_at(self._voice.silent_until)
+            deadlines += [self._arrivals.due_at, dead_at, self._liveness.ping_at()]
             deadlines.append(self._recovery.next_deadline(may_time_out=not self._sends_on()))
             if self._pacer.paces and self._has_data() and self._recovery.may_send:
                 deadlines.append(self._pacer.send_at)
-            deadlines.append(self._budget_grows_at)
+            deadlines.append(self._voice.grows_at)
         earliest = min((deadline for deadline in deadlines if deadline is not None), default=None)
-        return earliest if earliest is None else max(earliest, self._silent_until)
+        return earliest if earliest is None else max(earliest, self._voice.silent_until)
 
     def handle_timeout(self, now: float) -> None:
         """Do what is due; it does no harm to call it early."""
         if self._state is PipeState.DEAD:
             return
-        if now < self._silent_until:
+        if now < self._voice.silent_until:
             return
         if self._state is not PipeState.ESTABLISHED and now >= self._handshake.fails_at:
             self._step(PipeInput.SILENCE, "the handshake made no progress")
         elif self._sealer is not None:
-            dead_at = self._dead_at()
+            dead_at = self._liveness.dead_at(self._voice.silent_until)
             if dead_at is not None and now >= dead_at:
                 self._step(PipeInput.SILENCE, "the peer is silent")
                 return
             self._give_up(self._recovery.lost(now))
             overdue = None if self._sends_on() else self._recovery.timed_out(now)
             self._give_up(overdue or [])
-            ping_at = self._ping_at()
+            ping_at = self._liveness.ping_at()
             if overdue is not None or (ping_at is not None and now >= ping_at):
-                self._ping_due = True
+                self._liveness.ping_due = True
 
     # Receiving
 
     def _handshake_received(self, datagram: bytes, now: float) -> None:
         if self._state is PipeState.ESTABLISHED:
-            self._ping_due = self._ping_due or not self._handshake.initiator or self._handshake.is_known
+            if not self._handshake.initiator or self._handshake.is_known:
+                self._liveness.ping_due = True
             return
         message = self._handshake.datagram_received(datagram, now)
         if message is Message.FIRST:
@@ -343,7 +307,7 @@ class LinkEndpoint:
             if message is Message.KNOWN_FIRST:
                 self._step(PipeInput.KNOWN_FIRST)
             else:
-                self._peer_known(_INPUT_OF[message], now)
+                self._peer_known(INPUT_OF[message], now)
 
     def _derive_keys(self, now: float) -> None:
         send, receive, handshake_hash = self._handshake.split()
@@ -354,14 +318,14 @@ class LinkEndpoint:
         """The other side has proved to be there and to hold its key. Raises: PeerRefused."""
         peer, peer_key = self._handshake.peer, self._handshake.peer_key
         assert peer is not None
-        self._heard_at = now
+        self._liveness.heard_at = now
         if self._handshake.round_trip is not None:
             self._recovery.trip.sample(self._handshake.round_trip, 0.0, now)
         self._check_peer(peer_key, now)
         self._peer, self._peer_key = peer, peer_key
         if happened is not PipeInput.SECOND:
             self._handshake.stop()
-            self._ping_due = True
+            self._liveness.ping_due = True
         self._step(happened)
         self._events.append(PeerAuthenticated(peer_key, peer.epoch))
 
@@ -386,7 +350,7 @@ class LinkEndpoint:
         if not self._replay.is_new(counter):
             return
         payload = self._opener.open(datagram, counter, header_octets, highest)
-        self._heard_at = now
+        self._liveness.heard_at = now
         self._pacer.heard(len(datagram), now)
         self._bad_in_a_row = 0
         if self._state is PipeState.AWAIT_CONFIRMATION:
@@ -425,7 +389,7 @@ class LinkEndpoint:
             self._step(PipeInput.FAULT, f"protocol error of the peer: {error}")
             return
         more_follow = len(datagram) > self._octets_max // 2
-        self._arrivals.arrived(counter, now, self._timers, asks=asks, at_once=at_once, more_follow=more_follow)
+        self._arrivals.arrived(counter, now, asks=asks, at_once=at_once, more_follow=more_follow)
 
     def _frame_received(self, frame: Frame, counter: int, conversation: Conversation) -> None:
         """Raises: RemoteLinkError."""
@@ -465,14 +429,14 @@ class LinkEndpoint:
     # Sending
 
     def _has_data(self) -> bool:
-        if self._ping_due or self._copies.next is not None:
+        if self._liveness.ping_due or self._copies.next is not None:
             return True
         return self._has_news()
 
     def _has_news(self) -> bool:
         """Whether the conversation has something that is not on its way."""
         conversation = self._conversation
-        classes = self._sendable
+        classes = self._voice.sendable
         return (
             conversation is not None
             and bool(classes)
@@ -481,24 +445,13 @@ class LinkEndpoint:
             )
         )
 
-    def _may_speak(self, now: float) -> bool:
-        """Whether the airtime budget lets anything be sent, and of which classes."""
-        classes, self._budget_grows_at = self._pacer.classes(self._octets_max, now)
-        if not classes:
-            assert self._budget_grows_at is not None
-            self._silent_until = self._budget_grows_at
-        if classes != self._budget_classes:
-            self._budget_classes = classes
-            self._narrow()
-        return bool(classes)
-
     def _sends_on(self) -> bool:
         """In turns: whether another burst is asked and answered before anything is overdue."""
         return self._timers.burst_datagrams > 0 and self._recovery.may_send and self._has_data()
 
     def _next_datagram(self, now: float) -> bytes | None:
         assert self._sealer is not None
-        if not self._may_speak(now):
+        if not self._voice.may_speak(now):
             return None
         if self._sealer.counter >= COUNTER_MAX:
             self._step(PipeInput.FAULT, "all counters are used")
@@ -507,7 +460,7 @@ class LinkEndpoint:
             self._sealer.counter - self._recovery.highest_acknowledged > UNHEARD_MAX
             and not self._recovery.in_flight_octets
         ):
-            self._ping_due = True
+            self._liveness.ping_due = True
         room = self._room()
         due_at = self._arrivals.due_at
         has_data = self._recovery.may_send and now >= self._pacer.send_at and self._has_data()
@@ -515,28 +468,28 @@ class LinkEndpoint:
         ack_floor = -1
         if due_at is not None and (now >= due_at or has_data):
             ack_floor = self._arrivals.highest
-            ranges, delay_ms = self._report(now)
+            ranges, delay_ms = self._arrivals.report(now)
             if ranges:
                 ack = encode_ack(ranges, delay_ms, room)
         if ack and (not has_data or room - len(ack) < COMPANY_OCTETS_LEAST):
             return self._seal(ack, now)
         if not has_data:
             return None
-        if not self._ping_due and not self._has_news() and (copied := self._copies.next) is not None:
+        if not self._liveness.ping_due and not self._has_news() and (copied := self._copies.next) is not None:
             return self._copy_datagram(copied, ack, ack_floor, room - len(ack), now)
         return self._data_datagram(ack, ack_floor, room - len(ack), now)
 
     def _data_datagram(self, ack: bytes, ack_floor: int, room: int, now: float) -> bytes:
         frames = bytearray(ack)
         turns = self._timers.burst_datagrams > 0
-        ping_due, self._ping_due = self._ping_due or self._recovery.asks_next, False
+        ping_due, self._liveness.ping_due = self._liveness.ping_due or self._recovery.asks_next, False
         room -= ping_due or turns
         octets = b""
         fragments: list[FragmentSent] = []
         copies_follow = False
         held: tuple[Priority, ...] = ()
         credit: int | None = None
-        if self._conversation is not None and self._sendable:
+        if self._conversation is not None and self._voice.sendable:
             if self._conversation.has_to_tell:
                 told, held = self._conversation.tell_held(room)
                 room -= len(told)
@@ -551,8 +504,12 @@ class LinkEndpoint:
                     frames += limit
                     self._conversation.credit_sent(credit)
             if not (turns and ping_due and self._recovery.window_is_full):
-                octets, fragments = self._conversation.take_fragments(room, self._sendable, self._positions())
-            more = self._conversation.has_fragments(self._sendable)
+                octets, fragments = self._conversation.take_fragments(
+                    room,
+                    self._voice.sendable,
+                    self._positions(),
+                )
+            more = self._conversation.has_fragments(self._voice.sendable)
             if fragments and not more:
                 more = copies_follow = self._copies.pay(len(octets), now)
             ping_due = ping_due or self._asks(len(frames), len(octets), room, more=more)
@@ -601,8 +558,7 @@ class LinkEndpoint:
         datagram = self._seal(bytes(frames), now)
         leaves_at = self._pacer.free_at if self._pacer.paces else now
         if asks and self._timers.burst_datagrams:
-            answer_s = min(self._recovery.trip.timeout, self._timers.initial_rtt_s)
-            self._pacer.listen(leaves_at + answer_s + self._pacer.airtime_s(ACK_OCTETS) + TURN_S)
+            self._pacer.listen(leaves_at + min(self._recovery.trip.timeout, self._timers.initial_rtt_s))
         octets = 0 if is_copy else len(datagram)
         self._recovery.sent(
             SentDatagram(counter, leaves_at, octets, fragments, told_credit, ack_floor, asks, held, is_copy=is_copy)
@@ -612,14 +568,7 @@ class LinkEndpoint:
     def _positions(self) -> PositionsSent:
         """Those of the datagram that is being made."""
         assert self._sealer is not None
-        self._positions_sent.counter = self._sealer.counter
-        self._positions_sent.short = self._sealer.is_short(self._recovery.highest_acknowledged)
-        return self._positions_sent
-
-    def _report(self, now: float) -> tuple[list[tuple[int, int]], int]:
-        """What to acknowledge. In turns each burst is reported a few times at most, for an answer costs airtime."""
-        burst = self._timers.burst_datagrams
-        return self._arrivals.report(now, BURSTS_IN_FLIGHT * burst if burst else None)
+        return self._positions_sent.begun(self._sealer, self._recovery.highest_acknowledged)
 
     def _room(self) -> int:
         """Octets for frames in the next datagram."""
@@ -637,21 +586,6 @@ class LinkEndpoint:
     def _say_goodbye(self, reason: str, now: float) -> None:
         if self._sealer is not None and self._state is not PipeState.DEAD:
             self._last_words = [self._seal(encode_goodbye(reason, self._room()), now)]
-
-    # Time
-
-    def _ping_at(self) -> float | None:
-        idle_ping_s = self._timers.idle_ping_s
-        if idle_ping_s is None or self._ping_due or self._recovery.unanswered_since is not None:
-            return None
-        return self._heard_at + idle_ping_s
-
-    def _dead_at(self) -> float | None:
-        since = self._recovery.unanswered_since
-        if since is None:
-            return None
-        answer_s = self._timers.answer_s
-        return max(self._heard_at + self._timers.dead_after_s, since + answer_s, self._silent_until + answer_s)
 
     # The end
 

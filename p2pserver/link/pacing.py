@@ -13,6 +13,9 @@ from p2pserver.link.limits import ALL_CLASSES, Priority
 
 LEAD_S: Final = 0.01
 """How much earlier than the line is free the next datagram is handed over: timers and event loops are late."""
+ACK_OCTETS: Final = 40
+TURN_S: Final = 0.05
+"""For an acknowledgement on a half-duplex line, and for the change of turns."""
 
 
 class Line:
@@ -86,10 +89,10 @@ class Pacer:
         self._in_burst += 1
         return leaves_at
 
-    def listen(self, until: float) -> None:
-        """The burst is over: leave the line to the other side until then, or until it has answered."""
+    def listen(self, answer_at: float) -> None:
+        """The burst is over: leave the line to the other side for an answer that begins then, or until it has come."""
         self._in_burst = 0
-        self._listen_until = until
+        self._listen_until = answer_at + self.airtime_s(ACK_OCTETS) + TURN_S
 
     def heard(self, octets: int, now: float) -> None:
         """On a line that both sides share, what we wait to send was held up by what came."""

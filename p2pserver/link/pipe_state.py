@@ -6,6 +6,9 @@ An input that the table does not name in a state changes nothing there.
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
+
+from p2pserver.link.handshake import Message
 
 
 class PipeState(Enum):
@@ -46,6 +49,13 @@ class PipeInput(Enum):
 
 _DEATHS = (PipeInput.SILENCE, PipeInput.FAULT, PipeInput.CLOSE)
 
+INPUT_OF: Final = {
+    Message.SECOND: PipeInput.SECOND,
+    Message.FALLBACK_SECOND: PipeInput.SECOND,
+    Message.KNOWN_SECOND: PipeInput.KNOWN_SECOND,
+    Message.THIRD: PipeInput.THIRD,
+}
+"""What a message of the other side is that proves it to be there."""
 TRANSITIONS: dict[tuple[PipeState, PipeInput], PipeState] = {
     (PipeState.AWAIT_FIRST, PipeInput.FIRST): PipeState.AWAIT_THIRD,
     (PipeState.AWAIT_FIRST, PipeInput.KNOWN_FIRST): PipeState.AWAIT_CONFIRMATION,

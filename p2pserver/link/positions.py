@@ -13,6 +13,7 @@ from bisect import bisect_left
 
 from p2pserver.link.frames import LONG_BITS, SHORT_BITS, WHOLE_BITS, Fragment, nearest
 from p2pserver.link.limits import REPLAY_WINDOW, Priority
+from p2pserver.link.sealing import Sealer
 
 _START = (-1, 0)
 
@@ -31,6 +32,11 @@ class PositionsSent:
         """Of the datagram that is being made."""
         self.short = False
         """Whether it is one of those that tell positions in an octet less."""
+
+    def begun(self, sealer: Sealer, acknowledged: int) -> PositionsSent:
+        """These, for the next datagram; `acknowledged`: the highest counter that was."""
+        self.counter, self.short = sealer.counter, sealer.is_short(acknowledged)
+        return self
 
     def bits(self, priority: Priority, position: int) -> int:
         """How many bits of a position to tell. All of them now and then, so that there is an anchor near."""

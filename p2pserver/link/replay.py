@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from p2pserver.link.limits import ACK_RANGES_MAX, REPLAY_WINDOW, LinkTimers
 from p2pserver.link.ranges import RangeSet
+from p2pserver.link.recovery import BURSTS_IN_FLIGHT
 
 
 class ReplayWindow:
@@ -43,26 +44,25 @@ class ReplayWindow:
 class Arrivals:
     """What to acknowledge, and when."""
 
-    __slots__ = ("_arrived", "_forget_s", "_highest_at", "_pending", "due_at", "highest")
+    __slots__ = ("_arrived", "_highest_at", "_pending", "_timers", "due_at", "highest")
 
-    def __init__(self, forget_s: float = float("inf")) -> None:
-        """What came before a silence of `forget_s` is not told again: whoever did not hear of it has asked since."""
-        self._forget_s = forget_s
+    def __init__(self, timers: LinkTimers) -> None:
+        """What came before a silence after which a pipe is dead is not told again: who did not hear of it has asked."""
+        self._timers = timers
         self._arrived = RangeSet()
         self._pending = 0
         self._highest_at = 0.0
         self.highest = -1
         self.due_at: float | None = None
 
-    def arrived(
-        self, counter: int, now: float, timers: LinkTimers, *, asks: bool, at_once: bool, more_follow: bool
-    ) -> None:
+    def arrived(self, counter: int, now: float, *, asks: bool, at_once: bool, more_follow: bool) -> None:
         """Note an authentic datagram; `asks`: it wants an acknowledgement, after a delay or a number of such at most.
 
         In turns the acknowledgement waits until nothing has come for a while, a longer one if `more_follow`. Otherwise
         a datagram out of order is acknowledged at once, since it may tell of a loss; where the peer asks for what it
         needs, the delay begins anew with each datagram.
         """
+        timers = self._timers
         in_order = counter == self.highest + 1
         self._note(counter, now)
         if not asks:
@@ -78,7 +78,7 @@ class Arrivals:
             self.due_at = now if due else now + timers.ack_delay_s
 
     def _note(self, counter: int, now: float) -> None:
-        if counter > self.highest and now - self._highest_at > self._forget_s:
+        if counter > self.highest and now - self._highest_at > self._timers.dead_after_s:
             self._arrived = RangeSet()
         self._arrived.add(counter, counter + 1)
         self._arrived.drop_lowest(ACK_RANGES_MAX)
@@ -86,16 +86,17 @@ class Arrivals:
             self.highest = counter
             self._highest_at = now
 
-    def report(self, now: float, back: int | None = None) -> tuple[list[tuple[int, int]], int]:
+    def report(self, now: float) -> tuple[list[tuple[int, int]], int]:
         """(ranges, highest first; milliseconds since the highest arrived). Clears `due_at`.
 
-        `back`: leave out ranges of counters that lie so far behind the highest; each was reported several times.
+        In turns each burst is reported a few times at most, for an answer costs airtime.
         """
         self._pending = 0
         self.due_at = None
         ranges = list(self._arrived.descending())
-        if back is not None:
-            ranges = [(start, end) for start, end in ranges if end > self.highest - back]
+        if self._timers.burst_datagrams:
+            lowest = self.highest - BURSTS_IN_FLIGHT * self._timers.burst_datagrams
+            ranges = [(start, end) for start, end in ranges if end > lowest]
         return ranges, max(0, min(int((now - self._highest_at) * 1000), 16_383))
 
     def reported(self, floor: int) -> None:

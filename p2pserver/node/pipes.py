@@ -163,7 +163,7 @@ class Pipe:
 
     def _tell_standing(self) -> None:
         """The owner hears of timeouts in a row, and of their end, and of a loss that is not what it was."""
-        timeouts, loss = min(self.timeouts, PATIENCE_MAX), self.endpoint.loss(self._clock())
+        timeouts, loss = min(self.timeouts, PATIENCE_MAX), self.endpoint.path.loss(self._clock())
         if timeouts != self._timeouts_told or abs(loss - self._loss_told) >= LOSS_STEP:
             self._timeouts_told, self._loss_told = timeouts, loss
             if self.peer_key is not None:

@@ -120,12 +120,12 @@ class PipesOfPeer:
         known, profile = self._known[pipe], pipe.link.profile
         endpoint, timeouts = pipe.endpoint, pipe.timeouts
         if not timeouts:
-            known.losses = endpoint.loss(now), endpoint.late_s(now), endpoint.window_bit_rate(now)
+            known.losses = endpoint.path.loss(now), endpoint.path.late_s(now), endpoint.path.window_bit_rate(now)
         loss, late_s, window_bit_rate = known.losses
         standing = Standing(
             bit_rate=profile.bit_rate,
             metered=profile.airtime_ms_per_hour is not None,
-            round_trip_s=endpoint.round_trip_s,
+            round_trip_s=endpoint.path.round_trip_s,
             loss=loss,
             late_s=late_s,
             window_bit_rate=window_bit_rate,
