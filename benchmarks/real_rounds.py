@@ -13,7 +13,7 @@ from p2pserver.meg.clock import HybridClock
 from p2pserver.node.identity import identity_of
 from p2pserver.rooms import sending
 from p2pserver.rooms.service import Rooms
-from p2pserver.store import events
+from p2pserver.store import events, graph_ends
 from p2pserver.store.inline import SimulatedDisk
 from p2pserver.store.tx import Tx
 
@@ -67,7 +67,7 @@ class RealRoom:
         return self._now_ms
 
     def _width(self) -> int:
-        return len(events.extremities(self._tx, self.room_id))
+        return len(graph_ends.extremities(self._tx, self.room_id))
 
     def trial(self, d: int) -> list[int]:
         """The width after each round. The store is as before when it returns."""

@@ -29,7 +29,7 @@ from p2pserver.node.shared_verdicts import SharedVerdicts
 from p2pserver.node.simulation import RequestFailed, RoomActions, Sabotage, SimulatedMesh
 from p2pserver.node.timers import NodeTimers
 from p2pserver.rooms.values import RoomDigest
-from p2pserver.store import events
+from p2pserver.store import graph_ends
 from p2pserver.store.events import HEALING_TYPE
 from p2pserver.store.tx import Tx
 from tests.byzantine.liar import Arsenal, Liar
@@ -544,7 +544,7 @@ class Life:
         return await database.read(query)
 
     async def leaves(self, name: str) -> tuple[str, ...]:
-        return await self.read(name, lambda tx: tuple(sorted(events.leaves(tx, self.room_id))))  # type: ignore[no-any-return]
+        return await self.read(name, lambda tx: tuple(sorted(graph_ends.leaves(tx, self.room_id))))  # type: ignore[no-any-return]
 
     async def count(self) -> None:
         outcome = self.outcome

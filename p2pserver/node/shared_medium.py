@@ -30,7 +30,7 @@ from p2pserver.link.pacing import Line, Pacer
 from p2pserver.link.timing import airtime_s, datagram_octets
 from p2pserver.node.session import Session
 from p2pserver.store.database import Database
-from p2pserver.store.events import leaves as leaves_of
+from p2pserver.store.graph_ends import leaves as leaves_of
 from p2pserver.store.networks import reserve_counters
 from p2pserver.store.peers import joined_rooms
 from p2pserver.store.tx import Tx

@@ -11,7 +11,7 @@ from p2pserver.meg.state import StateSlot
 from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.resets import tell_of_resets
 from p2pserver.rooms.state import resolved_group
-from p2pserver.store import events, memberships, rooms, state_groups
+from p2pserver.store import events, graph_ends, memberships, rooms, state_groups
 from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
 
@@ -22,7 +22,7 @@ def update_current_state(context: RoomContext, tx: Tx, room: RoomRow, *, positio
     `position` is where in the stream the change happens: that of the event which caused it. `only_grew`: the graph has
     one more event, and nothing was judged again, so that a state which goes back is worth an alarm.
     """
-    groups = events.extremity_groups(tx, room.room_id)
+    groups = graph_ends.extremity_groups(tx, room.room_id)
     if not groups:
         return False
     group_id = resolved_group(tx, room.room_id, room.rules, groups)

@@ -9,7 +9,7 @@ from p2pserver.rooms.current import update_current_state
 from p2pserver.rooms.judging import Judgement
 from p2pserver.rooms.redacting import note_redactions
 from p2pserver.rooms.secs import sec_of
-from p2pserver.store import events, rooms
+from p2pserver.store import events, graph_ends, rooms
 from p2pserver.store.auth_index import StoredAuthIndex
 from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
@@ -49,12 +49,12 @@ def place(
     )
     StoredAuthIndex(tx).add(event)
     events.insert_edges(tx, event)
-    around = events.JUST_BUILT if just_built else events.surroundings(tx, event)
-    events.extend_leaves(tx, event, around)
+    around = graph_ends.JUST_BUILT if just_built else graph_ends.surroundings(tx, event)
+    graph_ends.extend_leaves(tx, event, around)
     if judgement.verdict is not Verdict.REJECTED:
-        events.extend_accepted_leaves(tx, event, around)
+        graph_ends.extend_accepted_leaves(tx, event, around)
     if judgement.verdict is Verdict.ACCEPTED and not history:
-        events.extend_extremities(tx, event, around)
+        graph_ends.extend_extremities(tx, event, around)
         if resolve:
             update_current_state(context, tx, room, position=position)
         tx.notify(f"room:{room.room_id}")

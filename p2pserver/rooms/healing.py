@@ -21,7 +21,7 @@ from p2pserver.meg.parents import PREV_EVENTS_MAX
 from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.reading import power_levels
 from p2pserver.rooms.sending import append, room_of
-from p2pserver.store import events, healings, memberships, rooms
+from p2pserver.store import events, graph_ends, healings, memberships, rooms
 from p2pserver.store.events import HEALING_TYPE
 from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
@@ -60,7 +60,7 @@ def plan(context: RoomContext, tx: Tx, room_id: str, *, differed_at: int | None)
     room = rooms.room(tx, room_id)
     if room is None or not memberships.is_joined(tx, room_id, context.server_name):
         return None
-    is_wide = len(events.extremities(tx, room_id)) > PREV_EVENTS_MAX
+    is_wide = len(graph_ends.extremities(tx, room_id)) > PREV_EVENTS_MAX
     members = memberships.joined_servers(tx, room_id)
     in_a_row = len(healings.senders_in_a_row(tx, room_id))
     differs = differed_at is not None and healings.newest(tx, room_id) <= differed_at
@@ -111,10 +111,10 @@ def merge_all(context: RoomContext, tx: Tx, room_id: str) -> int:
     No branch is dropped: what was said on it counts as before. Raises: NotFound, if the room is not held.
     """
     room_of(tx, room_id)
-    before = len(events.extremities(tx, room_id))
+    before = len(graph_ends.extremities(tx, room_id))
     width = before
     while width > 1 and _post(context, tx, room_id):
-        width = len(events.extremities(tx, room_id))
+        width = len(graph_ends.extremities(tx, room_id))
     return before - width
 
 
@@ -146,7 +146,7 @@ def is_needed(context: RoomContext, tx: Tx, room_id: str, planned: HealingPlan) 
 
 def event_set(tx: Tx, room_id: str) -> bytes:
     """32 octets that stand for the events of a room."""
-    return hashlib.sha256("\0".join((room_id, *events.leaves(tx, room_id))).encode()).digest()
+    return hashlib.sha256("\0".join((room_id, *graph_ends.leaves(tx, room_id))).encode()).digest()
 
 
 def _has_something_to_merge(tx: Tx, room: RoomRow) -> bool:
@@ -154,13 +154,13 @@ def _has_something_to_merge(tx: Tx, room: RoomRow) -> bool:
 
     If no node of a room had, all would have the one state that follows from the event set.
     """
-    extremities = events.extremities(tx, room.room_id)
-    return len(extremities) > 1 or extremities != events.accepted_leaves(tx, room.room_id)
+    extremities = graph_ends.extremities(tx, room.room_id)
+    return len(extremities) > 1 or extremities != graph_ends.accepted_leaves(tx, room.room_id)
 
 
 def _said_last(context: RoomContext, tx: Tx, room: RoomRow) -> bool:
     """Whether all that could be cited is a healing event of ours: another one would say the same."""
-    extremities = events.extremities(tx, room.room_id)
+    extremities = graph_ends.extremities(tx, room.room_id)
     last = events.pdu(tx, extremities[0]) if len(extremities) == 1 else None
     return last is not None and last.type == HEALING_TYPE and server_of(last.sender) == context.server_name
 

@@ -44,7 +44,7 @@ from p2pserver.rooms.sending import (
     state_after_parents,
 )
 from p2pserver.rooms.state import StateView
-from p2pserver.store import events, memberships, parked, rooms, state_groups
+from p2pserver.store import events, graph_ends, memberships, parked, rooms, state_groups
 from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
 from p2pserver.wire.event_ids import is_canonical_event_id
@@ -332,7 +332,7 @@ def _join_over_gap(
     judgement = judge(tx, room, join, ancestors, against_current=False)
     if judgement.verdict is not Verdict.ACCEPTED:
         raise Forbidden((judgement.reason or "the join is not allowed").partition(": ")[2] or "not allowed")
-    events.set_extremities(tx, room.room_id, [])
+    graph_ends.set_extremities(tx, room.room_id, [])
     place(context, tx, room, join, judgement, history=False)
     return join
 

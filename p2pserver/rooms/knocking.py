@@ -32,7 +32,7 @@ from p2pserver.rooms.judging import DEPTH_MAX
 from p2pserver.rooms.receipt import Intake
 from p2pserver.rooms.sending import auth_events_for, check_is_local, owe_to, parents_for, room_of, state_after_parents
 from p2pserver.rooms.state import StateView
-from p2pserver.store import events, memberships
+from p2pserver.store import events, graph_ends, memberships
 from p2pserver.store.tx import Tx
 from p2pserver.wire.event_ids import is_canonical_event_id
 
@@ -140,7 +140,7 @@ def take_knock(context: RoomContext, tx: Tx, *, origin: str, room_id: str, raw: 
     found = events.stored(tx, receipt.event_id)
     if found is None or found.state_before is None:
         raise Forbidden("the knock has no place in the room")
-    state = state_after_parents(tx, room_of(tx, room_id), events.facts(tx, events.extremities(tx, room_id)))
+    state = state_after_parents(tx, room_of(tx, room_id), events.facts(tx, graph_ends.extremities(tx, room_id)))
     return {"knock_room_state": outsiders_state(tx, state)}
 
 

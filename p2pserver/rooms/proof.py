@@ -13,7 +13,7 @@ from p2pserver.rooms.secs import missing_secs
 from p2pserver.rooms.sending import room_of
 from p2pserver.rooms.state import resolved_map
 from p2pserver.rooms.values import RoomDigest, Standing
-from p2pserver.store import events, memberships, rooms, state_groups
+from p2pserver.store import events, graph_ends, memberships, rooms, state_groups
 from p2pserver.store.lru import Lru
 from p2pserver.store.rooms import RoomRow
 from p2pserver.store.tx import Tx
@@ -31,7 +31,7 @@ def digest(tx: Tx, room_id: str) -> RoomDigest:
     return RoomDigest(
         sec=_sec(tx, room),
         operational=_operational(tx, room),
-        width=len(events.extremities(tx, room_id)),
+        width=len(graph_ends.extremities(tx, room_id)),
         events=0 if count is None else count[0],
     )
 
@@ -41,25 +41,25 @@ def standing(tx: Tx, room_id: str) -> Standing | None:
     room = rooms.room(tx, room_id)
     if room is None or not room.complete:
         return None
-    leaves = (*events.leaves(tx, room_id), *poor_permissions(tx, room_id))
+    leaves = (*graph_ends.leaves(tx, room_id), *poor_permissions(tx, room_id))
     return Standing(
         room_id=room_id,
         leaves=leaves,
         sec=_sec(tx, room),
         operational=_operational(tx, room),
-        width=len(events.extremities(tx, room_id)),
+        width=len(graph_ends.extremities(tx, room_id)),
     )
 
 
 def _sec(tx: Tx, room: RoomRow) -> bytes:
     """32 octets; the work is that of the leaves, and of one resolution where soft-failed ones are among them."""
     leaves = leaves_digest(_leaf_secs(tx, room.room_id))
-    groups = events.accepted_leaf_groups(tx, room.room_id)
+    groups = graph_ends.accepted_leaf_groups(tx, room.room_id)
     if not groups:
         return room_sec(leaves, state_digest({}))
     if len(groups) == 1:
         return room_sec(leaves, state_groups.digest(tx, groups[0]))
-    if room.current_group is not None and groups == events.extremity_groups(tx, room.room_id):
+    if room.current_group is not None and groups == graph_ends.extremity_groups(tx, room.room_id):
         return room_sec(leaves, state_groups.digest(tx, room.current_group))
     cache: Lru[bytes, bytes] | None = tx.caches.get("sec_resolutions")
     if cache is None:
@@ -99,16 +99,16 @@ def digest_of_everything(tx: Tx, room_id: str) -> RoomDigest:
     ]
     not_rejected = (Verdict.ACCEPTED, Verdict.SOFT_FAILED)
     after = {event_id: group for event_id, _, _, group in rows}
-    groups = {after[event_id] for event_id in events.uncovered_events(tx, room_id, of=not_rejected)}
+    groups = {after[event_id] for event_id in graph_ends.uncovered_events(tx, room_id, of=not_rejected)}
     return RoomDigest(
         sec=sec_digest(entries, resolved_map(tx, room_id, room.rules, groups) if groups else {}),
         operational=state_digest(memberships.current_state(tx, room_id)),
-        width=len(events.uncovered_events(tx, room_id)),
+        width=len(graph_ends.uncovered_events(tx, room_id)),
         events=len(rows),
     )
 
 
 def _leaf_secs(tx: Tx, room_id: str) -> dict[str, bytes]:
-    leaves = events.secs(tx, room_id, events.leaves(tx, room_id))
+    leaves = events.secs(tx, room_id, graph_ends.leaves(tx, room_id))
     missing = missing_secs(tx, room_id) if None in leaves.values() else {}
     return {event_id: known or missing.get(event_id, b"") for event_id, known in leaves.items()}

@@ -16,7 +16,7 @@ from p2pserver.rooms.judging import allowed_now, ancestors_of, judge
 from p2pserver.rooms.redacting import note_redactions, undo_redaction
 from p2pserver.rooms.secs import sec_of
 from p2pserver.rooms.state import forget_resolutions
-from p2pserver.store import auth_index, events, graph_walks, parked, rooms
+from p2pserver.store import auth_index, events, graph_ends, graph_walks, parked, rooms
 from p2pserver.store.events import StoredEvent
 from p2pserver.store.graph_walks import cited_first
 from p2pserver.store.rooms import RoomRow
@@ -69,8 +69,8 @@ def rebuild(context: RoomContext, tx: Tx, room: RoomRow) -> None:
     for each in beside:
         events.set_verdict(tx, each.pdu.event_id, Verdict.SOFT_FAILED, each.reason)
     not_rejected = (Verdict.ACCEPTED, Verdict.SOFT_FAILED)
-    events.set_accepted_leaves(tx, room.room_id, events.uncovered_events(tx, room.room_id, of=not_rejected))
-    events.set_extremities(tx, room.room_id, events.uncovered_events(tx, room.room_id, on_claim_only=joining))
+    graph_ends.set_accepted_leaves(tx, room.room_id, graph_ends.uncovered_events(tx, room.room_id, of=not_rejected))
+    graph_ends.set_extremities(tx, room.room_id, graph_ends.uncovered_events(tx, room.room_id, on_claim_only=joining))
     update_current_state(context, tx, room, position=tx.next_position(), only_grew=False)
     for each in beside:
         _show_beside(context, tx, room.room_id, each)
@@ -91,10 +91,10 @@ def give_up_claims(context: RoomContext, tx: Tx, room: RoomRow) -> None:
         if gap.history:
             parked.close_gap(tx, room.room_id, gap.missing_event_id)
     forget_resolutions(tx)
-    events.take_out(tx, room.room_id, graph_walks.ungrounded(tx, room.room_id))
+    graph_ends.take_out(tx, room.room_id, graph_walks.ungrounded(tx, room.room_id))
     not_rejected = (Verdict.ACCEPTED, Verdict.SOFT_FAILED)
-    events.set_accepted_leaves(tx, room.room_id, events.uncovered_events(tx, room.room_id, of=not_rejected))
-    events.set_extremities(tx, room.room_id, events.uncovered_events(tx, room.room_id))
+    graph_ends.set_accepted_leaves(tx, room.room_id, graph_ends.uncovered_events(tx, room.room_id, of=not_rejected))
+    graph_ends.set_extremities(tx, room.room_id, graph_ends.uncovered_events(tx, room.room_id))
     update_current_state(context, tx, room, position=tx.next_position(), only_grew=False)
     if not parked.gaps(tx, room.room_id):
         rooms.set_complete(tx, room.room_id, True)
@@ -165,6 +165,6 @@ def _show_beside(context: RoomContext, tx: Tx, room_id: str, event: StoredEvent)
         events.set_verdict(tx, event.pdu.event_id, Verdict.SOFT_FAILED, reason)
         return
     events.set_verdict(tx, event.pdu.event_id, Verdict.ACCEPTED, None)
-    events.extend_extremities(tx, event.pdu, events.surroundings(tx, event.pdu))
+    graph_ends.extend_extremities(tx, event.pdu, graph_ends.surroundings(tx, event.pdu))
     update_current_state(context, tx, room, position=position, only_grew=False)
     tx.notify("pdus")

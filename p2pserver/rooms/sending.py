@@ -19,7 +19,7 @@ from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.graph import place
 from p2pserver.rooms.judging import DEPTH_MAX, Ancestors, ancestors_of, judge
 from p2pserver.rooms.state import power_levels_in, resolved_map
-from p2pserver.store import events, memberships, outbox, parked, peers, rooms, state_groups
+from p2pserver.store import events, graph_ends, memberships, outbox, parked, peers, rooms, state_groups
 from p2pserver.store.blocked_rooms import blocked_by
 from p2pserver.store.events import EventFacts
 from p2pserver.store.rooms import RoomRow
@@ -253,7 +253,7 @@ def new_room_id(context: RoomContext) -> str:
 
 def parents_for(context: RoomContext, tx: Tx, room_id: str, *, most: int = PREV_EVENTS_MAX) -> list[str]:
     """What the next event of this node cites: at most `most` of the forward extremities."""
-    extremities = events.extremities(tx, room_id)
+    extremities = graph_ends.extremities(tx, room_id)
     own_last = None
     if len(extremities) > most:
         own_last = events.newest_of_server(tx, extremities, context.server_name)
@@ -262,7 +262,7 @@ def parents_for(context: RoomContext, tx: Tx, room_id: str, *, most: int = PREV_
 
 def state_after_parents(tx: Tx, room: RoomRow, parents: Mapping[str, EventFacts]) -> StateMap:
     """The resolution of the states after some of the forward extremities; the current state, if these are all."""
-    if room.current_group is not None and len(parents) == len(events.extremities(tx, room.room_id)):
+    if room.current_group is not None and len(parents) == len(graph_ends.extremities(tx, room.room_id)):
         return state_groups.state_map(tx, room.current_group)
     groups = [fact.state_after for fact in parents.values() if fact.state_after is not None]
     return resolved_map(tx, room.room_id, room.rules, groups)

@@ -31,7 +31,7 @@ from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.receipt import Intake, receive_overheard
 from p2pserver.rooms.values import ReceiveReport, RoomDigest, RoomLimits, Standing
 from p2pserver.store import events as event_rows
-from p2pserver.store import memberships, rooms
+from p2pserver.store import graph_ends, memberships, rooms
 from p2pserver.store.events import StoredEvent
 from p2pserver.store.tx import Tx
 
@@ -206,7 +206,7 @@ class Rooms:
         return receive_overheard(self.context, tx, room_id, raws)
 
     def leaves(self, tx: Tx, room_id: str) -> list[str]:
-        return event_rows.leaves(tx, room_id)
+        return graph_ends.leaves(tx, room_id)
 
     def have_sample(self, tx: Tx, room_id: str, most: int = 64) -> list[str]:
         return serving.have_sample(tx, room_id, most)
@@ -306,4 +306,4 @@ class Rooms:
 
     def width(self, tx: Tx, room_id: str) -> int:
         """How many forward extremities the room has."""
-        return len(event_rows.extremities(tx, room_id))
+        return len(graph_ends.extremities(tx, room_id))

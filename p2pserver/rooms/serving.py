@@ -10,7 +10,7 @@ from p2pserver.meg.auth_content import redaction_takes_permissions
 from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.copies import wanted_copies
 from p2pserver.rooms.server_visibility import copy_for, sees_room
-from p2pserver.store import events, graph_walks, memberships, parked
+from p2pserver.store import events, graph_ends, graph_walks, memberships, parked
 from p2pserver.store.tx import Tx
 
 
@@ -25,7 +25,7 @@ def have_sample(tx: Tx, room_id: str, most: int) -> list[str]:
     if joining:
         return sample
     room_for_leaves = max(1, most - min(len(sample), most // 2))
-    leaves = events.leaves(tx, room_id)[:room_for_leaves]
+    leaves = graph_ends.leaves(tx, room_id)[:room_for_leaves]
     return list(dict.fromkeys([*leaves, *sample]))[:most]
 
 

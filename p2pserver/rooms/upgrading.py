@@ -23,7 +23,7 @@ from p2pserver.meg.power import CREATOR_LEVEL_BEFORE_12, DEFAULTS, as_integers, 
 from p2pserver.meg.state import CREATE, POWER_LEVELS, StateSlot
 from p2pserver.rooms.context import RoomContext
 from p2pserver.rooms.sending import append, check_is_local, create_room, new_room_id, room_of
-from p2pserver.store import aliases, events, state_groups
+from p2pserver.store import aliases, events, graph_ends, state_groups
 from p2pserver.store.tx import Tx
 
 COPIED: Final = (
@@ -72,7 +72,7 @@ def upgrade_room(
 
     new_id = "" if is_hash else new_room_id(context)
     if is_hash:
-        content["predecessor"]["event_id"] = events.extremities(tx, room_id)[0]
+        content["predecessor"]["event_id"] = graph_ends.extremities(tx, room_id)[0]
     else:
         content["predecessor"]["event_id"] = _bury(context, tx, room_id, user_id, new_id).event_id
     new_id = create_room(

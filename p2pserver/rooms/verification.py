@@ -37,7 +37,7 @@ from p2pserver.meg.replay import Replay, Replayed
 from p2pserver.meg.state import StateMap
 from p2pserver.rooms.judging import DEPTH_MAX
 from p2pserver.rooms.verification_order import Node, Order, read_order
-from p2pserver.store import events, parked, rooms, state_groups
+from p2pserver.store import graph_ends, parked, rooms, state_groups
 from p2pserver.store.events import PURGED
 from p2pserver.store.lru import Lru
 from p2pserver.store.tx import Tx
@@ -366,9 +366,9 @@ class _Verification:
         )
         _expect(None, "auth edges", 0 if edges is None else edges[0], self._auth_edges)
         leaves = sorted(node.event_id for node in placed if not node.children)
-        _expect(None, "leaves", events.leaves(tx, room.room_id), leaves)
+        _expect(None, "leaves", graph_ends.leaves(tx, room.room_id), leaves)
         standing = [node for node in placed if node.is_accepted_leaf]
-        stored = events.accepted_leaves(tx, room.room_id)
+        stored = graph_ends.accepted_leaves(tx, room.room_id)
         _expect(None, "accepted leaves", stored, sorted(node.event_id for node in standing))
         joining = any(gap.history for gap in self._gaps.values())
         positions = self._positions() if joining else {}
@@ -376,7 +376,7 @@ class _Verification:
         if joining:
             front = [each for each in front if each.event_id in self._ungrounded and positions[each.event_id] > 0]
         extremities = sorted(node.event_id for node in front)
-        _expect(None, "forward extremities", events.extremities(tx, room.room_id), extremities)
+        _expect(None, "forward extremities", graph_ends.extremities(tx, room.room_id), extremities)
         if front:
             self._check_current_state(self._replay.resolved([self._after[node.number] for node in front]))
         if room.complete:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from p2pserver.errors import Verdict
 from p2pserver.events.pdu import Pdu
@@ -15,7 +15,7 @@ from p2pserver.events.versions import rules_of
 from p2pserver.identifiers import server_of
 from p2pserver.meg.auth_content import READ, redaction_takes_permissions
 from p2pserver.store.lru import Lru
-from p2pserver.store.tx import Tx
+from p2pserver.store.tx import Tx, chunks, marks
 
 PURGED: Final = "purged"
 """In the place of the redaction that took an event's content: an operator did, and nobody is shown the event."""
@@ -29,7 +29,6 @@ CACHED_MESSAGE_OCTETS_MAX = 2_000_000
 PDU_OCTETS_MORE = 1000
 RESOLUTION_NOTES = "resolution_notes"
 """In the caches of a connection: what resolutions concluded from verdicts, to be forgotten when one changes."""
-_IDS_AT_ONCE = 500
 _VERDICTS = {verdict.value: verdict for verdict in Verdict}
 
 
@@ -145,10 +144,10 @@ def is_rejected(tx: Tx, event_id: str) -> bool:
 def facts(tx: Tx, event_ids: Collection[str]) -> dict[str, EventFacts]:
     """What is known of those of the events that are held."""
     found: dict[str, EventFacts] = {}
-    for some in _chunks(event_ids):
+    for some in chunks(event_ids):
         for event_id, room_id, outlier, grounded, verdict, depth, position, state_after in tx.execute(
             "SELECT event_id, room_id, outlier, grounded, verdict, depth, position, state_after FROM events"
-            f" WHERE event_id IN ({_marks(some)})",
+            f" WHERE event_id IN ({marks(some)})",
             some,
         ):
             found[event_id] = EventFacts(
@@ -321,23 +320,6 @@ def drop_outliers(tx: Tx, room_id: str) -> None:
     tx.execute("DELETE FROM events WHERE room_id = ? AND outlier = 1", (room_id,))
 
 
-def take_out(tx: Tx, room_id: str, event_ids: Collection[str]) -> None:
-    """Events lose their place in the graph and are kept as outliers; leaves are those of the rest.
-
-    Extremities and accepted leaves are the caller's.
-    """
-    tx.caches.pop(RESOLUTION_NOTES, None)
-    for part in _chunks(event_ids):
-        marks = _marks(part)
-        tx.execute(
-            "UPDATE events SET outlier = 1, grounded = 0, state_before = NULL, state_after = NULL, sec = NULL"
-            f" WHERE event_id IN ({marks})",
-            part,
-        )
-        tx.execute(f"DELETE FROM event_edges WHERE event_id IN ({marks})", part)
-    _replace(tx, "leaves", room_id, uncovered_events(tx, room_id, of=tuple(Verdict)))
-
-
 def accepted_between(tx: Tx, room_id: str, start: int, end: int) -> list[str]:
     """The accepted events of the graph with start <= position < end, in that order."""
     rows = tx.all(
@@ -371,9 +353,9 @@ def secs(tx: Tx, room_id: str, event_ids: Collection[str]) -> dict[str, bytes | 
     The plus keeps SQLite from reading the whole room by an index over `room_id`, which it prefers from three events on.
     """
     found: dict[str, bytes | None] = {}
-    for some in _chunks(event_ids):
+    for some in chunks(event_ids):
         rows = tx.all(
-            f"SELECT event_id, sec FROM events WHERE event_id IN ({_marks(some)}) AND +room_id = ? AND outlier = 0",
+            f"SELECT event_id, sec FROM events WHERE event_id IN ({marks(some)}) AND +room_id = ? AND outlier = 0",
             (*some, room_id),
         )
         found.update(rows)
@@ -398,187 +380,16 @@ def insert_edges(tx: Tx, event: Pdu) -> None:
     )
 
 
-def leaves(tx: Tx, room_id: str) -> list[str]:
-    rows = tx.all("SELECT event_id FROM leaves WHERE room_id = ? ORDER BY event_id", (room_id,))
-    return [event_id for (event_id,) in rows]
-
-
-class Surroundings(NamedTuple):
-    """Around an event in the graph: the verdicts of those that cite it, and whether all that it cites are accepted."""
-
-    cited_by: frozenset[Verdict] = frozenset()
-    parents_accepted: bool = True
-
-
-JUST_BUILT: Final = Surroundings()
-"""Of an event on the forward extremities that nobody else can have seen."""
-
-
-def surroundings(tx: Tx, event: Pdu) -> Surroundings:
-    citing = tx.all(
-        "SELECT DISTINCT e.verdict FROM event_edges AS x JOIN events AS e ON e.event_id = x.event_id"
-        " WHERE x.prev_event_id = ? AND e.room_id = ?",
-        (event.event_id, event.room_id),
-    )
-    others = any(
-        tx.one(
-            f"SELECT 1 FROM events WHERE event_id IN ({_marks(some)}) AND +room_id = ? AND outlier = 0"
-            " AND verdict != 'accepted' LIMIT 1",
-            (*some, event.room_id),
-        )
-        for some in _chunks(event.prev_events)
-    )
-    return Surroundings(frozenset(_VERDICTS[verdict] for (verdict,) in citing), not others)
-
-
-def extend_leaves(tx: Tx, event: Pdu, around: Surroundings) -> None:
-    """The event's parents are no leaves any more; it is one, unless something cites it already."""
-    _cover(tx, "leaves", event, by=tuple(Verdict), around=around)
-
-
-def accepted_leaves(tx: Tx, room_id: str) -> list[str]:
-    """The events that are not rejected and to which no such event leads back: soft-failed ones included."""
-    rows = tx.all("SELECT event_id FROM accepted_leaves WHERE room_id = ? ORDER BY event_id", (room_id,))
-    return [event_id for (event_id,) in rows]
-
-
-def extend_accepted_leaves(tx: Tx, event: Pdu, around: Surroundings) -> None:
-    """An event that is not rejected covers those before it, and is such a leaf unless one like it cites it already."""
-    _cover(tx, "accepted_leaves", event, by=(Verdict.ACCEPTED, Verdict.SOFT_FAILED), around=around)
-
-
-def extremities(tx: Tx, room_id: str) -> list[str]:
-    """The forward extremities: what the next event cites."""
-    rows = tx.all("SELECT event_id FROM forward_extremities WHERE room_id = ? ORDER BY event_id", (room_id,))
-    return [event_id for (event_id,) in rows]
-
-
-def extend_extremities(tx: Tx, event: Pdu, around: Surroundings) -> None:
-    """An accepted event covers those before it, and is an extremity unless an accepted event cites it already."""
-    _cover(tx, "forward_extremities", event, by=(Verdict.ACCEPTED,), around=around)
-
-
 def newest_of_server(tx: Tx, event_ids: Collection[str], server: str) -> str | None:
     """Of some events, the one of this server that came last."""
     newest: tuple[int, str] | None = None
-    for some in _chunks(event_ids):
+    for some in chunks(event_ids):
         for event_id, position, sender in tx.execute(
-            f"SELECT event_id, position, sender FROM events WHERE event_id IN ({_marks(some)})", some
+            f"SELECT event_id, position, sender FROM events WHERE event_id IN ({marks(some)})", some
         ):
             if server_of(sender) == server and (newest is None or position > newest[0]):
                 newest = (position, event_id)
     return None if newest is None else newest[1]
-
-
-def set_extremities(tx: Tx, room_id: str, event_ids: Iterable[str]) -> None:
-    _replace(tx, "forward_extremities", room_id, event_ids)
-
-
-def set_accepted_leaves(tx: Tx, room_id: str, event_ids: Iterable[str]) -> None:
-    _replace(tx, "accepted_leaves", room_id, event_ids)
-
-
-_UNCOVERED = """
-    WITH RECURSIVE others (event_id) AS MATERIALIZED (
-        SELECT event_id FROM events WHERE room_id = :room AND outlier = 0 AND verdict NOT IN ({verdicts})
-    ), passed_over (event_id) AS (
-        SELECT o.event_id FROM others AS o JOIN event_edges AS x ON x.prev_event_id = o.event_id
-        JOIN events AS c ON c.event_id = x.event_id WHERE c.room_id = :room AND c.verdict IN ({verdicts})
-        UNION
-        SELECT o.event_id FROM passed_over AS p JOIN event_edges AS x ON x.event_id = p.event_id
-        JOIN others AS o ON o.event_id = x.prev_event_id
-    )
-    SELECT event_id FROM events AS e WHERE room_id = :room AND outlier = 0 AND verdict IN ({verdicts}) {more}
-    AND NOT EXISTS (SELECT 1 FROM event_edges AS x JOIN events AS c ON c.event_id = x.event_id
-                    WHERE x.prev_event_id = e.event_id AND c.room_id = :room
-                    AND (c.verdict IN ({verdicts}) OR c.event_id IN passed_over))
-    ORDER BY event_id
-"""
-
-
-def uncovered_events(
-    tx: Tx, room_id: str, *, of: Collection[Verdict] = (Verdict.ACCEPTED,), on_claim_only: bool = False
-) -> list[str]:
-    """The events of the graph with such a verdict to which none like them leads back, found from the whole graph.
-
-    `on_claim_only`: of those that stand on the claim with which we joined.
-    """
-    verdicts = ",".join(f"'{verdict.value}'" for verdict in of)
-    more = "AND grounded = 0 AND position > 0" if on_claim_only else ""
-    rows = tx.execute(_UNCOVERED.format(verdicts=verdicts, more=more), {"room": room_id})
-    return [event_id for (event_id,) in rows]
-
-
-def accepted_leaf_groups(tx: Tx, room_id: str) -> list[int]:
-    """The distinct state groups after the accepted leaves."""
-    rows = tx.all(
-        "SELECT DISTINCT e.state_after FROM accepted_leaves AS l JOIN events AS e ON e.event_id = l.event_id"
-        " WHERE l.room_id = ? ORDER BY e.state_after",
-        (room_id,),
-    )
-    return [group_id for (group_id,) in rows]
-
-
-def extremity_groups(tx: Tx, room_id: str) -> list[int]:
-    """The distinct state groups after the forward extremities."""
-    rows = tx.all(
-        "SELECT DISTINCT e.state_after FROM forward_extremities AS f JOIN events AS e ON e.event_id = f.event_id"
-        " WHERE f.room_id = ? ORDER BY e.state_after",
-        (room_id,),
-    )
-    return [group_id for (group_id,) in rows]
-
-
-def _cover(tx: Tx, table: str, event: Pdu, *, by: Collection[Verdict], around: Surroundings) -> None:
-    """The event is an end of the graph now, and none of the others `by` which it can be that it leads back to.
-
-    Those are its parents and, where such an event is not among them, what is next below: whoever cites an event has
-    all its ancestors in its own state. So each event of another verdict is passed over once.
-    """
-    parents: Collection[str] = event.prev_events
-    while parents:
-        _remove(tx, table, event.room_id, parents)
-        if around.parents_accepted or len(by) == len(Verdict):
-            break
-        others = _not_passed_over(tx, table, event.room_id, parents, by)
-        tx.many(
-            "INSERT INTO passed_over (room_id, ends, event_id) VALUES (?, ?, ?)",
-            [(event.room_id, table, each) for each in others],
-        )
-        parents = {parent for each in others for parent in _parents(tx, each)}
-    if around.cited_by.isdisjoint(by):
-        tx.execute(f"INSERT OR IGNORE INTO {table} (room_id, event_id) VALUES (?, ?)", (event.room_id, event.event_id))
-
-
-def _not_passed_over(
-    tx: Tx, table: str, room_id: str, event_ids: Collection[str], verdicts: Collection[Verdict]
-) -> list[str]:
-    """Those of the events of the graph that have another verdict, and were not passed over before."""
-    found: list[str] = []
-    for some in _chunks(event_ids):
-        rows = tx.execute(
-            f"SELECT event_id FROM events AS e WHERE event_id IN ({_marks(some)}) AND +room_id = ? AND outlier = 0"
-            f" AND verdict NOT IN ({_marks(tuple(verdicts))}) AND NOT EXISTS"
-            " (SELECT 1 FROM passed_over AS p WHERE p.room_id = ? AND p.ends = ? AND p.event_id = e.event_id)",
-            (*some, room_id, *(verdict.value for verdict in verdicts), room_id, table),
-        )
-        found += [event_id for (event_id,) in rows]
-    return found
-
-
-def _parents(tx: Tx, event_id: str) -> list[str]:
-    return [parent for (parent,) in tx.execute("SELECT prev_event_id FROM event_edges WHERE event_id = ?", (event_id,))]
-
-
-def _replace(tx: Tx, table: str, room_id: str, event_ids: Iterable[str]) -> None:
-    """What was passed over is forgotten: verdicts may be others now."""
-    tx.execute("DELETE FROM passed_over WHERE room_id = ? AND ends = ?", (room_id, table))
-    tx.execute(f"DELETE FROM {table} WHERE room_id = ?", (room_id,))
-    tx.many(f"INSERT INTO {table} (room_id, event_id) VALUES (?, ?)", [(room_id, event_id) for event_id in event_ids])
-
-
-def _remove(tx: Tx, table: str, room_id: str, event_ids: Collection[str]) -> None:
-    tx.many(f"DELETE FROM {table} WHERE room_id = ? AND event_id = ?", [(room_id, each) for each in event_ids])
 
 
 def _load(event_id: str, raw: bytes, version: str, *, redacted_copy: bool) -> Pdu:
@@ -614,13 +425,3 @@ def _keep(tx: Tx, row: tuple[Any, ...], event: Pdu, octets: int) -> None:
 def _forget(tx: Tx, event_id: str) -> None:
     for cache in _caches(tx):
         cache.drop(event_id)
-
-
-def _chunks(event_ids: Collection[str]) -> Iterable[list[str]]:
-    ids = list(dict.fromkeys(event_ids))
-    for start in range(0, len(ids), _IDS_AT_ONCE):
-        yield ids[start : start + _IDS_AT_ONCE]
-
-
-def _marks(values: Sequence[object]) -> str:
-    return ",".join("?" * len(values))

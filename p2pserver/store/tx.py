@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 Parameters = Sequence[Any] | Mapping[str, Any]
+_IDS_AT_ONCE = 500
 
 
 class Tx:
@@ -78,3 +79,15 @@ class Tx:
     def promises(self) -> tuple[list[Callable[[], None]], list[str]]:
         """What to call, and the topics to notify, as they were asked for: the order must not depend on hashes."""
         return self._callbacks, list(self._topics)
+
+
+def chunks(event_ids: Collection[str]) -> Iterable[list[str]]:
+    """Some IDs in parts that fit into one statement, each once."""
+    ids = list(dict.fromkeys(event_ids))
+    for start in range(0, len(ids), _IDS_AT_ONCE):
+        yield ids[start : start + _IDS_AT_ONCE]
+
+
+def marks(values: Sequence[object]) -> str:
+    """As many question marks as there are values, for `IN (...)`."""
+    return ",".join("?" * len(values))

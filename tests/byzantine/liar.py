@@ -28,7 +28,7 @@ from p2pserver.node.in_process_client import InProcessClient
 from p2pserver.node.session import Session
 from p2pserver.node.simulation import WALL_START_MS, RoomActions, SimulatedMesh
 from p2pserver.rooms.sending import room_of
-from p2pserver.store import events
+from p2pserver.store import events, graph_ends
 from p2pserver.store.inline import InlineDatabase
 from p2pserver.store.tx import Tx
 from p2pserver.wire import messages as m
@@ -306,7 +306,7 @@ class Liar:
 
     async def leaves(self, room_id: str | None = None) -> list[str]:
         """The forward extremities of the room as the honest half sees them."""
-        return await self.read(lambda tx: events.extremities(tx, room_id or self.room.room_id))
+        return await self.read(lambda tx: graph_ends.extremities(tx, room_id or self.room.room_id))
 
     async def state_after(self, event_id: str) -> dict[StateSlot, str]:
         if event_id in self.arsenal.states:

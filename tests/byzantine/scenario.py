@@ -32,7 +32,7 @@ from p2pserver.node.in_process_client import InProcessClient
 from p2pserver.node.simulation import RoomActions, Sabotage, SimulatedMesh
 from p2pserver.rooms.sending import room_of
 from p2pserver.rooms.values import RoomDigest
-from p2pserver.store import events
+from p2pserver.store import events, graph_ends
 from p2pserver.store.events import StoredEvent
 from p2pserver.store.tx import Tx
 from tests.byzantine.liar import Arsenal, Liar
@@ -241,7 +241,7 @@ class Scenario:
     async def _leaves(self, name: str, room_id: str) -> tuple[Any, ...]:
         def read(tx: Tx) -> tuple[Any, ...]:
             count = tx.one("SELECT count(*) FROM events WHERE room_id = ? AND outlier = 0", (room_id,))
-            return count, tuple(sorted(events.leaves(tx, room_id)))
+            return count, tuple(sorted(graph_ends.leaves(tx, room_id)))
 
         found: tuple[Any, ...] = await self.read(name, read)
         return found
@@ -345,7 +345,7 @@ class Scenario:
             raws, more = rooms.missing_for(
                 tx,
                 room_id=self.room_id,
-                want=events.leaves(tx, self.room_id),
+                want=graph_ends.leaves(tx, self.room_id),
                 have=[],
                 octets_max=10**9,
                 origin=asker,

@@ -24,7 +24,7 @@ from p2pserver.node.sabotage import replaced
 from p2pserver.node.simulation import RoomActions
 from p2pserver.rooms import state as room_state
 from p2pserver.rooms.values import RoomLimits
-from p2pserver.store import events, memberships
+from p2pserver.store import events, graph_ends, memberships
 from p2pserver.wire import messages as m
 from tests.byzantine.liar import Liar
 from tests.byzantine.scenario import Scenario, case
@@ -98,7 +98,7 @@ async def post_together(scene: Scenario, body: str) -> None:
 
 
 async def width_at(scene: Scenario) -> int:
-    return len(await scene.read("a", lambda tx: events.extremities(tx, scene.room_id)))
+    return len(await scene.read("a", lambda tx: graph_ends.extremities(tx, scene.room_id)))
 
 
 class Calls:

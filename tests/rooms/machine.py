@@ -37,7 +37,7 @@ from p2pserver.meg.state import StateMap
 from p2pserver.rooms.sending import auth_events_for
 from p2pserver.rooms.state import resolved_map
 from p2pserver.rooms.values import ReceiveReport
-from p2pserver.store import events, outbox, state_groups
+from p2pserver.store import events, graph_ends, outbox, state_groups
 from p2pserver.store.inline import SimulatedDisk
 from p2pserver.store.tx import Tx
 from tests.rooms.replicas import Disk, Replica, Sabotage
@@ -488,7 +488,7 @@ class RoomMachine(RuleBasedStateMachine):
         cited = {parent for each in parents.values() for parent in each}
         accepted = {event_id for event_id, verdict in verdicts.items() if verdict == "accepted"}
         uncovered = accepted - ancestors_of(accepted, parents)
-        extremities = replica.run(lambda tx: events.extremities(tx, self.room_id))
+        extremities = replica.run(lambda tx: graph_ends.extremities(tx, self.room_id))
         assert set(extremities) == uncovered, f"{replica.short} has other extremities than its graph"
         assert set(leaves(replica, self.room_id)) == verdicts.keys() - cited, f"{replica.short} has other leaves"
 

@@ -7,8 +7,8 @@ import sqlite3
 import pytest
 
 from p2pserver.rooms import graph, rebuilding
-from p2pserver.store import events, state_groups
-from p2pserver.store.events import surroundings
+from p2pserver.store import graph_ends, state_groups
+from p2pserver.store.graph_ends import surroundings
 from tests.rooms.servers import Server, leaves, raw_of, reconcile
 
 
@@ -118,7 +118,7 @@ def test_damaged_row_is_found(broken: str) -> None:
 
 
 def test_forgotten_accepted_leaf_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "extend_accepted_leaves", lambda *args, **options: None)
+    monkeypatch.setattr(graph_ends, "extend_accepted_leaves", lambda *args, **options: None)
     room_id, alice, _ = forked_room()
     with pytest.raises(AssertionError):
         alice.digest(room_id)

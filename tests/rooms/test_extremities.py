@@ -11,7 +11,7 @@ from p2pserver.events.build import build_event
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.versions import rules_of
 from p2pserver.rooms import graph
-from p2pserver.store import events
+from p2pserver.store import graph_ends
 from p2pserver.store.tx import Tx
 from tests.rooms.servers import Server, leaves, power_levels, reconcile
 from tests.rooms.test_copies import altered, twins
@@ -70,7 +70,7 @@ def check(server: Server, room_id: str, verdicts: dict[str, Verdict]) -> None:
     """These events have these verdicts, are leaves, and nothing that is sent next cites them."""
     for event_id, verdict in verdicts.items():
         assert server.verdict(event_id) is verdict
-    extremities = server.run(lambda tx: events.extremities(tx, room_id))
+    extremities = server.run(lambda tx: graph_ends.extremities(tx, room_id))
     assert not verdicts.keys() & set(extremities)
     assert verdicts.keys() <= set(leaves(server, room_id))
     assert graph_contradictions(server.conn, room_id) == []
@@ -142,10 +142,10 @@ def test_judged_again_when_a_better_copy_comes() -> None:
     """Accepted by the redacted levels, rejected by the genuine ones: an extremity no more."""
     room_id, _, bob, levels, judged = twins("10")
     bob.receive(room_id, [altered(levels), judged[0].raw], "mallory")
-    assert bob.run(lambda tx: events.extremities(tx, room_id)) == [judged[0].event_id]
+    assert bob.run(lambda tx: graph_ends.extremities(tx, room_id)) == [judged[0].event_id]
     bob.receive(room_id, [levels.raw], "carol")
     assert bob.verdict(judged[0].event_id) is Verdict.REJECTED
-    assert bob.run(lambda tx: events.extremities(tx, room_id)) == [levels.event_id]
+    assert bob.run(lambda tx: graph_ends.extremities(tx, room_id)) == [levels.event_id]
     assert graph_contradictions(bob.conn, room_id) == []
 
 
@@ -154,12 +154,12 @@ def test_accepted_event_on_a_soft_failed_one() -> None:
     room_id, alice, bob = pair()
     said, stolen = banned_beside(room_id, alice, bob)
     alice.receive(room_id, [said.raw, stolen.raw], bob.name)
-    before = set(alice.run(lambda tx: events.extremities(tx, room_id)))
+    before = set(alice.run(lambda tx: graph_ends.extremities(tx, room_id)))
     built = bob.send(room_id, "on it", sender=f"@stays:{bob.name}")
     assert said.event_id in built.prev_events
     alice.receive(room_id, [built.raw], bob.name)
     assert alice.verdict(built.event_id) is Verdict.ACCEPTED
-    assert set(alice.run(lambda tx: events.extremities(tx, room_id))) == before | {built.event_id}
+    assert set(alice.run(lambda tx: graph_ends.extremities(tx, room_id))) == before | {built.event_id}
     assert graph_contradictions(alice.conn, room_id) == []
 
 
@@ -174,9 +174,11 @@ def test_what_is_merged_over_a_soft_failed_event_is_no_extremity() -> None:
     assert built.prev_events == (second.event_id,)
     alice.receive(room_id, [second.raw], bob.name)
     assert alice.verdict(second.event_id) is Verdict.SOFT_FAILED
-    before = alice.run(lambda tx: events.extremities(tx, room_id))
+    before = alice.run(lambda tx: graph_ends.extremities(tx, room_id))
     alice.receive(room_id, [built.raw], bob.name)
-    assert alice.run(lambda tx: events.extremities(tx, room_id)) == sorted({*before, built.event_id} - {first.event_id})
+    assert alice.run(lambda tx: graph_ends.extremities(tx, room_id)) == sorted(
+        {*before, built.event_id} - {first.event_id}
+    )
     assert graph_contradictions(alice.conn, room_id) == []
 
 
@@ -190,8 +192,8 @@ def test_what_is_merged_over_a_rejected_event_is_no_end() -> None:
     message = built_on(bob, room_id, [stolen.event_id], [levels, joining])
     alice.receive(room_id, [stolen.raw, message.raw], bob.name)
     assert (alice.verdict(stolen.event_id), alice.verdict(message.event_id)) == (Verdict.REJECTED, Verdict.ACCEPTED)
-    assert alice.run(lambda tx: events.extremities(tx, room_id)) == [message.event_id]
-    assert alice.run(lambda tx: events.accepted_leaves(tx, room_id)) == [message.event_id]
+    assert alice.run(lambda tx: graph_ends.extremities(tx, room_id)) == [message.event_id]
+    assert alice.run(lambda tx: graph_ends.accepted_leaves(tx, room_id)) == [message.event_id]
     assert graph_contradictions(alice.conn, room_id) == []
     assert alice.digest(room_id)
 
@@ -225,10 +227,10 @@ def test_rejected_event_covers_nothing() -> None:
     room_id, alice, bob = pair()
     alice.set_state(room_id, "m.room.power_levels", "", power_levels(alice, "12", state_default=100))
     reconcile(room_id, alice, bob)
-    before = alice.run(lambda tx: events.extremities(tx, room_id))
+    before = alice.run(lambda tx: graph_ends.extremities(tx, room_id))
     stolen = refused(bob, room_id, before)
     alice.receive(room_id, [stolen.raw], bob.name)
-    assert alice.run(lambda tx: events.extremities(tx, room_id)) == before
+    assert alice.run(lambda tx: graph_ends.extremities(tx, room_id)) == before
     check(alice, room_id, {stolen.event_id: Verdict.REJECTED})
 
 
@@ -237,7 +239,7 @@ def test_event_that_is_refused_and_cited_is_noticed(path: Callable[[], None], mo
     real = graph.note_redactions
 
     def also_an_extremity(tx: Tx, room: object, event: Pdu, *, may_be_target: bool = True) -> None:
-        events.extend_extremities(tx, event, events.surroundings(tx, event))
+        graph_ends.extend_extremities(tx, event, graph_ends.surroundings(tx, event))
         real(tx, room, event, may_be_target=may_be_target)  # type: ignore[arg-type]
 
     monkeypatch.setattr(graph, "note_redactions", also_an_extremity)

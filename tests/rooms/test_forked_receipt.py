@@ -15,7 +15,7 @@ import pytest
 from benchmarks.forked_rooms import ForkedRoom, room_with_forks
 from p2pserver.errors import Verdict
 from p2pserver.events.versions import V12
-from p2pserver.store import events
+from p2pserver.store import graph_ends
 from p2pserver.store import rooms as room_rows
 from p2pserver.store.auth_index import StoredAuthIndex
 from tests.rooms.servers import Server
@@ -104,7 +104,7 @@ def test_one_more_event_costs_the_same_as_the_room_of_forks_grows() -> None:
 
 def test_ends_that_are_left_behind_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """An event whose only child is soft-failed stays an extremity, though everybody has merged it long ago."""
-    monkeypatch.setattr(events, "_not_passed_over", lambda *_: [])
+    monkeypatch.setattr(graph_ends, "_not_passed_over", lambda *_: [])
     receiver = Receiver(room_with_forks(V12, 750, members=20))
     assert growth(receiver.work(), first=0) != []
     assert graph_contradictions(receiver.server.conn, receiver.room.room_id) != []

@@ -10,7 +10,7 @@ import pytest
 
 from p2pserver.events.versions import rules_of
 from p2pserver.rooms import state as room_states
-from p2pserver.store import events, graph_walks
+from p2pserver.store import graph_ends, graph_walks
 from p2pserver.store.tx import Tx
 from tests.rooms.servers import Server, deliver
 
@@ -127,13 +127,13 @@ def test_one_more_event_costs_the_same_in_a_large_room() -> None:
 
 
 def test_looking_at_every_event_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    extend = events.extend_leaves
+    extend = graph_ends.extend_leaves
 
-    def with_a_scan(tx: Tx, event: Any, around: events.Surroundings) -> None:
+    def with_a_scan(tx: Tx, event: Any, around: graph_ends.Surroundings) -> None:
         extend(tx, event, around)
         tx.all("SELECT event_id FROM events WHERE verdict = 'rejected'")
 
-    monkeypatch.setattr(events, "extend_leaves", with_a_scan)
+    monkeypatch.setattr(graph_ends, "extend_leaves", with_a_scan)
     failures = growth_failures(Pair())
     assert any("SCAN events" in failure for failure in failures)
     assert any(failure.startswith("send") for failure in failures)
@@ -146,7 +146,7 @@ def test_a_walk_reads_nothing_that_one_before_it_has_read() -> None:
     everything = len(pair.one.graph(pair.room_id))
 
     def walk() -> None:
-        newest = pair.one.run(lambda tx: events.leaves(tx, pair.room_id))
+        newest = pair.one.run(lambda tx: graph_ends.leaves(tx, pair.room_id))
         found = pair.one.run(lambda tx: graph_walks.lacking(tx, pair.room_id, want=newest, have=[], most=10_000))
         assert len(found) == everything
 

@@ -8,7 +8,7 @@ import pytest
 
 from p2pserver.errors import Verdict
 from p2pserver.rooms import judging
-from p2pserver.store import events
+from p2pserver.store import graph_ends
 from tests.rooms.servers import Server, raw_of, reconcile
 
 DOMAIN = "mesh.example.org"
@@ -38,7 +38,7 @@ def test_second_name_of_a_key_is_soft_failed() -> None:
     assert alice.verdict(join) is Verdict.SOFT_FAILED
     assert long.name not in alice.run(lambda tx: alice.rooms.member_servers(tx, room_id))
     assert "another name" in str(alice.one("SELECT reason FROM events WHERE event_id = ?", join))
-    assert join not in alice.run(lambda tx: events.extremities(tx, room_id))
+    assert join not in alice.run(lambda tx: graph_ends.extremities(tx, room_id))
 
 
 def test_name_that_is_the_first_goes_on() -> None:

@@ -16,7 +16,7 @@ from p2pserver.events.signing import SelfCertifyingKeys, Signer, sign_event
 from p2pserver.events.versions import ROOM_VERSIONS, V1, EventIds, rules_of
 from p2pserver.identifiers import KEY_ID
 from p2pserver.rooms.sending import found_room
-from p2pserver.store import events
+from p2pserver.store import events, graph_ends
 from p2pserver.wire.messages import Pdus, decode_message, encode_message
 from tests.meg import old_version_checks as vectors
 from tests.rooms.servers import Server
@@ -145,7 +145,7 @@ def test_under_an_id_of_an_ordinary_server_the_first_event_counts() -> None:
             event_type=event_type,
             state_key=state_key,
             content=content,
-            prev_events=alice.run(lambda tx: events.extremities(tx, room)),
+            prev_events=alice.run(lambda tx: graph_ends.extremities(tx, room)),
             auth_events=[state[slot] for slot in slots if slot in state],
             depth=9,
             origin_server_ts=alice.now_ms,

@@ -9,7 +9,7 @@ import pytest
 
 from p2pserver.events.pdu import Pdu
 from p2pserver.rooms import judging, receipt
-from p2pserver.store import events, outbox
+from p2pserver.store import events, graph_ends, outbox
 from p2pserver.store.tx import Tx
 from tests.rooms import test_joining, test_receipt
 from tests.rooms.servers import Server, reconcile
@@ -111,11 +111,11 @@ def test_reversed_copy_lattice_is_noticed(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_soft_failed_extremity_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = events.extend_leaves
+    real = graph_ends.extend_leaves
 
-    def also_an_extremity(tx: Tx, event: Pdu, around: events.Surroundings) -> None:
+    def also_an_extremity(tx: Tx, event: Pdu, around: graph_ends.Surroundings) -> None:
         real(tx, event, around)
-        events.extend_extremities(tx, event, around)
+        graph_ends.extend_extremities(tx, event, around)
 
-    monkeypatch.setattr(events, "extend_leaves", also_an_extremity)
+    monkeypatch.setattr(graph_ends, "extend_leaves", also_an_extremity)
     assert fails(test_receipt.test_banned_users_backdated_event_is_soft_failed)
