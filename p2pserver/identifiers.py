@@ -25,6 +25,7 @@ _LABEL = re.compile(r"[a-z2-7]{52}")
 _DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _SERVER_NAME = re.compile(r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,255})(?::[0-9]{1,5})?")
 _LOCALPART = re.compile(r"[a-z0-9._=/+-]+")
+_OLD_LOCALPART = re.compile(r"[!-9;-~]+")
 _OPAQUE_PART = re.compile(r"[^\0:\ud800-\udfff]*")
 _HASH_ID = re.compile(r"[A-Za-z0-9_-]{43}")
 _HASH_ID_STANDARD = re.compile(r"[A-Za-z0-9+/]{43}")
@@ -152,6 +153,11 @@ def _is_short_user_id(text: str) -> bool:
 def is_new_localpart(text: str) -> bool:
     """Whether a user may be registered under this localpart today: `a-z 0-9 . _ = - / +`."""
     return _LOCALPART.fullmatch(text) is not None
+
+
+def is_old_localpart(text: str) -> bool:
+    """Whether it is a localpart as users may have who are there already: printable ASCII without spaces and `:`."""
+    return _OLD_LOCALPART.fullmatch(text) is not None
 
 
 def is_event_id(text: object) -> bool:

@@ -233,8 +233,7 @@ class _Look:
 
         A device without keys is told of too: mautrix uploads the first ones when it hears that there are none.
         """
-        devices = [each for each in own_devices(self._tx) if self._service.owns_user(each[0])]
-        devices = sorted(devices, key=self._importance)[:DEVICES_MAX]
+        devices = [each for each in own_devices(self._tx) if self._service.owns_user(each[0])][:DEVICES_MAX]
         changed: set[str] = set()
         left: set[str] = set()
         for user_id in sorted({user_id for user_id, _, has_keys in devices if has_keys}):
@@ -252,10 +251,6 @@ class _Look:
             unused.setdefault(user_id, {})[device_id] = unused_fallback(self._tx, user_id, device_id)
         body["org.matrix.msc3202.device_one_time_keys_count"] = counts
         body["org.matrix.msc3202.device_unused_fallback_key_types"] = unused
-
-    def _importance(self, device: tuple[str, str, bool]) -> tuple[bool, bool]:
-        user_id, _, has_keys = device
-        return user_id != self._service.sender, not has_keys
 
 
 class _Members:

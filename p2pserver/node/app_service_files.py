@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from p2pserver.config import ConfigError
-from p2pserver.identifiers import is_new_localpart
+from p2pserver.identifiers import is_old_localpart
 from p2pserver.rooms.app_services import IDENTIFIER_CHARACTERS_MAX, AppService, AppServices, Namespace
 
 FILE_OCTETS_MAX: Final = 1 << 20
@@ -127,9 +127,10 @@ def _url(found: dict[Any, Any]) -> str | None:
 
 
 def _sender(found: dict[Any, Any], server_name: str) -> str:
+    """mautrix bridges make a random one of upper-case letters too, and act as another user of theirs."""
     localpart = _text(found, "sender_localpart")
-    if not is_new_localpart(localpart) or len(localpart) + len(server_name) + 2 > IDENTIFIER_CHARACTERS_MAX:
-        raise ConfigError("sender_localpart is what stands between @ and : in a user ID: a-z 0-9 . _ = - / +")
+    if not is_old_localpart(localpart) or len(localpart) + len(server_name) + 2 > IDENTIFIER_CHARACTERS_MAX:
+        raise ConfigError("sender_localpart is what stands between @ and : in a user ID")
     return f"@{localpart}:{server_name}"
 
 

@@ -120,8 +120,12 @@ def to_device_since(tx: Tx, *, above: int, most: int) -> list[tuple[int, str, st
 
 
 def own_devices(tx: Tx) -> list[tuple[str, str, bool]]:
-    """(user, device, whether it can be written to encrypted) of each device of this node."""
-    rows = tx.all("SELECT user_id, device_id, keys IS NOT NULL FROM devices ORDER BY user_id, device_id")
+    """(user, device, whether it can be written to encrypted) of each device of this node: those with keys first, then
+    those that were seen last."""
+    rows = tx.all(
+        "SELECT user_id, device_id, keys IS NOT NULL FROM devices"
+        " ORDER BY keys IS NULL, last_seen_ms DESC, user_id, device_id"
+    )
     return [(user_id, device_id, bool(has_keys)) for user_id, device_id, has_keys in rows]
 
 

@@ -41,7 +41,7 @@ def write(folder: Path, *registrations: Any) -> list[Path]:
 
 
 def test_what_is_read(tmp_path: Path) -> None:
-    more = {**GOOD, "id": "b", "as_token": "a2", "hs_token": "h2", "sender_localpart": "b", "url": None}
+    more = {**GOOD, "id": "b", "as_token": "a2", "hs_token": "h2", "sender_localpart": "Qd4_B-x", "url": ""}
     more |= {
         "de.sorunome.msc2409.push_ephemeral": True,
         "org.matrix.msc3202": True,
