@@ -2,6 +2,7 @@
 
     pip install -e '.[bench]'
     python benchmarks/core.py            # all; or some of: resolution conflicts auth hashing signing receipt
+    python benchmarks/core.py conflicts:duel:2.1      # one shape of a conflict, one algorithm, or both of one shape
 
 What is compared, ours with theirs: `meg.resolution.resolve` with `synapse.state.v2.resolve_events_with_store` (versions
 11 and 12, that is algorithms 2 and 2.1); `check_auth_events` and `authorize` with the state-independent and
@@ -155,7 +156,8 @@ def resolution(lines: Lines) -> None:
         resolutions_beside(lines, name, room, resolutions)
 
 
-def conflicts(lines: Lines) -> None:
+def conflicts(lines: Lines, *wanted: str) -> None:
+    """All shapes, or those of which the words `wanted` are in the name or name the algorithm."""
     shapes: list[tuple[str, Callable[[RoomVersionRules], tuple[ForkedRoom, list[StateMap]]]]] = [
         ("profiles of members, 2 sets", lambda rules: members_conflict(rules, CONFLICTED)),
         ("bans and profiles, 2 sets", lambda rules: bans_and_rejoins(rules, CONFLICTED)),
@@ -165,6 +167,8 @@ def conflicts(lines: Lines) -> None:
     ]
     for rules in (V11, V12):
         for name, shape in shapes:
+            if not all(word == algorithm(rules) or word in name for word in wanted):
+                continue
             room, sets = shape(rules)
             resolutions_beside(lines, f"{CONFLICTED} conflicted, {algorithm(rules)}: {name}", room, [sets])
 
@@ -287,7 +291,7 @@ def receipt(lines: Lines) -> None:
     )
 
 
-ALL: dict[str, Callable[[Lines], None]] = {
+ALL: dict[str, Callable[..., None]] = {
     "resolution": resolution,
     "conflicts": conflicts,
     "auth": auth,
@@ -301,7 +305,8 @@ def main(names: Sequence[str]) -> None:
     header(PACKAGES)
     lines = Lines()
     for name in names or ALL:
-        ALL[name](lines)
+        part, *wanted = name.split(":")
+        ALL[part](lines, *wanted)
 
 
 if __name__ == "__main__":

@@ -281,7 +281,7 @@ def check_may_offer_invite(event: Pdu, state: AuthState) -> None:
 
 
 def check_level(event: Pdu, state: AuthState) -> None:
-    if state.power.of_user(event.sender) < state.power.needed_for(event.type, event.is_state):
+    if state.power.of_user(event.sender) < state.power.needed_for(event.type, event.state_key is not None):
         raise NotAllowed(f"{event.sender} may not send {event.type}")
 
 

@@ -120,25 +120,33 @@ class Reach:
 
         Raises: NotIndexed, of a create event that not all sets hold: in version 12 it is cited without being listed.
         """
+        answers, citing = self._known, self._index.citing
         slot = self._slot_of(event_id)
         known = self._at_once(event_id, slot)
         if known is not None:
             return known
         if slot == CREATE:
             raise NotIndexed("the state has another create event, or none")
-        path = [(event_id, self._index.citing(event_id))]
-        while path:
-            for other, slot in path[-1][1]:
-                known = self._at_once(other, slot)
-                if known:
-                    self._known.update((passed, True) for passed, _ in path)
-                    return True
+        path: list[tuple[str, Iterator[tuple[str, StateSlot]]]] = []
+        remaining = citing(event_id)
+        while True:
+            for other, slot in remaining:
+                known = answers.get(other)
                 if known is None:
-                    path.append((other, self._index.citing(other)))
-                    break
+                    known = self._at_once(other, slot)
+                    if known is None:
+                        path.append((event_id, remaining))
+                        event_id, remaining = other, citing(other)
+                        break
+                if known:
+                    answers.update((passed, True) for passed, _ in path)
+                    answers[event_id] = True
+                    return True
             else:
-                self._known[path.pop()[0]] = False
-        return False
+                answers[event_id] = False
+                if not path:
+                    return False
+                event_id, remaining = path.pop()
 
     def _at_once(self, event_id: str, slot: StateSlot | None) -> bool | None:
         known = self._known.get(event_id)

@@ -7,15 +7,16 @@ are the definitions; `auth_index` answers the same questions without walking who
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 from p2pserver.events.pdu import Pdu
 from p2pserver.meg.auth import auth_slots_of, case_of, create_id_of, is_ban_of_another
 from p2pserver.meg.auth_state import membership_by
 from p2pserver.meg.power import Creators, Level, LevelTables, PowerLevels
-from p2pserver.meg.state import POWER_LEVELS, EventSource, StateSlot
+from p2pserver.meg.state import CREATE, POWER_LEVELS, EventSource, StateSlot
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -42,9 +43,10 @@ class EventFacts:
     """What resolution looks at in an event all the time; it follows from what the event ID covers, so it never changes.
 
     `auth_ids` are the auth events as the event lists them; in version 12 the create event, which is implied, comes
-    last. `auth_slots` are the slots of a state that the auth rules look at. `membership` is what a member event makes
-    of its user, None of other events. `case`: the same states let in all events of one case (`case_of`). `is_ban`: of
-    somebody else, whose membership the auth rules then do not look at.
+    last. `auth_slots` are the slots of a state that the auth rules look at, `view_slots` these and that of the implied
+    create event. `membership` is what a member event makes of its user, None of other events. `case`: the same states
+    let in all events of one case (`case_of`). `is_ban`: of somebody else, whose membership the auth rules then do not
+    look at.
     """
 
     slot: StateSlot | None
@@ -54,6 +56,7 @@ class EventFacts:
     membership: str | None
     auth_ids: tuple[str, ...]
     auth_slots: tuple[StateSlot, ...]
+    view_slots: tuple[StateSlot, ...]
     create_implied: bool
     case: tuple[str, str, bool] | None
     is_ban: bool
@@ -66,6 +69,7 @@ class EventFacts:
             listed = (*listed, create_id_of(event.room_id))
         slot = event.state_slot
         is_ban = is_ban_of_another(event)
+        auth_slots = tuple(_interned(each) for each in auth_slots_of(event) if not is_ban or each != slot)
         return cls(
             slot=None if slot is None else _interned(slot),
             type=sys.intern(event.type),
@@ -73,7 +77,8 @@ class EventFacts:
             origin_server_ts=event.origin_server_ts,
             membership=membership_by(event) if event.type == "m.room.member" else None,
             auth_ids=listed,
-            auth_slots=tuple(_interned(each) for each in auth_slots_of(event) if not is_ban or each != slot),
+            auth_slots=auth_slots,
+            view_slots=(*auth_slots, CREATE) if create_implied else auth_slots,
             create_implied=create_implied,
             case=case_of(event),
             is_ban=is_ban,
@@ -84,6 +89,12 @@ def _interned(slot: StateSlot) -> StateSlot:
     """Slots are compared all the time; their strings are the same objects in all events."""
     return sys.intern(slot[0]), sys.intern(slot[1])
 
+
+Seen: TypeAlias = tuple[StateSlot | None, str | None]
+"""What the auth rules see of an event in a state: the slot that it fills, and there of a member the membership, of
+others the event by its ID. A rejected event fills none."""
+
+NOTHING_SEEN: Final = (None, None)
 
 Verdicts: TypeAlias = Notes[tuple[object, tuple[str | None, ...]], bool]
 
@@ -114,34 +125,22 @@ class AuthGraph:
     def __init__(self, source: EventSource, notes: ResolutionNotes | None = None) -> None:
         self._source = source
         self.notes = ResolutionNotes() if notes is None else notes
-        self.leaves_notes = notes is not None
-        self._events: dict[str, Pdu | None] = {}
+        self._events: dict[str, Pdu] = {}
         self.known_facts: dict[str, EventFacts | None] = {}
         """What `facts` was asked for already; None of an event that the source does not know."""
-        self._auth_ids: dict[str, tuple[str, ...]] = {}
+        self.known_auth_ids: dict[str, tuple[str, ...]] = {}
+        """What `auth_ids` was asked for already."""
         self._incomplete: set[str] = set()
-        self.rejected: dict[str, bool] = {}
-        """What `is_rejected` was asked for already."""
+        self._seen: dict[str, Seen] = {}
         self._power: dict[tuple[str | None, str | None], PowerLevels] = {}
         self._creators: dict[str | None, Creators] = {}
-        self._seen_in_auth_events: dict[tuple[str, ...], dict[StateSlot, str]] = {}  # by the auth events that are known
 
     def event(self, event_id: str) -> Pdu:
         """Raises: KeyError, if the source does not know it."""
         event = self._events.get(event_id)
         if event is None:
-            event = self.find(event_id)
-            if event is None:
-                raise KeyError(event_id)
+            event = self._events[event_id] = self._source.event(event_id)
         return event
-
-    def find(self, event_id: str) -> Pdu | None:
-        if event_id not in self._events:
-            try:
-                self._events[event_id] = self._source.event(event_id)
-            except KeyError:
-                self._events[event_id] = None
-        return self._events[event_id]
 
     def facts(self, event_id: str) -> EventFacts:
         """Raises: KeyError, if the source does not know it."""
@@ -157,48 +156,37 @@ class AuthGraph:
             return self.known_facts[event_id]
         known = self.notes.facts.get(event_id)
         if known is None:
-            event = self.find(event_id)
-            if event is not None:
-                known = EventFacts.of(event)
+            with suppress(KeyError):
+                known = EventFacts.of(self.event(event_id))
                 self.notes.facts.put(event_id, known)
         self.known_facts[event_id] = known
         return known
 
     def slot_of(self, event_id: str) -> StateSlot | None:
-        return self.facts(event_id).slot
-
-    def is_rejected(self, event_id: str) -> bool:
-        known = self.rejected.get(event_id)
-        if known is None:
-            known = self.notes.rejected.get(event_id)
-            if known is None:
-                known = self._source.is_rejected(event_id)
-                self.notes.rejected.put(event_id, known)
-            self.rejected[event_id] = known
-        return known
+        return (self.known_facts.get(event_id) or self.facts(event_id)).slot
 
     def auth_ids(self, event_id: str) -> tuple[str, ...]:
         """The known auth events of an event, as it lists them; in version 12 the create event comes last."""
-        known = self._auth_ids.get(event_id)
+        known = self.known_auth_ids.get(event_id)
         if known is None:
             facts = self.known_facts
             known = (facts.get(event_id) or self.facts(event_id)).auth_ids
             if not all(map(facts.get, known)) and not all(map(self.find_facts, known)):
                 known = tuple(filter(self.find_facts, known))
                 self._incomplete.add(event_id)
-            self._auth_ids[event_id] = known
+            self.known_auth_ids[event_id] = known
         return known
 
     def knows_auth_events(self, event_id: str) -> bool:
         """Whether the source knows everything that an event cites, so that what follows from it is final."""
-        if event_id not in self._auth_ids:
+        if event_id not in self.known_auth_ids:
             self.auth_ids(event_id)
         return event_id not in self._incomplete
 
     def cited(self, event_id: str, slot: StateSlot) -> str | None:
         """The first auth event of an event that holds the given slot."""
         facts = self.known_facts
-        for auth_id in self._auth_ids.get(event_id) or self.auth_ids(event_id):
+        for auth_id in self.known_auth_ids.get(event_id) or self.auth_ids(event_id):
             if (facts.get(auth_id) or self.facts(auth_id)).slot == slot:
                 return auth_id
         return None
@@ -206,56 +194,65 @@ class AuthGraph:
     def auth_ids_outside(self, event_id: str, slot: StateSlot) -> tuple[str, ...]:
         """The known auth events of an event that do not hold the given slot."""
         facts = self.known_facts
-        auth_ids = self._auth_ids.get(event_id) or self.auth_ids(event_id)
+        auth_ids = self.known_auth_ids.get(event_id) or self.auth_ids(event_id)
         return tuple([each for each in auth_ids if (facts.get(each) or self.facts(each)).slot != slot])
 
     def cited_power_levels(self, event_id: str) -> str | None:
         """The ID of the power levels event among the auth events of an event."""
         facts = self.known_facts
-        for auth_id in self._auth_ids.get(event_id) or self.auth_ids(event_id):
+        for auth_id in self.known_auth_ids.get(event_id) or self.auth_ids(event_id):
             if (facts.get(auth_id) or self.facts(auth_id)).slot == POWER_LEVELS:
                 return auth_id
         return None
 
-    def seen_in(self, event_id: str) -> str:
-        """What the auth rules see of an event in a state: of a member the membership, of others the event by its ID."""
-        membership = (self.known_facts.get(event_id) or self.facts(event_id)).membership
-        return event_id if membership is None else membership
+    def see(self, event_ids: Iterable[str]) -> list[Seen]:
+        """What the auth rules see of each of some events."""
+        known, facts_of, noted = self._seen, self.known_facts, self.notes.rejected
+        found: list[Seen] = []
+        for event_id in event_ids:
+            seen = known.get(event_id)
+            if seen is None:
+                facts = facts_of.get(event_id) or self.facts(event_id)
+                is_rejected = noted.get(event_id)
+                if is_rejected is None:
+                    is_rejected = self._source.is_rejected(event_id)
+                    noted.put(event_id, is_rejected)
+                if is_rejected:
+                    seen = NOTHING_SEEN
+                else:
+                    seen = facts.slot, event_id if facts.membership is None else facts.membership
+                known[event_id] = seen
+            found.append(seen)
+        return found
 
-    def seen_in_auth_events(self, event_id: str) -> Mapping[StateSlot, str]:
-        """What the auth rules see in the state that an event's auth events make; rejected ones are left out."""
-        auth_ids = self._auth_ids.get(event_id) or self.auth_ids(event_id)
-        known = self._seen_in_auth_events.get(auth_ids)
-        if known is None:
-            facts_of, rejected = self.known_facts, self.rejected
-            known = self._seen_in_auth_events[auth_ids] = {}
-            for auth_id in auth_ids:
-                facts = facts_of.get(auth_id) or self.facts(auth_id)
-                if facts.slot is None or (rejected[auth_id] if auth_id in rejected else self.is_rejected(auth_id)):
-                    continue
-                known[facts.slot] = auth_id if facts.membership is None else facts.membership
-        return known
+    def see_the_rest(self, view: list[str | None], slots: Sequence[StateSlot], event_id: str) -> None:
+        """What a view of these slots lacks is taken from the state that an event's auth events make."""
+        known = self._seen
+        for auth_id in reversed(self.known_auth_ids.get(event_id) or self.auth_ids(event_id)):
+            slot, seen = known.get(auth_id) or self.see((auth_id,))[0]
+            if slot in slots:
+                place = slots.index(slot)
+                if view[place] is None:
+                    view[place] = seen
 
     def power_levels_of(self, create_id: str | None, power_levels_id: str | None) -> PowerLevels:
         """`PowerLevels.of`, once for each pair of events."""
         pair = (create_id, power_levels_id)
         known = self._power.get(pair)
         if known is None:
-            tables = None
-            if power_levels_id is not None:
-                tables = self.notes.tables.get(power_levels_id) or self.levels_of(self.event(power_levels_id))
+            tables = None if power_levels_id is None else self.levels_of(power_levels_id)
             creators = self._creators.get(create_id)
             if creators is None:
                 creators = self._creators[create_id] = Creators.of(None if create_id is None else self.event(create_id))
             known = self._power[pair] = PowerLevels.by(tables, creators)
         return known
 
-    def levels_of(self, event: Pdu) -> LevelTables:
+    def levels_of(self, event_id: str) -> LevelTables:
         """What a power levels event sets, read once."""
-        known = self.notes.tables.get(event.event_id)
+        known = self.notes.tables.get(event_id)
         if known is None:
-            known = LevelTables.of(event)
-            self.notes.tables.put(event.event_id, known)
+            known = LevelTables.of(self.event(event_id))
+            self.notes.tables.put(event_id, known)
         return known
 
     def closure(self, roots: Iterable[str]) -> list[str]:

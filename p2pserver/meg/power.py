@@ -255,7 +255,7 @@ def check_power_levels(event: Pdu, proposed: LevelTables, current: Pdu | None, p
         check_types(proposed)
     else:
         check_readable_users(event)
-    if event.rules.creators_privileged and not power.creators.isdisjoint(proposed.users):
+    if event.rules.creators_privileged and not proposed.users.keys().isdisjoint(power.creators):
         raise NotAllowed("a creator of the room has an entry in users")
     if current is None:
         return
@@ -308,7 +308,8 @@ def check_change(old: LevelTables, new: LevelTables, sender: str, level: Level) 
 def _check_table(table: str, before: Mapping[str, int], after: Mapping[str, int], level: Level) -> list[str]:
     """The names whose levels differ."""
     names = [name for name, becomes in after.items() if before.get(name) != becomes]
-    names += [name for name in before if name not in after]
+    if not before.keys() <= after.keys():
+        names += [name for name in before if name not in after]
     names.sort()
     for name in names:
         _check_entry(table, name, before.get(name), after.get(name), level)

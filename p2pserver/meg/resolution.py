@@ -247,11 +247,13 @@ def power_events(graph: AuthGraph, events: Iterable[str]) -> list[str]:
 
 
 def with_auth_events_inside(graph: AuthGraph, events: Iterable[str], full: Collection[str]) -> set[str]:
-    """The events, and what is reached from them over auth events without leaving the full conflicted set."""
+    """The events, and what is reached from them over auth events without leaving the set they are of."""
     reached = set(events)
     waiting = list(reached)
-    while waiting:
-        for cited in graph.auth_ids(waiting.pop()):
+    auth_ids_of = graph.known_auth_ids
+    while waiting and len(reached) < len(full):
+        event_id = waiting.pop()
+        for cited in auth_ids_of.get(event_id) or graph.auth_ids(event_id):
             if cited in full and cited not in reached:
                 reached.add(cited)
                 waiting.append(cited)
@@ -269,7 +271,7 @@ def sender_level(graph: AuthGraph, event_id: str) -> Level:
 
 
 def level_by_auth_events(graph: AuthGraph, event_id: str) -> Level:
-    facts = graph.facts(event_id)
+    facts = graph.known_facts.get(event_id) or graph.facts(event_id)
     if facts.create_implied:
         create_id = facts.auth_ids[-1] if graph.find_facts(facts.auth_ids[-1]) else None
     elif facts.slot == CREATE and graph.event(event_id).rules.room_id_is_create_hash:
@@ -289,27 +291,27 @@ def power_key(level: Level, origin_server_ts: int, event_id: str) -> tuple[Level
 
 def order_power_events(graph: AuthGraph, events: Collection[str]) -> list[str]:
     """Reverse topological power ordering: auth events first, and the smallest `power_key` among those that are free."""
-    facts = graph.known_facts
-    waits_for: dict[str, int] = {}
-    cited_by: dict[str, list[str]] = {event_id: [] for event_id in events}
+    facts_of, auth_ids_of = graph.known_facts, graph.known_auth_ids
+    waits_for = dict.fromkeys(events, 0)
+    cited_by: dict[str, list[str]] = {}
+    keys = {}
     for event_id in events:
-        inside = {cited for cited in graph.auth_ids(event_id) if cited in cited_by}
-        waits_for[event_id] = len(inside)
-        for cited in inside:
-            cited_by[cited].append(event_id)
-    keys = {
-        event_id: power_key(
-            sender_level(graph, event_id), (facts.get(event_id) or graph.facts(event_id)).origin_server_ts, event_id
-        )
-        for event_id in events
-    }
+        for cited in auth_ids_of.get(event_id) or graph.auth_ids(event_id):
+            if cited in waits_for:
+                waits_for[event_id] += 1
+                if cited in cited_by:
+                    cited_by[cited].append(event_id)
+                else:
+                    cited_by[cited] = [event_id]
+        facts = facts_of.get(event_id) or graph.facts(event_id)
+        keys[event_id] = power_key(sender_level(graph, event_id), facts.origin_server_ts, event_id)
     free = [(keys[event_id], event_id) for event_id, count in waits_for.items() if count == 0]
     heapq.heapify(free)
     order: list[str] = []
     while free:
         _, event_id = heapq.heappop(free)
         order.append(event_id)
-        for other in cited_by[event_id]:
+        for other in cited_by.get(event_id, ()):
             waits_for[other] -= 1
             if waits_for[other] == 0:
                 heapq.heappush(free, (keys[other], other))

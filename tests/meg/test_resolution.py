@@ -281,7 +281,7 @@ def test_rejected_events_never_enter_the_state(rules: RoomVersionRules) -> None:
 
 @pytest.mark.parametrize("rules", [V10, V11, V12], ids=lambda rules: rules.version)
 def test_rejected_events_that_take_part_are_noticed(rules: RoomVersionRules, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(AuthGraph, "is_rejected", lambda _self, _event_id: False)
+    monkeypatch.setattr(JudgedRoom, "is_rejected", lambda _self, _event_id: False)
     assert rejected_events_failures(rules) != []
 
 
