@@ -11,6 +11,7 @@ import pytest
 
 from p2pserver.errors import Verdict
 from p2pserver.events.pdu import Pdu
+from p2pserver.store import healings
 from p2pserver.store.inline import SimulatedDisk
 from p2pserver.store.tx import Tx
 from tests.byzantine.forgery import Forged
@@ -372,6 +373,43 @@ def test_b23_soft_failure_depends_on_the_order_and_heals(rooms: int) -> None:
     print(f"{rooms} rooms: {differed} differed before, {healed_late} orders took healing events")
     if rooms > 100:
         assert differed > 0, "no room was hostile enough to show anything"
+
+
+@case
+async def test_b23_another_order_for_each_node_heals(scene: Scenario) -> None:
+    """What comes too late at one node comes in time at the others: one SEC digest at once, and other current states.
+
+    Nobody writes a word; the nodes notice it by themselves, and post the healing event that all then stand on.
+    """
+    liar, moderator = scene.liar, scene.rooms["b"]
+    await scene.give_power(moderator.client.user_id, 100)
+    await scene.give_power(liar.user_id, 50)
+    name = await liar.make("m.room.name", {"name": "late"}, state_key="", prev=await liar.leaves())
+    for each in scene.liars:
+        each.mute()
+    scene.split_all()
+    levels = await moderator.read_state("m.room.power_levels")
+    await scene.creator.set_level(liar.user_id, 0)
+    await moderator.state("m.room.power_levels", {**levels, "invite": 1})
+    for each in scene.liars:
+        each.push_all(scene.honest, [name])
+    await scene.until_held(name.event_id)
+    assert await scene.verdict("a", name.event_id) is Verdict.SOFT_FAILED
+    assert {await scene.verdict(each, name.event_id) for each in scene.honest[1:]} == {Verdict.ACCEPTED}
+    scene.heal()
+    await scene.until_same_events()
+    digests = [await scene.digest(each) for each in scene.honest]
+    assert len({digest.sec for digest in digests}) == 1
+    assert len({digest.operational for digest in digests}) == 2
+    for each in scene.liars:
+        each.unmute()
+    for _ in range(60):
+        await scene.pass_time(1)
+        if len({(await scene.digest(each)).operational for each in scene.honest}) == 1:
+            break
+    for each in scene.honest:
+        assert (await scene.state(each))["m.room.name", ""] == name.event_id
+        assert await scene.read(each, lambda tx: healings.newest(tx, scene.room_id)) > 0
 
 
 # B34
