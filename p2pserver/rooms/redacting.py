@@ -8,6 +8,7 @@ redactions"; room version 1, "Authorization rules".
 from __future__ import annotations
 
 from p2pserver.errors import Verdict
+from p2pserver.events.hashing import content_hash
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.redaction import redact
 from p2pserver.meg.auth_content import redaction_takes_permissions
@@ -45,7 +46,11 @@ def undo_redaction(tx: Tx, event: Pdu) -> None:
     held = events.pdu(tx, target)
     others = [each for each, applied in redactions.of_target(tx, target) if applied]
     events.set_redacted(tx, target, others[0] if others else None, None)
-    if held is not None and not others and not redaction_takes_permissions(held):
+    if (
+        held is not None
+        and not others
+        and content_hash(held.raw, held.rules) != held.raw["hashes"]["sha256"].rstrip("=")
+    ):
         events.mark_redacted_copy(tx, target)
 
 

@@ -175,13 +175,15 @@ class _Verification:
         try:
             raw = json.loads(row["raw"])
             event = check_on_receipt(raw, self._room.rules, self._keys, limit_references=False)
-        except (ValueError, RecursionError):
+        except (ValueError, TypeError, RecursionError):
             raise Differs(event_id, "event", "something that is not JSON", "one that passes the receipt") from None
         except PduDropped as drop:
             raise Differs(
                 event_id, "event", f"one that is dropped: {drop.reason}", "one that passes the receipt"
             ) from None
         _expect(event_id, "event ID", event_id, event.event_id)
+        if row["redacted_copy"] and not event.redacted_copy:
+            raise Differs(event_id, "redacted copy", "yes", "no, as the content matches its hash")
         if event.redacted_copy:
             lost = row["redacted_copy"] or (row["redacted_by"] is not None and not redaction_takes_permissions(event))
             if not lost:
@@ -267,9 +269,8 @@ class _Verification:
         stored = self._stored_state(event.event_id, what, group_id)
         _expect_state(event.event_id, what, stored, expected)
         row = self._tx.one("SELECT state_sum FROM state_groups WHERE group_id = ?", (group_id,))
-        if row is not None and row[0] is not None:
-            total = self._sum_of(expected)
-            _expect(event.event_id, f"sum of the {what}", row[0].hex()[:16], total.hex()[:16])
+        if row is not None and row[0] is not None and row[0] != self._sum_of(expected):
+            raise Differs(event.event_id, f"sum of the {what}", "another number", "that of the state's entries")
         self._groups.put(group_id, expected)
 
     def _check_sec(self, node: Node, row: Mapping[str, Any], judged: Replayed, grounded: bool) -> None:
@@ -282,8 +283,8 @@ class _Verification:
             parents=[self._secs[parent] for parent in node.parents],
         )
         self._secs[node.number] = sec
-        if row["sec"] is not None:
-            _expect(node.event_id, "sec", row["sec"].hex(), sec.hex() if grounded else None)
+        if row["sec"] is not None and row["sec"] != (sec if grounded else None):
+            raise Differs(node.event_id, "sec", _spelled(row["sec"]), sec.hex() if grounded else None)
 
     def _note_sums(self, event: Pdu, judged: Replayed, after_parents: Sequence[StateMap]) -> None:
         """The sums over the slots of both states, from those of states near to them, so that large ones cost little."""
@@ -309,7 +310,9 @@ class _Verification:
         try:
             return state_groups.state_map(self._tx, group_id).whole()
         except KeyError:
-            raise Differs(event_id, what, f"state group {group_id}, which is not there", "a state group") from None
+            raise Differs(
+                event_id, what, f"state group {group_id}, which is not there in full", "a state group"
+            ) from None
 
     def _count(self, node: Node, event: Pdu, row: Mapping[str, Any], grounded: bool) -> None:
         found = self._found
@@ -343,7 +346,10 @@ class _Verification:
         )
         if row is None:
             return None
-        found = load_pdu(json.loads(row[0]), rules_of(row[2]), redacted_copy=bool(row[1]), event_id=event_id)
+        try:
+            found = load_pdu(json.loads(row[0]), rules_of(row[2]), redacted_copy=bool(row[1]), event_id=event_id)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise Differs(event_id, "event", "something that cannot be read", "one that passes the receipt") from None
         self._pdus.put(event_id, found)
         return found
 
@@ -393,6 +399,8 @@ class _Verification:
             raise Differs(
                 None, "complete", "yes", f"no: {len(self._gaps)} gaps, {len(self._ungrounded)} events on claims"
             )
+        if not (room.complete or self._gaps or self._ungrounded):
+            raise Differs(None, "complete", "no", "yes: all is held, back to the create event")
 
     def _positions(self) -> dict[str, int]:
         rows = self._tx.execute("SELECT event_id, position FROM events WHERE room_id = ?", (self._room.room_id,))
@@ -444,13 +452,17 @@ def _expect(event_id: str | None, what: str, stored: object, expected: object) -
 def _expect_state(event_id: str | None, what: str, stored: StateMap, expected: StateMap) -> None:
     if stored == expected:
         return
-    slot = min(slot for slot in {*stored, *expected} if stored.get(slot) != expected.get(slot))
+    slot = min((slot for slot in {*stored, *expected} if stored.get(slot) != expected.get(slot)), key=repr)
     kind, key = slot
     raise Differs(event_id, f"{what}, {kind} {key!r}", stored.get(slot), expected.get(slot))
 
 
 def _ancestry(grounded: bool) -> str:
     return "held, back to the create event" if grounded else "in part only claimed"
+
+
+def _spelled(octets: object) -> str:
+    return octets.hex() if isinstance(octets, bytes) else repr(octets)
 
 
 def _told(value: object) -> str:

@@ -108,6 +108,8 @@ def read_order(tx: Tx, room: RoomRow) -> Order:
             event = load_pdu(json.loads(raw), room.rules, event_id=node.event_id)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue
+        if not all(isinstance(each, str) for each in (*event.prev_events, *event.auth_events)):
+            continue
         node.auth = _known(numbers, event.auth_events)
         if room.rules.room_id_is_create_hash and node.event_id != room.create_event_id:
             node.auth += _known(numbers, (room.create_event_id,))

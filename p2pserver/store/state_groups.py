@@ -34,7 +34,7 @@ def hops_max(entries: int) -> int:
 def state_map(tx: Tx, group_id: int) -> LayeredState:
     """The whole state of a group. The same object for everybody: not to be changed.
 
-    Raises: KeyError, if there is no such group.
+    Raises: KeyError, if there is no such group, or one that it rests on is not there.
     """
     cache = _cache(tx)
     known = cache.get(group_id)
@@ -50,6 +50,8 @@ def state_map(tx: Tx, group_id: int) -> LayeredState:
             known = LayeredState(at, {slot: each for slot, each in _entries(tx, at) if each is not None})
             cache.put(at, known)
             break
+        if row[0] >= at:
+            raise KeyError(f"state group {at} rests on one that is not older")
         deltas.append(at)
         at = row[0]
         known = cache.get(at)

@@ -335,6 +335,59 @@ TAMPERS: dict[str, tuple[Tamper, str, str | None]] = {
         "members of",
         None,
     ),
+    "a genuine copy that is called redacted": (
+        lambda t: t.change("UPDATE events SET redacted_copy = 1 WHERE event_id = ?", t.first),
+        "redacted copy",
+        "first",
+    ),
+    "a parent that is no text": (
+        lambda t: t.set_raw(t.topic, {**t.raw(t.topic), "prev_events": [{}]}),
+        "event",
+        "topic",
+    ),
+    "auth events that are no texts": (
+        lambda t: t.set_raw(t.topic, {**t.raw(t.topic), "auth_events": [["x"]]}),
+        "event",
+        "topic",
+    ),
+    "an event that is a number": (
+        lambda t: t.change("UPDATE events SET raw = 7 WHERE event_id = ?", t.topic),
+        "event",
+        "topic",
+    ),
+    "a redaction that is a number": (
+        lambda t: t.change("UPDATE events SET raw = 7 WHERE type = 'm.room.redaction'"),
+        "event",
+        None,
+    ),
+    "a sec that is a text": (
+        lambda t: t.change("UPDATE events SET sec = 'x' WHERE event_id = ?", t.topic),
+        "sec",
+        "topic",
+    ),
+    "the end of the sum of a state": (
+        lambda t: t.change(
+            "UPDATE state_groups SET state_sum = CAST(substr(state_sum, 1, 255) || x'00' AS BLOB) WHERE group_id = ?",
+            t.group(t.topic),
+        ),
+        "sum of the state after",
+        "topic",
+    ),
+    "a state group that rests on itself": (
+        lambda t: t.change("UPDATE state_groups SET prev_group = group_id WHERE group_id = ?", t.group(t.topic)),
+        "state after",
+        "topic",
+    ),
+    "a slot of octets": (
+        lambda t: t.change("UPDATE state_group_entries SET type = x'fffe' WHERE group_id = ?", t.group(t.topic)),
+        "state after, m.room.topic ''",
+        "topic",
+    ),
+    "a complete room that is called partial": (
+        lambda t: t.change("UPDATE rooms SET complete = 0"),
+        "complete",
+        None,
+    ),
     "a gap that is none": (
         lambda t: t.change("INSERT INTO gaps VALUES (?, ?, NULL, NULL, 0, 0, 0, 0)", t.room_id, t.first),
         "gap",
