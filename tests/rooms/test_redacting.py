@@ -8,6 +8,7 @@ from p2pserver.errors import Forbidden, NotFound
 from p2pserver.events.build import build_event
 from p2pserver.events.pdu import Pdu
 from p2pserver.events.versions import V12
+from p2pserver.rooms.redacting import undo_redaction
 from tests.rooms.servers import Server, power_levels, raw_of, reconcile
 from tests.rooms.test_receipt import shared_room
 
@@ -119,3 +120,16 @@ def test_redacting_power_levels_of_version_10_keeps_what_the_rules_read() -> Non
     alice.member(room_id, second, "join", sender=second)
     with pytest.raises(Forbidden):
         alice.member(room_id, f"@third:{alice.name}", "invite", sender=second)
+
+
+@pytest.mark.parametrize(("content", "is_lost"), [({"body": "regretted"}, True), ({}, False)])
+def test_a_genuine_copy_is_asked_for_only_where_an_undone_redaction_took_something(
+    content: dict[str, str], is_lost: bool
+) -> None:
+    alice = Server("alice")
+    room_id = alice.create()
+    event = alice.set_state(room_id, "org.example.note", "", content)
+    redaction = alice.redact(room_id, event.event_id)
+    alice.run(lambda tx: undo_redaction(tx, redaction))
+    row = alice.conn.execute("SELECT redacted_copy, redacted_by FROM events WHERE event_id = ?", (event.event_id,))
+    assert row.fetchone() == (int(is_lost), None)
