@@ -293,7 +293,10 @@ class _Application:
             return json_response(500, {"errcode": "M_UNKNOWN", "error": "internal error"})
 
     async def _handle(self, scope: Scope, headers: Mapping[str, str], body: RequestBody, receive: Receive) -> Any:
-        match = self._router.match(scope["method"], _raw_path(scope))
+        method = (
+            "GET" if scope["method"] == "HEAD" else scope["method"]
+        )  # whoever carries the answer keeps the body back
+        match = self._router.match(method, _raw_path(scope))
         query = parse_query(scope["query_string"])
         token = token_in(headers, query)
         service = None if token is None else self._api.app_services.by_token(token)
@@ -315,11 +318,11 @@ class _Application:
             self._api.note_seen(owner, remote_address)
         octets = await body.read() if _has_body(headers) and not match.route.streams else b""
         api_request = ApiRequest(
-            method=scope["method"],
+            method=method,
             path=match.path,
             params=match.params,
             query_lists=query,
-            body={} if scope["method"] == "GET" else parse_object(octets),
+            body={} if method == "GET" else parse_object(octets),
             authenticated=requester,
             remote_address=remote_address,
             base_url=_base_url(scope, headers),

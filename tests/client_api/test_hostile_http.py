@@ -531,6 +531,26 @@ async def exchange(port: int, octets: bytes) -> bytes:
     return said
 
 
+async def test_head_is_a_get_without_the_body() -> None:
+    """As watchdogs and proxies ask; the next request on the connection is not confused by it."""
+    async with running_node() as node:
+        server = HttpServer(node.api.asgi_app(), host="127.0.0.1", port=0)
+        await server.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
+        heads = []
+        try:
+            for method, path in (("HEAD", "versions"), ("HEAD", "none"), ("GET", "versions")):
+                writer.write(f"{method} /_matrix/client/{path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                heads.append((await reader.readuntil(b"\r\n\r\n")).lower())
+            lengths = [int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]) for head in heads]
+            assert json.loads(await reader.readexactly(lengths[2]))["versions"]
+        finally:
+            writer.close()
+            await server.stop()
+        assert [head.split(b" ", 2)[1] for head in heads] == [b"200", b"404", b"200"]
+        assert lengths[0] == lengths[2]
+
+
 async def test_broken_http_on_a_socket_is_answered_in_json_or_ends(caplog: pytest.LogCaptureFixture) -> None:
     rng = random.Random(SEED)
     answered: Counter[bytes] = Counter()
