@@ -9,7 +9,7 @@ import pytest
 from p2pserver.events.versions import ROOM_VERSIONS
 from tests.simulation.history import History
 
-SEEDS_IN_CI = 16
+SEEDS_IN_CI = 12
 SEEDS_LONG = 200
 
 seen: Counter[str] = Counter()
@@ -36,8 +36,10 @@ def test_the_histories_above_contained_everything_that_matters() -> None:
         "come_back",
         "redact",
     }
-    if sum(seen.values()) == 0:
-        seen.update(History(0).run().done + History(1).run().done + History(2).run().done)
+    for seed in range(SEEDS_IN_CI):  # those that another process of the tests has run
+        if wanted <= set(seen):
+            break
+        seen.update(History(seed).run().done)
     assert wanted <= set(seen)
 
 
