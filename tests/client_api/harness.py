@@ -3,13 +3,12 @@
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-import pytest
 
 from p2pserver.client_api.app import ClientApi, ClientApiConfig
 from p2pserver.errors import NotFound, NotYetUploaded, PeerUnreachable
@@ -20,25 +19,12 @@ from p2pserver.node.app_service_files import registration_of
 from p2pserver.rooms.app_services import AppServices, is_to_come
 from p2pserver.rooms.media_library import MediaLibrary, MediaLimits
 from p2pserver.rooms.service import Rooms
-from p2pserver.store import accounts
 from p2pserver.store.accounts import user_exists
 from p2pserver.store.database import Database
 from p2pserver.store.inline import InlineDatabase, SimulatedDisk
 from p2pserver.store.media_files import MediaFiles
 
 NOW_MS = 1_700_000_000_000
-
-
-@contextmanager
-def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """argon2 with the least memory: what it costs has a test of its own in test_login.py."""
-    from argon2 import PasswordHasher
-
-    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
-    monkeypatch.setattr(accounts, "_hasher", lambda: cheap)
-    accounts._nobody.cache_clear()
-    yield
-    accounts._nobody.cache_clear()
 
 
 class NobodyThere:

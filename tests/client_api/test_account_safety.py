@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -21,16 +20,10 @@ from p2pserver.store.account_status import Flag, close_account, set_flag
 from p2pserver.store.accounts import register_user
 from p2pserver.store.registration_tokens import put_registration_token, registration_token
 from p2pserver.store.tokens import add_token
-from tests.client_api.harness import Client, Node, cheap_passwords, running_node
+from tests.client_api.harness import Client, Node, running_node
 
 PASSWORD = "secret"
 HOUR_MS = 3_600_000
-
-
-@pytest.fixture(autouse=True)
-def _cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with cheap_passwords(monkeypatch):
-        yield
 
 
 def with_password(client: Client, **fields: Any) -> dict[str, Any]:
@@ -203,9 +196,8 @@ async def test_a_storm_of_logins_with_rate_limits_off_fails_nobody() -> None:
 
 
 @pytest.mark.long
-async def test_a_storm_of_500_logins_with_real_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    accounts._nobody.cache_clear()
+@pytest.mark.usefixtures("real_passwords")
+async def test_a_storm_of_500_logins_with_real_hashes() -> None:
     async with running_node() as node:
         await node.register("alice")
         server = HttpServer(node.api.asgi_app(), host="127.0.0.1", port=0)

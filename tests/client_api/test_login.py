@@ -267,6 +267,7 @@ async def test_the_command_line_makes_accounts_with_the_same_functions() -> None
         await node.log_in("alice", "second")
 
 
+@pytest.mark.usefixtures("real_passwords")
 def test_passwords_are_argon2id_with_19_mebibytes() -> None:
     hashed = hash_password("secret")
     assert hashed.startswith("$argon2id$v=19$m=19456,t=2,p=1$")

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nio
-import pytest
 
-from tests.client_api.harness import cheap_passwords
 from tests.client_api.test_nio_client import _served
-
-
-@pytest.fixture(autouse=True)
-def _cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with cheap_passwords(monkeypatch):
-        yield
 
 
 async def test_an_account_through_its_life_by_nio(tmp_path: Path) -> None:

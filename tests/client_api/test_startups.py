@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from p2pserver.client_api import profiles
-from tests.client_api.harness import Answer, Client, Node, cheap_passwords, running_node
+from tests.client_api.harness import Answer, Client, Node, running_node
 from tests.client_api.openapi.schemas import operations, response_faults
 from tests.client_api.openapi.world import World, populate
 from tests.client_api.startups import ELEMENT_WEB, ELEMENT_X, SLIDING, STARTUPS, Call, get
@@ -25,10 +24,8 @@ NO_TURN_SERVER = "GET /_matrix/client/v3/voip/turnServer"
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profiles, "SPREAD_PAUSE_S", 0.0)
-    with cheap_passwords(monkeypatch):
-        yield
 
 
 def filled(value: Any, known: dict[str, Any]) -> Any:

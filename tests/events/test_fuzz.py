@@ -33,7 +33,7 @@ def test_all_three_verdicts_are_met(tally):
 
 
 def test_a_run_repeats():
-    assert fuzz(seed=3, cases=6_000) == fuzz(seed=3, cases=6_000)
+    assert fuzz(seed=3, cases=2_000) == fuzz(seed=3, cases=2_000)
 
 
 @pytest.mark.parametrize("value", [*TWELVE_TYPES[:10], "pdu"], ids=repr)

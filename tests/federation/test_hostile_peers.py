@@ -204,12 +204,12 @@ SAMPLES: list[Callable[[random.Random, FakeServer], m.Message]] = [
 
 
 def test_mutated_messages_change_nothing_and_cost_bounded_memory() -> None:
-    """12,000 mutations of valid messages to a peering that talks; a fifth at least is understood."""
+    """6,000 mutations of valid messages to a peering that talks; a fifth at least is understood."""
     rng = random.Random(6)
     victim, liar = victim_of()
     before = dict(victim.rooms[ROOM].events)
     understood = refused = 0
-    for n in range(12_000):
+    for n in range(6_000):
         if liar.peering.state is PeeringState.LEFT:
             liar = Liar(victim, liar.now)
         data = m.encode_message(rng.choice(SAMPLES)(rng, victim))
@@ -230,8 +230,8 @@ def test_mutated_messages_change_nothing_and_cost_bounded_memory() -> None:
                 liar.peering.served(question.number, ok=True, body=b"{}")
         victim.questions.clear()
         assert size_of(liar.peering) < 3_000_000
-    assert understood > 2_400
-    assert refused > 2_400
+    assert understood > 1_200
+    assert refused > 1_200
     assert victim.rooms[ROOM].events == before
     honest(victim)
 

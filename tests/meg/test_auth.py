@@ -384,7 +384,7 @@ types = st.sampled_from(
 users = st.sampled_from([ALICE, BOB, CAROL, DAVE])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     rules=st.sampled_from(VERSIONS),
     sender=users,

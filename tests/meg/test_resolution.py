@@ -85,7 +85,7 @@ def smallest_topological_order(room: JudgedRoom, events: Iterable[str]) -> list[
     return order
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(room=rooms)
 def test_intermediate_results_follow_the_definitions(room: RandomRoom) -> None:
     sets = room.random_states()
@@ -101,7 +101,7 @@ def test_intermediate_results_follow_the_definitions(room: RandomRoom) -> None:
 # What resolution promises -------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(room=rooms, shuffles=st.randoms(use_true_random=False))
 def test_the_order_of_the_state_sets_does_not_matter(room: RandomRoom, shuffles: random.Random) -> None:
     sets = room.random_states(most=6)

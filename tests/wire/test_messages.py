@@ -28,13 +28,13 @@ ROOM = "!" + "A" * 43
 
 
 @given(messages)
-@settings(max_examples=500)
+@settings(max_examples=200)
 def test_a_message_comes_back_equal(message: m.Message) -> None:
     assert m.decode_message(m.encode_message(message)) == message
 
 
 @given(json_objects)
-@settings(max_examples=500)
+@settings(max_examples=200)
 def test_a_pdu_comes_back_with_the_same_canonical_json(pdu: dict) -> None:
     came = m.decode_message(m.encode_message(m.Pdus(ROOM, (pdu,), more=False, in_answer=True)))
     assert isinstance(came, m.Pdus)

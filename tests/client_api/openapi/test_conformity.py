@@ -20,7 +20,7 @@ from p2pserver.client_api import login, openid, presence
 from p2pserver.client_api.app import ClientApiConfig
 from tests.app_services.service import bridged_node
 from tests.client_api import conformance
-from tests.client_api.harness import cheap_passwords, running_node
+from tests.client_api.harness import running_node
 from tests.client_api.openapi.requests import Asked, valid_request, with_a_fault
 from tests.client_api.openapi.schemas import Operation, event_faults, operations, response_faults
 from tests.client_api.openapi.world import World, bridged, populate, spoil
@@ -64,12 +64,6 @@ NODES_APART = ("M_UNREACHABLE", "M_NOT_YET_UPLOADED")
 """Another server is away: a 502 or 504, which is no fault of this one."""
 OF_THE_SERVER = ("m.receipt", "m.typing", "m.presence", "m.push_rules", "m.fully_read", "m.tag")
 """Types of events whose content the server makes."""
-
-
-@pytest.fixture(autouse=True)
-def _cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with cheap_passwords(monkeypatch):
-        yield
 
 
 @dataclass(slots=True)
