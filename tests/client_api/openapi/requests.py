@@ -482,7 +482,9 @@ async def walked(world: World, rng: random.Random) -> Given:
 
 
 async def listed(world: World, rng: random.Random) -> Given:
-    return Given(without=("since", "server"), pool={"room_types": [None, "m.space"]})
+    without = ("since", "server", *rng.choice(((), ("third_party_instance_id",))))
+    filters = [{}, {"generic_search_term": "one"}, {"room_types": [None, "m.space"]}]
+    return Given(without=without, pool={"filter": filters})
 
 
 async def a_filter(world: World, rng: random.Random) -> Given:
