@@ -99,7 +99,8 @@ async def put_tag(api: ClientApi, request: ApiRequest) -> dict[str, Any]:
         raise InvalidParam(f"the tag is over {TYPE_OCTETS_MAX} octets")
     if order is not None and (isinstance(order, bool) or not isinstance(order, int | float)):
         raise BadJson("`order` is not a number")
-    return await _change_tags(api, request, lambda tags: tags.update({tag: request.body}))
+    content = {name: value for name, value in request.body.items() if name != "order" or value is not None}
+    return await _change_tags(api, request, lambda tags: tags.update({tag: content}))
 
 
 @routes.route("DELETE", "/user/{user_id}/rooms/{room_id}/tags/{tag}")

@@ -190,7 +190,7 @@ async def test_tags_of_a_room_are_account_data_of_the_room() -> None:
         path = f"/user/{alice.user_id}/rooms/!room:example.org"
         assert (await alice.get(f"{path}/tags")).body == {"tags": {}}
         assert (await alice.put(f"{path}/tags/m.favourite", {"order": 0.25})).body == {}
-        assert (await alice.put(f"{path}/tags/u.a%2Fb")).body == {}
+        assert (await alice.put(f"{path}/tags/u.a%2Fb", {"order": None})).body == {}
         expected = {"tags": {"m.favourite": {"order": 0.25}, "u.a/b": {}}}
         assert (await alice.get(f"{path}/tags")).body == expected
         assert (await alice.get(f"{path}/account_data/m.tag")).body == expected
