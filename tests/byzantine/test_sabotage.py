@@ -11,7 +11,7 @@ import pytest
 from p2pserver.events import receipt as checks
 from p2pserver.events.pdu import Pdu
 from p2pserver.node.sabotage import replace_in_units
-from p2pserver.rooms import invites, judging, redacting, sending
+from p2pserver.rooms import healing, invites, judging, redacting, sending
 from p2pserver.rooms import receipt as intake
 from p2pserver.store import events, parked
 from p2pserver.store.inline import InlineDatabase
@@ -131,6 +131,10 @@ def invites_not_counted(database: InlineDatabase) -> None:
     replace_in_units(database, invites, "_make_room", always)
 
 
+def states_not_healed(database: InlineDatabase) -> None:
+    replace_in_units(database, healing, "plan", nothing_is_checked)
+
+
 def parents_by_name(database: InlineDatabase) -> None:
     """The first extremities by ID, so that everybody covers the same."""
 
@@ -175,6 +179,7 @@ SABOTAGES_OF_ALL: list[tuple[Any, dict[str, Any], Arrange]] = [
     (test_floods.test_b15_fan_out_flood, {"rounds": 4}, parents_by_name),
     (test_floods.test_b20_invite_spam, {"invites": 240}, invites_not_counted),
     (test_late_events.test_b22_banned_and_backdated, {"accomplice": False}, current_state_not_checked),
+    (test_late_events.test_b23_another_order_for_each_node_heals, {}, states_not_healed),
     (test_carriers.test_b32_only_malicious_relays_and_a_slow_link, {"way": "altered"}, first_copy_kept),
     (test_late_events.test_b34_power_cuts_during_an_attack, {"attack": "equivocation"}, acknowledge_before_the_commit),
 ]
