@@ -23,7 +23,7 @@ def done(world: World) -> bool:
     return not any(node.conversation.queued_octets for node in world.nodes)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("faults", [Faults(), LOSSY, VERY_LOSSY], ids=["clean", "loss20", "loss40"])
 @pytest.mark.parametrize("octets_max", [20, 200, 1_400, 65_535])
 def test_everything_arrives_once_and_in_order(octets_max: int, faults: Faults, seed: int) -> None:
@@ -114,7 +114,7 @@ def test_after_a_reconnect_the_header_is_as_small(before: int) -> None:
     assert header_octets <= 0.025 * 244
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("between", [20, 100, 1_000])
 def test_after_a_reconnect_only_what_is_missing_is_sent(between: int, seed: int) -> None:
     """Each pipe breaks with datagrams and acknowledgements on their way; the next has another datagram size."""
