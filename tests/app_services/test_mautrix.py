@@ -118,7 +118,8 @@ async def two_nodes(tmp_path: Path, registration: dict[str, Any]) -> AsyncIterat
         ):
             (tmp_path / name).mkdir()
             node = NodeProcess(subprocess.Popen, tmp_path / name, [*options, f"--listen=127.0.0.1:{free_port()}"])
-            started.append(node.start(120))
+            started.append(node)
+            node.start(120)
         yield started[0], started[1]
     except BaseException:
         for node in started:
