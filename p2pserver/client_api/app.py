@@ -293,9 +293,8 @@ class _Application:
             return json_response(500, {"errcode": "M_UNKNOWN", "error": "internal error"})
 
     async def _handle(self, scope: Scope, headers: Mapping[str, str], body: RequestBody, receive: Receive) -> Any:
-        method = (
-            "GET" if scope["method"] == "HEAD" else scope["method"]
-        )  # whoever carries the answer keeps the body back
+        # The answer to a HEAD is that to a GET; whoever carries it keeps the body back.
+        method = "GET" if scope["method"] == "HEAD" else scope["method"]
         match = self._router.match(method, _raw_path(scope))
         query = parse_query(scope["query_string"])
         token = token_in(headers, query)

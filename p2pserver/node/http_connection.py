@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 HEAD_OCTETS_MAX: Final = 65_536
 BODY_OCTETS_AHEAD: Final = 65_536
 """Of a body that the app has not asked for yet; then the client has to wait."""
+UNWANTED_OCTETS_MAX: Final = 32 << 20
+"""So much of a body that nobody wants is read, for the sake of the answer that has gone out already."""
 _DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -78,6 +80,8 @@ class HttpConnection(asyncio.Protocol):
         """Of the answer; sent with the first part of its body."""
         self._ahead = False
         """The client has sent a part of its next request already, which waits in the socket."""
+        self._thrown_away = 0
+        """Octets of a body that came after the answer."""
         self._ending = False
         self._idle: asyncio.TimerHandle | None = None
         self._writable = asyncio.Event()
@@ -127,11 +131,22 @@ class HttpConnection(asyncio.Protocol):
                 return
             if isinstance(event, h11.Request):
                 self._begin(event)
-            elif self._exchange is not None and isinstance(event, h11.Data):
-                if self._exchange.take(bytes(event.data)) > BODY_OCTETS_AHEAD:
-                    self._transport.pause_reading()
-            elif self._exchange is not None and isinstance(event, h11.EndOfMessage):
-                self._exchange.take_end()
+            elif isinstance(event, h11.Data):
+                self._take_body(bytes(event.data))
+            elif isinstance(event, h11.EndOfMessage):
+                if self._exchange is not None:
+                    self._exchange.take_end()
+                else:
+                    self._go_on()
+
+    def _take_body(self, octets: bytes) -> None:
+        if self._exchange is not None:
+            if self._exchange.take(octets) > BODY_OCTETS_AHEAD:
+                self._transport.pause_reading()
+            return
+        self._thrown_away += len(octets)
+        if self._thrown_away > UNWANTED_OCTETS_MAX:
+            self._transport.close()
 
     def _begin(self, request: h11.Request) -> None:
         self._stop_waiting()
@@ -195,8 +210,20 @@ class HttpConnection(asyncio.Protocol):
         self._transport.write(octets)
 
     def answered(self) -> None:
-        """The whole answer is written: on to the next request, if there may be one."""
-        self._exchange = None
+        """The whole answer is written: on to the next request, if there may be one.
+
+        What is left of a body that the app did not want is taken and thrown away: a connection that is closed before it
+        would take the answer with it.
+        """
+        self._exchange, self._thrown_away = None, 0
+        if self._h11.their_state is h11.SEND_BODY and not self._h11.they_are_waiting_for_100_continue:
+            self._wait_for_request()
+            self._transport.resume_reading()
+            self._take_events()
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
         if self._ending or self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
             self._transport.close()
             return
@@ -218,6 +245,7 @@ class HttpConnection(asyncio.Protocol):
         return self._h11.send(event) or b""
 
     def _wait_for_request(self) -> None:
+        self._stop_waiting()
         self._idle = asyncio.get_running_loop().call_later(self._all.idle_s, self._transport.close)
 
     def _stop_waiting(self) -> None:

@@ -42,6 +42,9 @@ class Echo:
             return
         if path == "/mistake":
             raise RuntimeError("a mistake")
+        if path == "/early":
+            await Answer(413, [], b"too much")(scope, receive, send)
+            return
         if path == "/split":
             await Answer(200, [(b"x-split", b"a\r\nb: c")])(scope, receive, send)
             return
@@ -193,6 +196,27 @@ async def test_a_body_that_nobody_reads_stays_with_the_client(monkeypatch: pytes
         exchange = connection._exchange
         assert exchange is not None
         assert 0 < len(exchange._body) <= BODY_OCTETS_AHEAD + (256 << 10)
+
+
+async def test_an_answer_that_does_not_wait_for_the_body_arrives_all_the_same() -> None:
+    """Who closes on a client that is still sending takes the answer away from it again."""
+    async with opened() as door:
+        line = await door.line()
+        octets = 8 << 20
+        line.say(request("/early", method="POST", more=f"Content-Length: {octets}\r\n"))
+        for _ in range(octets >> 16):
+            line.say(b"x" * 65_536)
+            await line.writer.drain()
+        status, _, body = await line.answer()
+        assert (status, body) == (413, b"too much")
+        line.say(request("/early", method="POST", more="Transfer-Encoding: chunked\r\n") + "2\r\nab\r\n")
+        assert (await line.answer())[0] == 413
+        line.say("0\r\n\r\n" + request("/a"))
+        assert (await line.answer())[2] == b"GET /a? 0"
+        line.say(request("/early", method="POST", more="Content-Length: 10\r\nConnection: close\r\n"))
+        assert (await line.answer())[0] == 413
+        line.say("0123456789")
+        assert await line.ended()
 
 
 async def test_the_app_waits_for_a_client_that_does_not_read() -> None:
