@@ -129,7 +129,7 @@ async def resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, Sock
     """
     try:
         return _lookup(host, port, socket.AI_NUMERICHOST)
-    except (socket.gaierror, UnicodeError):
+    except (socket.gaierror, ValueError):
         pass
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[list[tuple[socket.AddressFamily, SocketAddress]]] = loop.create_future()
@@ -148,7 +148,7 @@ async def resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, Sock
             found = _lookup(host, port, 0)
         except OSError as error:
             found = error
-        except UnicodeError as error:
+        except ValueError as error:
             found = OSError(f"not a host name: {error}")
         try:
             loop.call_soon_threadsafe(settle, found)
@@ -161,7 +161,12 @@ async def resolve(host: str, port: int) -> list[tuple[socket.AddressFamily, Sock
 
 
 def _lookup(host: str, port: int, flags: int) -> list[tuple[socket.AddressFamily, SocketAddress]]:
-    name = host.encode() if host.isascii() else host  # a str brings the tables of Unicode in, half a megabyte
+    """Raises: OSError, when there is no such name; ValueError, for what is no name."""
+    name: str | bytes = host
+    if host.isascii():  # a str brings the tables of Unicode in, half a megabyte
+        name = host.encode()
+        if not all(0 < len(label) < 64 for label in name.removesuffix(b".").split(b".")):
+            raise ValueError("a label is empty or too long")
     found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=flags)
     return [
         (family, (str(address[0]), int(address[1]), *address[2:]))
