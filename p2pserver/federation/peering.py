@@ -16,12 +16,11 @@ messages are drawn in docs/peering.md.
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from p2pserver.errors import Verdict
 from p2pserver.federation.allowance import Allowance
@@ -87,6 +86,9 @@ from p2pserver.wire.messages import (
 )
 from p2pserver.wire.packing import pack, unpack
 
+if TYPE_CHECKING:
+    from random import Random
+
 EPHEMERA_OCTETS_MAX = 256 * 1024
 """Of the EDUs in one message, unpacked."""
 
@@ -110,7 +112,7 @@ class Peering:
         known_name: str | None,
         agent: str,
         salt: bytes,
-        rng: random.Random,
+        rng: Random,
         now: float,
         limits: PeeringLimits | None = None,
         timers: PeeringTimers | None = None,

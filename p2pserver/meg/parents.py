@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from random import Random
 
 PREV_EVENTS_MAX: Final = 20
 """Source: server-server API, PDU format of room versions 3 and later."""
 
 
 def choose_parents(
-    extremities: Sequence[str], *, own_last: str | None, rng: random.Random, most: int = PREV_EVENTS_MAX
+    extremities: Sequence[str], *, own_last: str | None, rng: Random, most: int = PREV_EVENTS_MAX
 ) -> list[str]:
     """All forward extremities, or a uniform sample of `most` of them, sorted.
 

@@ -6,9 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from p2pserver.store.tx import Tx
-
-_IDS_AT_ONCE = 500
+from p2pserver.store.tx import Tx, chunks, marks
 
 
 def response_of(tx: Tx, user_id: str, device_id: str, path: str) -> dict[str, Any] | None:
@@ -51,11 +49,10 @@ def note_event(tx: Tx, user_id: str, device_id: str, path: str, event_id: str) -
 def paths_of_events(tx: Tx, user_id: str, device_id: str, event_ids: Sequence[str]) -> dict[str, str]:
     """Of those events that this device sent: the path of the request."""
     found: dict[str, str] = {}
-    for start in range(0, len(event_ids), _IDS_AT_ONCE):
-        some = event_ids[start : start + _IDS_AT_ONCE]
+    for some in chunks(event_ids):
         rows = tx.all(
             "SELECT event_id, path FROM client_transactions WHERE user_id = ? AND device_id = ?"
-            f" AND event_id IN ({','.join('?' * len(some))})",
+            f" AND event_id IN ({marks(some)})",
             (user_id, device_id, *some),
         )
         found.update(rows)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from p2pserver.identifiers import server_name_of
-from p2pserver.store.tx import Tx
+from p2pserver.store.tx import Tx, chunks, marks
 
 PEERS_MAX = 10_000
 """Rows; those not seen for the longest time give way."""
-_AT_ONCE = 500
 
 
 def peer_connected(tx: Tx, key: bytes, *, server_name: str, agent: str, link: str, now_ms: int) -> None:
@@ -77,10 +76,9 @@ def blocked_keys(tx: Tx) -> frozenset[bytes]:
 def met_among(tx: Tx, server_names: Collection[str]) -> set[str]:
     """Those of the servers that were met, as far as is remembered."""
     met: set[str] = set()
-    for part in _parts(sorted(server_names)):
-        marks = ",".join("?" * len(part))
+    for part in chunks(sorted(server_names)):
         met.update(
-            name for (name,) in tx.execute(f"SELECT server_name FROM peers WHERE server_name IN ({marks})", part)
+            name for (name,) in tx.execute(f"SELECT server_name FROM peers WHERE server_name IN ({marks(part)})", part)
         )
     return met
 
@@ -180,18 +178,19 @@ def events_owed(tx: Tx, destination: str, room_id: str) -> bool:
 def not_in_graph(tx: Tx, event_ids: Sequence[str], *, or_parked: bool) -> list[str]:
     """Those of the events that have no place in the graph here; with `or_parked`, nor wait for one."""
     held: set[str] = set()
-    for part in _parts(event_ids):
-        marks = ",".join("?" * len(part))
+    for part in chunks(event_ids):
         held.update(
             event_id
             for (event_id,) in tx.execute(
-                f"SELECT event_id FROM events WHERE outlier = 0 AND event_id IN ({marks})", part
+                f"SELECT event_id FROM events WHERE outlier = 0 AND event_id IN ({marks(part)})", part
             )
         )
         if or_parked:
             held.update(
                 event_id
-                for (event_id,) in tx.execute(f"SELECT event_id FROM parked_pdus WHERE event_id IN ({marks})", part)
+                for (event_id,) in tx.execute(
+                    f"SELECT event_id FROM parked_pdus WHERE event_id IN ({marks(part)})", part
+                )
             )
     return [event_id for event_id in event_ids if event_id not in held]
 
@@ -199,19 +198,13 @@ def not_in_graph(tx: Tx, event_ids: Sequence[str], *, or_parked: bool) -> list[s
 def not_held_whole(tx: Tx, event_ids: Sequence[str], *, or_parked: bool) -> list[str]:
     """Those of the events that have no place in the graph here, or only as a redacted copy."""
     lacking = set(not_in_graph(tx, event_ids, or_parked=or_parked))
-    for part in _parts(event_ids):
-        marks = ",".join("?" * len(part))
+    for part in chunks(event_ids):
         lacking.update(
             event_id
             for (event_id,) in tx.execute(
                 "SELECT event_id FROM events WHERE redacted_copy = 1 AND redacted_by IS NULL AND outlier = 0"
-                f" AND event_id IN ({marks})",
+                f" AND event_id IN ({marks(part)})",
                 part,
             )
         )
     return [event_id for event_id in event_ids if event_id in lacking]
-
-
-def _parts(event_ids: Sequence[str]) -> Iterable[Sequence[str]]:
-    for start in range(0, len(event_ids), _AT_ONCE):
-        yield event_ids[start : start + _AT_ONCE]

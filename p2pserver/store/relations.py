@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from p2pserver.store.events import HEALING_TYPE
-from p2pserver.store.tx import Tx
+from p2pserver.store.tx import Tx, chunks, marks
 
 # The words of the index events_by_relation: SQLite finds an index on an expression by its text.
 _TARGET = """json_extract(CAST(raw AS TEXT), '$.content."m.relates_to".event_id')"""
 _REL_TYPE = """json_extract(CAST(raw AS TEXT), '$.content."m.relates_to".rel_type')"""
 _KEY = """json_extract(CAST(raw AS TEXT), '$.content."m.relates_to".key')"""
-_IDS_AT_ONCE = 500
 _EDITS_MAX = 20
 _SHOWN = f"outlier = 0 AND verdict = 'accepted' AND redacted_by IS NULL AND type != '{HEALING_TYPE}'"
 
@@ -101,11 +100,10 @@ def newest_edit(tx: Tx, room_id: str, event_id: str, *, sender: str, event_type:
 def relation_types(tx: Tx, room_id: str, event_ids: Sequence[str]) -> dict[str, frozenset[str]]:
     """Of those of the events to which others relate, in which ways they do."""
     found: dict[str, set[str]] = {}
-    for start in range(0, len(event_ids), _IDS_AT_ONCE):
-        some = event_ids[start : start + _IDS_AT_ONCE]
+    for some in chunks(event_ids):
         rows = tx.all(
             f"SELECT DISTINCT {_TARGET}, {_REL_TYPE} FROM events WHERE room_id = ? AND {_TARGET} IN"
-            f" ({','.join('?' * len(some))}) AND {_SHOWN}",
+            f" ({marks(some)}) AND {_SHOWN}",
             (room_id, *some),
         )
         for target, rel_type in rows:

@@ -19,9 +19,10 @@ from mautrix.types import EncryptedEvent, Event, EventType, Membership, MessageT
 from mautrix.util.async_db import Database
 
 from tests.app_services.test_heisenbridge import free_port
-from tests.app_services.test_mautrix import PATIENCE_S, two_nodes
+from tests.app_services.test_mautrix import PATIENCE_S, registration_of, two_nodes
 from tests.client_api.test_nio_encryption import CONFIG, say, settle
 from tests.e2e.devices import NodeProcess
+from tests.media.test_nio import logged_in
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # mautrix gives aiohttp a loop
 
@@ -90,17 +91,6 @@ async def running(bridge: EncryptedEchoBridge, port: int) -> AsyncIterator[None]
         await bridge.database.stop()
 
 
-@asynccontextmanager
-async def encrypting(url: str, name: str, folder: Path) -> AsyncIterator[nio.AsyncClient]:
-    client = nio.AsyncClient(url, name, store_path=str(folder), config=CONFIG)
-    try:
-        answer: Any = await client.register(name, "secret", "laptop")
-        assert isinstance(answer, nio.RegisterResponse), answer
-        yield client
-    finally:
-        await client.close()
-
-
 async def hears(client: nio.AsyncClient, room_id: str, text: str) -> str:
     """Who wrote it, encrypted; the key may come before the event or after it."""
     locked: list[nio.MegolmEvent] = []
@@ -128,21 +118,17 @@ async def knows_devices(client: nio.AsyncClient, user_id: str, number: int) -> N
 @pytest.mark.timeout(900)
 async def test_it_reads_and_answers_a_person_on_another_node_also_after_it_lost_its_keys(tmp_path: Path) -> None:
     port = free_port()
-    registration = {
-        "id": "echo",
-        "url": f"http://127.0.0.1:{port}",
-        "as_token": "shown-to-the-node",
-        "hs_token": "shown-to-the-bridge",
-        "sender_localpart": "kQdDxUjPTQVkdsKbT5TnYcD0mautrix_",
-        "rate_limited": False,
-        "de.sorunome.msc2409.push_ephemeral": True,
-        "org.matrix.msc3202": True,
-        "io.element.msc4190": True,
-        "namespaces": {"users": [{"regex": each, "exclusive": True} for each in ("^@irc_.*:.*$", "^@ircbot:.*$")]},
-    }
+    users = [{"regex": each, "exclusive": True} for each in ("^@irc_.*:.*$", "^@ircbot:.*$")]
+    flags = ("de.sorunome.msc2409.push_ephemeral", "org.matrix.msc3202", "io.element.msc4190")
+    registration = registration_of(
+        port,
+        sender_localpart="kQdDxUjPTQVkdsKbT5TnYcD0mautrix_",
+        namespaces={"users": users},
+        **dict.fromkeys(flags, True),
+    )
     async with (
         two_nodes(tmp_path, registration) as (node, far),
-        encrypting(far.url, "berta", tmp_path) as berta,
+        logged_in(far.url, "berta", store_path=str(tmp_path), config=CONFIG) as berta,
     ):
         bot = f"@ircbot:{node.server_name}"
         await settle(berta)

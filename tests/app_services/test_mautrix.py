@@ -130,6 +130,18 @@ async def two_nodes(tmp_path: Path, registration: dict[str, Any]) -> AsyncIterat
             node.stop()
 
 
+def registration_of(port: int, **more: Any) -> dict[str, Any]:
+    """The registration of an echo bridge that listens on that port."""
+    return {
+        "id": "echo",
+        "url": f"http://127.0.0.1:{port}",
+        "as_token": "shown-to-the-node",
+        "hs_token": "shown-to-the-bridge",
+        "rate_limited": False,
+        **more,
+    }
+
+
 async def hears_echo(person: Person, bridge: EchoBridge, room_id: str, text: str) -> None:
     await person.say(room_id, text)
     assert await person.hears(room_id, f"echo: {text}") == bridge.ghost
@@ -138,19 +150,15 @@ async def hears_echo(person: Person, bridge: EchoBridge, room_id: str, text: str
 @pytest.mark.timeout(900)
 async def test_a_person_on_another_node_talks_to_a_bridge_that_survives_a_power_cut(tmp_path: Path) -> None:
     port = free_port()
-    registration = {
-        "id": "echo",
-        "url": f"http://127.0.0.1:{port}",
-        "as_token": "shown-to-the-node",
-        "hs_token": "shown-to-the-bridge",
-        "sender_localpart": "ircbot",
-        "rate_limited": False,
-        "receive_ephemeral": True,
-        "namespaces": {
+    registration = registration_of(
+        port,
+        sender_localpart="ircbot",
+        receive_ephemeral=True,
+        namespaces={
             "users": [{"regex": "@irc_.*", "exclusive": True}],
             "aliases": [{"regex": "#irc_.*", "exclusive": True}],
         },
-    }
+    )
     async with two_nodes(tmp_path, registration) as (node, far), person_at(far.url, "berta") as berta:
         bridge = EchoBridge(node, registration)
         await bridge.service.start(port=port)

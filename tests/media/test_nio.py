@@ -43,8 +43,11 @@ async def served(folder: Path, transport: str) -> AsyncIterator[tuple[Node, str]
 
 
 @asynccontextmanager
-async def logged_in(url: str, name: str) -> AsyncIterator[nio.AsyncClient]:
-    client = nio.AsyncClient(url, name, config=nio.AsyncClientConfig(max_timeouts=1, request_timeout=WAITS_S))
+async def logged_in(
+    url: str, name: str, *, store_path: str = "", config: nio.AsyncClientConfig | None = None
+) -> AsyncIterator[nio.AsyncClient]:
+    config = config or nio.AsyncClientConfig(max_timeouts=1, request_timeout=WAITS_S)
+    client = nio.AsyncClient(url, name, store_path=store_path, config=config)
     try:
         answer: Any = await client.register(name, "secret", "laptop")
         assert isinstance(answer, nio.RegisterResponse), answer
